@@ -1,1 +1,13 @@
-//! x
+//! Corelane: a message broker for bare-metal Linux that unmodified RocketMQ clients use.
+//!
+//! The rooms and who may import whom: README.md, and `tests/tidy.rs`, which holds them apart.
+
+pub mod base;
+pub mod command;
+pub mod config;
+pub mod index;
+pub mod io;
+pub mod nameserver;
+pub mod protocol;
+pub mod sim;
+pub mod state;

@@ -1,0 +1,1 @@
+//! What was typed and what stood in the file, and what it means.

@@ -1,0 +1,1 @@
+//! Derived files: dispatch, ConsumeQueue, IndexFile. Never evidence against the log.

@@ -1,0 +1,1 @@
+//! RocketMQ remoting: frames, headers, one file per family of requests. Pure functions.
