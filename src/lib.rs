@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod index;
 pub mod io;
+pub mod log;
 pub mod nameserver;
 pub mod protocol;
 pub mod sim;
