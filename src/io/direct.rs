@@ -70,10 +70,19 @@ pub(super) fn is_resident(file: &File, at: u64, len: u64) -> bool {
 /// Before 6.5: a read that refuses to wait tells about one page.
 fn is_readable_at_once(file: &File, at: u64) -> bool {
     let mut byte = [0u8];
-    let vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let vector = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
     // SAFETY: one vector to one byte that outlives the call.
     let count = unsafe {
-        libc::preadv2(file.as_raw_fd(), &raw const vector, 1, at as libc::off_t, libc::RWF_NOWAIT)
+        libc::preadv2(
+            file.as_raw_fd(),
+            &raw const vector,
+            1,
+            at as libc::off_t,
+            libc::RWF_NOWAIT,
+        )
     };
     count == 1
 }

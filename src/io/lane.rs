@@ -24,15 +24,42 @@ const SYNC_ONE_BY_ONE_MAX: usize = 64;
 /// Work for a lane.
 #[derive(Debug)]
 pub(super) enum Work {
-    Open { path: PathBuf, mode: OpenMode },
-    List { path: PathBuf },
-    Get { path: PathBuf, at: u64, len: u64 },
-    Put { path: PathBuf, size: u64, pieces: Vec<(u64, Vec<u8>)> },
-    SyncPaths { paths: Vec<PathBuf> },
-    Replace { path: PathBuf, bytes: Vec<u8>, backup: Option<PathBuf> },
-    Remove { path: PathBuf },
-    Space { path: PathBuf },
-    Prepare { file: Arc<File>, at: u64, len: u64 },
+    Open {
+        path: PathBuf,
+        mode: OpenMode,
+    },
+    List {
+        path: PathBuf,
+    },
+    Get {
+        path: PathBuf,
+        at: u64,
+        len: u64,
+    },
+    Put {
+        path: PathBuf,
+        size: u64,
+        pieces: Vec<(u64, Vec<u8>)>,
+    },
+    SyncPaths {
+        paths: Vec<PathBuf>,
+    },
+    Replace {
+        path: PathBuf,
+        bytes: Vec<u8>,
+        backup: Option<PathBuf>,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    Space {
+        path: PathBuf,
+    },
+    Prepare {
+        file: Arc<File>,
+        at: u64,
+        len: u64,
+    },
 }
 
 /// What a lane brings back.
@@ -62,7 +89,10 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(bell: Bell) -> Self {
-        Self { finished: Arc::default(), bell }
+        Self {
+            finished: Arc::default(),
+            bell,
+        }
     }
 
     pub(super) fn take(&self, into: &mut Vec<Finished>) {
@@ -80,30 +110,45 @@ pub struct Lanes {
 impl Lanes {
     /// Starts both threads; they end when the last ring that knows them is gone.
     pub fn start() -> std::io::Result<Self> {
-        Ok(Self { quick: spawn("lane-quick")?, bulk: spawn("lane-bulk")? })
+        Ok(Self {
+            quick: spawn("lane-quick")?,
+            bulk: spawn("lane-bulk")?,
+        })
     }
 
     pub(super) fn send(&self, key: u64, work: Work, inbox: &Inbox) {
-        let bulk =
-            matches!(work, Work::Prepare { .. } | Work::Put { .. } | Work::SyncPaths { .. } | Work::Remove { .. });
+        let bulk = matches!(
+            work,
+            Work::Prepare { .. } | Work::Put { .. } | Work::SyncPaths { .. } | Work::Remove { .. }
+        );
         let lane = if bulk { &self.bulk } else { &self.quick };
-        let sent = lane.send(Job { key, work, inbox: inbox.clone() });
+        let sent = lane.send(Job {
+            key,
+            work,
+            inbox: inbox.clone(),
+        });
         assert!(sent.is_ok(), "a lane lives as long as its senders");
     }
 }
 
 fn spawn(name: &str) -> std::io::Result<Sender<Job>> {
     let (sender, receiver) = channel();
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&receiver))?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || run(&receiver))?;
     Ok(sender)
 }
 
 fn run(jobs: &Receiver<Job>) {
     while let Ok(Job { key, work, inbox }) = jobs.recv() {
-        let outcome = work.run().map_err(|err| {
-            err.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
-        });
-        inbox.finished.lock().unwrap_or_else(PoisonError::into_inner).push((key, outcome));
+        let outcome = work
+            .run()
+            .map_err(|err| err.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+        inbox
+            .finished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((key, outcome));
         inbox.bell.ring_internal();
     }
 }
@@ -116,7 +161,11 @@ impl Work {
             Self::Get { path, at, len } => get(&path, at, len).map(Outcome::Bytes),
             Self::Put { path, size, pieces } => put(&path, size, &pieces),
             Self::SyncPaths { paths } => sync_paths(&paths),
-            Self::Replace { path, bytes, backup } => replace(&path, &bytes, backup.as_deref()),
+            Self::Replace {
+                path,
+                bytes,
+                backup,
+            } => replace(&path, &bytes, backup.as_deref()),
             Self::Remove { path } => remove(&path),
             Self::Space { path } => space(&path),
             Self::Prepare { file, at, len } => prepare(&file, at, len),
@@ -134,7 +183,12 @@ fn open(path: &Path, mode: OpenMode) -> std::io::Result<Outcome> {
             let folder = parent(path);
             create_folders(folder)?;
             let fresh = !path.exists();
-            let file = options.write(true).create(true).truncate(false).mode(0o640).open(path)?;
+            let file = options
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o640)
+                .open(path)?;
             if file.metadata()?.len() < size {
                 file.set_len(size)?;
             }
@@ -182,9 +236,14 @@ fn list(path: &Path) -> std::io::Result<Vec<Name>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
         let meta = entry.metadata()?;
-        let modified = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let modified = meta
+            .modified()
+            .ok()
+            .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         names.push(Name {
             name,
             size: if meta.is_dir() { 0 } else { meta.len() },
@@ -215,7 +274,14 @@ fn get(path: &Path, at: u64, len: u64) -> std::io::Result<Vec<u8>> {
 }
 
 fn put(path: &Path, size: u64, pieces: &[(u64, Vec<u8>)]) -> std::io::Result<Outcome> {
-    let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o640).open(path);
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o640)
+            .open(path)
+    };
     let file = match open() {
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
             create_folders(parent(path))?;
@@ -262,8 +328,12 @@ fn replace(path: &Path, bytes: &[u8], backup: Option<&Path>) -> std::io::Result<
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o640)
+        .open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     drop(file);
@@ -302,7 +372,10 @@ fn space(path: &Path) -> std::io::Result<Outcome> {
     let block = stat.fragment_size();
     let used = stat.blocks().saturating_sub(stat.blocks_free());
     let available = stat.blocks_available() * block;
-    Ok(Outcome::Space(Space { total: used * block + available, available }))
+    Ok(Outcome::Space(Space {
+        total: used * block + available,
+        available,
+    }))
 }
 
 /// Zeros are written, not only reserved: an unwritten extent costs a journal commit at the sync that

@@ -29,7 +29,8 @@ pub use bell::Bell;
 pub use lane::{Lanes, read_small};
 pub use lease::Lease;
 pub use setup::{
-    FolderLock, SetupError, allowed_cpus, listen, lock_folder, pin, prove_writable, raise_file_limit,
+    FolderLock, SetupError, allowed_cpus, listen, lock_folder, pin, prove_writable,
+    raise_file_limit,
 };
 pub use uring::{Options, Uring};
 

@@ -43,7 +43,11 @@ impl SetupError {
             }
             _ => "see the cause",
         };
-        Self { doing: doing.to_owned(), cause: err.to_string(), remedy: remedy.to_owned() }
+        Self {
+            doing: doing.to_owned(),
+            cause: err.to_string(),
+            remedy: remedy.to_owned(),
+        }
     }
 }
 
@@ -51,7 +55,11 @@ impl SetupError {
 pub fn listen(address: SocketAddr) -> Result<TcpListener, SetupError> {
     use socket2::{Domain, Protocol, Socket, Type};
     let open = || -> std::io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
         // A restarted broker takes its port over from connections that linger.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
@@ -67,7 +75,9 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, SetupError> {
             std::io::ErrorKind::AddrNotAvailable => {
                 "this host has no such address: choose one of its own with --bind"
             }
-            std::io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher one",
+            std::io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege: choose a higher one"
+            }
             _ => "see the cause",
         };
         SetupError {
@@ -162,7 +172,11 @@ pub fn prove_writable(folder: &Path) -> Result<(), SetupError> {
 #[must_use]
 pub fn allowed_cpus() -> Vec<usize> {
     let ids = core_affinity::get_core_ids().unwrap_or_default();
-    if ids.is_empty() { vec![0] } else { ids.into_iter().map(|core| core.id).collect() }
+    if ids.is_empty() {
+        vec![0]
+    } else {
+        ids.into_iter().map(|core| core.id).collect()
+    }
 }
 
 /// Pins the calling thread; false where the machine refuses.
@@ -173,6 +187,12 @@ pub fn pin(cpu: usize) -> bool {
 /// Raises the soft limit of open files to the hard one and answers it.
 pub fn raise_file_limit() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
-    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        hard
+    } else {
+        soft
+    }
 }

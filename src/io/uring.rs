@@ -43,11 +43,19 @@ pub struct Options {
 impl Options {
     /// Of a shard. 128 buffers of 32 KiB: 4 MiB when all are in use, and a 1 KiB send of each of 64
     /// connections with 8 in flight fits into one buffer.
-    pub const SHARD: Self =
-        Self { entries: 1024, buffer_count: 128, buffer_size: 32 << 10, in_flight_max: 1 << 17 };
+    pub const SHARD: Self = Self {
+        entries: 1024,
+        buffer_count: 128,
+        buffer_size: 32 << 10,
+        in_flight_max: 1 << 17,
+    };
     /// Of a name server's thread.
-    pub const SMALL: Self =
-        Self { entries: 128, buffer_count: 32, buffer_size: 8 << 10, in_flight_max: 1 << 15 };
+    pub const SMALL: Self = Self {
+        entries: 128,
+        buffer_count: 32,
+        buffer_size: 8 << 10,
+        in_flight_max: 1 << 15,
+    };
 }
 
 /// One io_uring, its sockets and files, and everything that the kernel borrows.
@@ -103,7 +111,14 @@ enum Borrowed {
     Receive(Rc<Socket>),
     Buffer(Vec<u8>),
     Gather(Box<Gather>),
-    SendFile { socket: Rc<Socket>, file: Rc<OpenFile>, at: u64, left: u64, sent: u64, hot: bool },
+    SendFile {
+        socket: Rc<Socket>,
+        file: Rc<OpenFile>,
+        at: u64,
+        left: u64,
+        sent: u64,
+        hot: bool,
+    },
     Lane,
     Bell,
 }
@@ -204,7 +219,10 @@ impl Uring {
     }
 
     fn take_in_file(&mut self, file: File) -> FileId {
-        let open = Some(Rc::new(OpenFile { file: Arc::new(file), map: Mapped::default() }));
+        let open = Some(Rc::new(OpenFile {
+            file: Arc::new(file),
+            map: Mapped::default(),
+        }));
         if let Some(index) = self.files_free.pop() {
             self.files[index as usize] = open;
             return FileId(index);
@@ -226,11 +244,21 @@ impl Uring {
     }
 
     fn fail(&mut self, token: Token, errno: Errno, payload: Payload) {
-        self.ready.push(Completion { token, result: Err(errno), more: false, payload });
+        self.ready.push(Completion {
+            token,
+            result: Err(errno),
+            more: false,
+            payload,
+        });
     }
 
     fn fly(&mut self, token: Token, borrowed: Borrowed) -> Key {
-        self.flights.insert(Flight { token, _socket: None, _file: Vec::new(), borrowed })
+        self.flights.insert(Flight {
+            token,
+            _socket: None,
+            _file: Vec::new(),
+            borrowed,
+        })
     }
 
     fn submit(&mut self, key: Key, entry: squeue::Entry) {
@@ -242,7 +270,12 @@ impl Uring {
             Op::Accept { listener } => {
                 let fd = types::Fd(self.listeners[listener.0 as usize].as_raw_fd());
                 let key = self.fly(token, Borrowed::Accept);
-                self.submit(key, opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build());
+                self.submit(
+                    key,
+                    opcode::AcceptMulti::new(fd)
+                        .flags(libc::SOCK_CLOEXEC)
+                        .build(),
+                );
             }
             Op::Receive { socket } => {
                 let Some(open) = self.socket(socket) else {
@@ -261,17 +294,22 @@ impl Uring {
                 let key = self.fly(token, Borrowed::Nothing);
                 self.submit(key, opcode::AsyncCancel::new(target.to_u64()).build());
             }
-            Op::Send { socket, from, skip, more } => {
+            Op::Send {
+                socket,
+                from,
+                skip,
+                more,
+            } => {
                 let Some(open) = self.socket(socket) else {
                     return self.fail(token, Errno::EBADF, Payload::Buffer(from));
                 };
                 let fd = types::Fd(open.fd.as_raw_fd());
                 let rest = &from[skip..];
-                let flags = libc::MSG_NOSIGNAL
-                    | libc::MSG_WAITALL
-                    | if more { libc::MSG_MORE } else { 0 };
-                let entry =
-                    opcode::Send::new(fd, rest.as_ptr(), rest.len() as u32).flags(flags).build();
+                let flags =
+                    libc::MSG_NOSIGNAL | libc::MSG_WAITALL | if more { libc::MSG_MORE } else { 0 };
+                let entry = opcode::Send::new(fd, rest.as_ptr(), rest.len() as u32)
+                    .flags(flags)
+                    .build();
                 let key = self.fly(token, Borrowed::Buffer(from));
                 self.keep_socket(key, open);
                 self.submit(key, entry);
@@ -290,15 +328,29 @@ impl Uring {
     }
 
     fn keep_socket(&mut self, key: Key, socket: Rc<Socket>) {
-        self.flights.get_mut(key).expect("was inserted just now")._socket = Some(socket);
+        self.flights
+            .get_mut(key)
+            .expect("was inserted just now")
+            ._socket = Some(socket);
     }
 
     fn keep_file(&mut self, key: Key, file: Rc<OpenFile>) {
-        self.flights.get_mut(key).expect("was inserted just now")._file.push(file);
+        self.flights
+            .get_mut(key)
+            .expect("was inserted just now")
+            ._file
+            .push(file);
     }
 
     fn push_gather(&mut self, token: Token, op: Op) {
-        let Op::Gather { socket, head, spans, skip, hot } = op else {
+        let Op::Gather {
+            socket,
+            head,
+            spans,
+            skip,
+            hot,
+        } = op
+        else {
             unreachable!("called for gathers only")
         };
         let Some(open) = self.socket(socket) else {
@@ -328,7 +380,12 @@ impl Uring {
             }
             cut(start, u64::from(span.len));
         }
-        let mut gather = Box::new(Gather { head, spans, vectors, message: direct::no_message() });
+        let mut gather = Box::new(Gather {
+            head,
+            spans,
+            vectors,
+            message: direct::no_message(),
+        });
         gather.message.msg_iov = gather.vectors.as_mut_ptr();
         gather.message.msg_iovlen = gather.vectors.len() as _;
         let message: *const libc::msghdr = &raw const gather.message;
@@ -350,7 +407,14 @@ impl Uring {
         let left = u64::from(span.len);
         let key = self.fly(
             token,
-            Borrowed::SendFile { socket: open, file, at: span.at, left, sent: 0, hot },
+            Borrowed::SendFile {
+                socket: open,
+                file,
+                at: span.at,
+                left,
+                sent: 0,
+                hot,
+            },
         );
         self.direct.push_back(key);
     }
@@ -412,15 +476,17 @@ impl Uring {
             Op::Write { file, at, from } => {
                 let open = self.file(file);
                 let fd = types::Fd(open.file.as_raw_fd());
-                let entry =
-                    opcode::Write::new(fd, from.as_ptr(), from.len() as u32).offset(at).build();
+                let entry = opcode::Write::new(fd, from.as_ptr(), from.len() as u32)
+                    .offset(at)
+                    .build();
                 (open, entry, Borrowed::Buffer(from))
             }
             Op::Sync { file } => {
                 let open = self.file(file);
                 let fd = types::Fd(open.file.as_raw_fd());
-                let entry =
-                    opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build();
+                let entry = opcode::Fsync::new(fd)
+                    .flags(types::FsyncFlags::DATASYNC)
+                    .build();
                 (open, entry, Borrowed::Nothing)
             }
             Op::WriteBack { file, at, len } => {
@@ -450,21 +516,41 @@ impl Uring {
         let open = self.files.get_mut(file.0 as usize).and_then(Option::take);
         assert!(open.is_some(), "a file is released once");
         self.files_free.push(file.0);
-        self.ready.push(Completion { token, result: Ok(0), more: false, payload: Payload::None });
+        self.ready.push(Completion {
+            token,
+            result: Ok(0),
+            more: false,
+            payload: Payload::None,
+        });
     }
 
     /// Runs what has no opcode. A socket without room is polled for and comes back here.
     fn run_direct(&mut self) {
         for _ in 0..self.direct.len() {
-            let Some(key) = self.direct.pop_front() else { break };
-            let Some(flight) = self.flights.get_mut(key) else { continue };
-            let Borrowed::SendFile { socket, file, at, left, sent, hot } = &mut flight.borrowed
+            let Some(key) = self.direct.pop_front() else {
+                break;
+            };
+            let Some(flight) = self.flights.get_mut(key) else {
+                continue;
+            };
+            let Borrowed::SendFile {
+                socket,
+                file,
+                at,
+                left,
+                sent,
+                hot,
+            } = &mut flight.borrowed
             else {
                 unreachable!("only sendfile is run directly")
             };
             if !*hot && !direct::is_resident(&file.file, *at, *left) {
                 // What was sent is sent: a partial count says so, EAGAIN only where nothing was.
-                let result = if *sent == 0 { Err(Errno::EAGAIN) } else { Ok(*sent as u32) };
+                let result = if *sent == 0 {
+                    Err(Errno::EAGAIN)
+                } else {
+                    Ok(*sent as u32)
+                };
                 self.land(key, result);
                 continue;
             }
@@ -515,7 +601,10 @@ impl Uring {
         let mut finished = std::mem::take(&mut self.finished);
         self.inbox.take(&mut finished);
         for (key, outcome) in finished.drain(..) {
-            let flight = self.flights.remove(Key::from_u64(key)).expect("a lane answers once");
+            let flight = self
+                .flights
+                .remove(Key::from_u64(key))
+                .expect("a lane answers once");
             let (result, payload) = match outcome {
                 Err(errno) => (Err(errno), Payload::None),
                 Ok(Outcome::Done) => (Ok(0), Payload::None),
@@ -526,7 +615,12 @@ impl Uring {
                 Ok(Outcome::Names(names)) => (Ok(names.len() as u32), Payload::Names(names)),
                 Ok(Outcome::Space(space)) => (Ok(0), Payload::Space(space)),
             };
-            done.push(Completion { token: flight.token, result, more: false, payload });
+            done.push(Completion {
+                token: flight.token,
+                result,
+                more: false,
+                payload,
+            });
         }
         self.finished = finished;
         if rung && let Some(flight) = self.bell_flight.and_then(|key| self.flights.get(key)) {
@@ -561,8 +655,11 @@ impl Uring {
         let args = types::SubmitArgs::new().timespec(&wait);
         let queued = self.ring.submission().len() as u32;
         // SAFETY: `args` and `wait` outlive the call; the entries queued own their memory (see above).
-        let entered =
-            unsafe { self.ring.submitter().enter(queued, want, GETEVENTS | EXT_ARG, Some(&args)) };
+        let entered = unsafe {
+            self.ring
+                .submitter()
+                .enter(queued, want, GETEVENTS | EXT_ARG, Some(&args))
+        };
         match entered.map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO))) {
             // EBUSY and EAGAIN: completions must be taken first. EINTR: a signal. ETIME: time is up.
             Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
@@ -573,7 +670,9 @@ impl Uring {
     fn reap(&mut self, done: &mut Vec<Completion>) {
         let mut bell_rang = false;
         loop {
-            let Some(entry) = self.ring.completion().next() else { break };
+            let Some(entry) = self.ring.completion().next() else {
+                break;
+            };
             if entry.user_data() == BELL {
                 bell_rang = true;
                 if !cqueue::more(entry.flags()) {
@@ -592,7 +691,10 @@ impl Uring {
         let key = Key::from_u64(entry.user_data());
         let more = cqueue::more(entry.flags());
         let result = u32::try_from(entry.result()).map_err(|_| Errno::from_raw(-entry.result()));
-        let flight = self.flights.get(key).expect("a completion has an operation in flight");
+        let flight = self
+            .flights
+            .get(key)
+            .expect("a completion has an operation in flight");
         if matches!(flight.borrowed, Borrowed::SendFile { .. }) {
             self.direct.push_back(key); // The poll says that there is room, or an error to be met.
             return;
@@ -604,7 +706,12 @@ impl Uring {
                 Borrowed::Receive(_) => self.received(entry, result),
                 _ => Payload::None,
             };
-            done.push(Completion { token, result, more, payload });
+            done.push(Completion {
+                token,
+                result,
+                more,
+                payload,
+            });
             return;
         }
         let flight = self.flights.remove(key).expect("was there a line ago");
@@ -618,14 +725,17 @@ impl Uring {
             Borrowed::Gather(gather) => Payload::Gathered(gather.head, gather.spans),
             _ => Payload::None,
         };
-        done.push(Completion { token: flight.token, result, more, payload });
+        done.push(Completion {
+            token: flight.token,
+            result,
+            more,
+            payload,
+        });
     }
 
     fn received(&self, entry: &cqueue::Entry, result: Result<u32, Errno>) -> Payload {
         match (cqueue::buffer_select(entry.flags()), result) {
-            (Some(buffer), Ok(len)) => {
-                Payload::Received(self.buffers.lease(buffer, len as usize))
-            }
+            (Some(buffer), Ok(len)) => Payload::Received(self.buffers.lease(buffer, len as usize)),
             _ => Payload::None,
         }
     }
@@ -637,20 +747,27 @@ impl Uring {
         let socket = socket2::Socket::from(fd);
         // Answers are small and must not wait for the peer's acknowledgement of the one before.
         let prepared = socket.set_tcp_nodelay(true);
-        let peer = socket.peer_addr().ok().and_then(|address| address.as_socket());
+        let peer = socket
+            .peer_addr()
+            .ok()
+            .and_then(|address| address.as_socket());
         let (Ok(()), Some(peer)) = (prepared, peer) else {
             return Payload::None; // Gone already; the socket is closed here.
         };
         let fd = OwnedFd::from(socket);
-        let key =
-            self.sockets.insert(Rc::new(Socket { fd, receiving: std::cell::Cell::new(None) }));
+        let key = self.sockets.insert(Rc::new(Socket {
+            fd,
+            receiving: std::cell::Cell::new(None),
+        }));
         Payload::Accepted(SocketId(key.to_u64()), canonical(peer))
     }
 
     /// Where a listener really listens, for port 0.
     #[must_use]
     pub fn listener_address(&self, listener: usize) -> Option<SocketAddr> {
-        self.listeners.get(listener).and_then(|socket| socket.local_addr().ok())
+        self.listeners
+            .get(listener)
+            .and_then(|socket| socket.local_addr().ok())
     }
 }
 
@@ -672,7 +789,12 @@ impl Io for Uring {
             | Op::Close { .. } => self.push_socket(token, op),
             Op::Gather { .. } => self.push_gather(token, op),
             Op::SendFile { socket, span, hot } => self.push_sendfile(token, socket, span, hot),
-            Op::Splice { from, to, len, more } => self.push_splice(token, from, to, len, more),
+            Op::Splice {
+                from,
+                to,
+                len,
+                more,
+            } => self.push_splice(token, from, to, len, more),
             Op::Read { .. } | Op::Write { .. } | Op::Sync { .. } | Op::WriteBack { .. } => {
                 self.push_file(token, op);
             }
@@ -688,8 +810,19 @@ impl Io for Uring {
                 self.push_lane(token, Work::Put { path, size, pieces });
             }
             Op::SyncPaths { paths } => self.push_lane(token, Work::SyncPaths { paths }),
-            Op::Replace { path, bytes, backup } => {
-                self.push_lane(token, Work::Replace { path, bytes, backup });
+            Op::Replace {
+                path,
+                bytes,
+                backup,
+            } => {
+                self.push_lane(
+                    token,
+                    Work::Replace {
+                        path,
+                        bytes,
+                        backup,
+                    },
+                );
             }
             Op::Remove { path } => self.push_lane(token, Work::Remove { path }),
             Op::Space { path } => self.push_lane(token, Work::Space { path }),
@@ -704,7 +837,8 @@ impl Io for Uring {
     fn turn(&mut self, wait_ns: u64, done: &mut Vec<Completion>) -> Result<(), Errno> {
         self.run_direct();
         self.fill_queue();
-        let nothing_else = self.ready.is_empty() && self.direct.is_empty() && self.backlog.is_empty();
+        let nothing_else =
+            self.ready.is_empty() && self.direct.is_empty() && self.backlog.is_empty();
         let wait_ns = if nothing_else { wait_ns } else { 0 };
         self.enter(u32::from(0 < wait_ns), wait_ns)?;
         self.reap(done);
