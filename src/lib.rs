@@ -5,10 +5,12 @@
 pub mod base;
 pub mod command;
 pub mod config;
+pub mod egress;
 pub mod index;
 pub mod io;
 pub mod log;
 pub mod nameserver;
+pub mod net;
 pub mod protocol;
 pub mod sim;
 pub mod state;
