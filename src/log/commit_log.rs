@@ -297,6 +297,18 @@ impl CommitLog {
         Ok(offset)
     }
 
+    /// Makes sure that `size` bytes of several records find their places one after another in one segment.
+    ///
+    /// # Errors
+    /// See [`NoRoom`]; nothing was changed then.
+    pub fn begin_batch(&mut self, size: usize) -> Result<(), NoRoom> {
+        let offset = self.reserve(size as u64)?;
+        if offset != self.appended {
+            self.close_segment(offset);
+        }
+        Ok(())
+    }
+
     /// Fills the rest of the segment with a blank and goes on in the next one.
     fn close_segment(&mut self, next: u64) {
         let left = next - self.appended;
