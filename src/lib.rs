@@ -12,5 +12,6 @@ pub mod log;
 pub mod nameserver;
 pub mod net;
 pub mod protocol;
+pub mod shard;
 pub mod sim;
 pub mod state;

@@ -202,6 +202,12 @@ impl CommitLog {
         self.syncs
     }
 
+    /// Whether producers wait for durability, and consumers see only what is durable.
+    #[must_use]
+    pub const fn is_sync(&self) -> bool {
+        self.options.flush.is_sync()
+    }
+
     /// Why the log stopped, if it did.
     #[must_use]
     pub const fn failed(&self) -> Option<Failed> {

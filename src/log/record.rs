@@ -615,9 +615,7 @@ pub fn blank(len: u32) -> [u8; BLANK_SIZE] {
 
 /// Pairs of name and value, in stored order. As in Java's decoder a pair without a name, without a value
 /// or without a separator between them is passed over.
-pub fn pairs<'a>(
-    properties: &'a (impl AsRef<[u8]> + ?Sized),
-) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+pub fn pairs(properties: &(impl AsRef<[u8]> + ?Sized)) -> impl Iterator<Item = (&[u8], &[u8])> {
     let pairs = properties
         .as_ref()
         .split(|byte| *byte == PROPERTY_SEPARATOR);

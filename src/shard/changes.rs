@@ -114,8 +114,7 @@ impl Shard {
             .table
             .iter()
             .filter(|(_, change)| {
-                let durable =
-                    change.topics_changes <= saved.0 && change.groups_changes <= saved.1;
+                let durable = change.topics_changes <= saved.0 && change.groups_changes <= saved.1;
                 durable && !change.sharing && !change.registering
             })
             .map(|(number, _)| *number)

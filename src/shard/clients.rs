@@ -215,9 +215,9 @@ impl Shard {
         group.consume_from = data.consume_from;
         let before = group.members.len();
         // A client that connected again replaces itself; the old channel's end must not remove it.
-        group.members.retain(|known, old| {
-            *known == connection || old.client_id != member.client_id
-        });
+        group
+            .members
+            .retain(|known, old| *known == connection || old.client_id != member.client_id);
         let mut fresh = member.clone();
         let known = group.members.get(&connection);
         let known_fingerprint = known.map(|known| known.fingerprint);
@@ -241,7 +241,8 @@ impl Shard {
         let Some(group) = self.clients.consumers.get(name) else {
             return;
         };
-        if group.message_model == MessageModel::Broadcasting || !self.settings.notify_members_changed
+        if group.message_model == MessageModel::Broadcasting
+            || !self.settings.notify_members_changed
         {
             return;
         }
@@ -283,7 +284,9 @@ impl Shard {
             return;
         };
         let before = group.members.len();
-        group.members.retain(|connection, member| !which(connection, member));
+        group
+            .members
+            .retain(|connection, member| !which(connection, member));
         if group.members.len() == before {
             return;
         }
@@ -291,7 +294,11 @@ impl Shard {
             self.clients.consumers.remove(name);
             return;
         }
-        if self.groups.get(name).is_none_or(|config| config.notify_ids_changed) {
+        if self
+            .groups
+            .get(name)
+            .is_none_or(|config| config.notify_ids_changed)
+        {
             self.notify_members(name);
         }
     }
@@ -301,8 +308,11 @@ impl Shard {
             let text = format!("no consumer for this group, {name}");
             return Self::refuse(RefusalKind::SystemError, text);
         };
-        let mut ids: Vec<String> =
-            group.members.values().map(|member| member.client_id.clone()).collect();
+        let mut ids: Vec<String> = group
+            .members
+            .values()
+            .map(|member| member.client_id.clone())
+            .collect();
         ids.sort_unstable();
         ids.dedup();
         Reply::Now(Answer::Members(ids))
@@ -324,7 +334,11 @@ impl Shard {
     #[must_use]
     pub fn silent_clients(&self, now_ns: u64) -> Vec<ConnectionId> {
         let silent = |member: &Member| SILENT_NS_MAX <= now_ns.saturating_sub(member.seen_ns);
-        let consumers = self.clients.consumers.values().flat_map(|group| &group.members);
+        let consumers = self
+            .clients
+            .consumers
+            .values()
+            .flat_map(|group| &group.members);
         let producers = self.clients.producers.values().flatten();
         let connections: BTreeSet<ConnectionId> = consumers
             .chain(producers)
@@ -346,8 +360,7 @@ impl ConsumerGroup {
     /// Takes the subscriptions of a full heartbeat in; true if the set of topics has changed.
     fn subscribe(&mut self, subscriptions: Vec<Subscription>) -> bool {
         let mut changed = false;
-        let topics: BTreeSet<String> =
-            subscriptions.iter().map(|one| one.topic.clone()).collect();
+        let topics: BTreeSet<String> = subscriptions.iter().map(|one| one.topic.clone()).collect();
         for subscription in subscriptions {
             match self.subscriptions.get(&subscription.topic) {
                 Some(known) if subscription.version <= known.subscription.version => continue,

@@ -79,7 +79,8 @@ impl Shard {
             && self.clients.message_model(fetch.group) != Some(MessageModel::Broadcasting)
             && 0 <= offset
         {
-            self.offsets.commit(fetch.group, fetch.topic, fetch.queue_id, offset);
+            self.offsets
+                .commit(fetch.group, fetch.topic, fetch.queue_id, offset);
         }
         let topic = self.topics.get_mut(fetch.topic).expect("was checked");
         let queue = topic.queue(&mut self.queues, QueueId(fetch.queue_id as u32));
@@ -98,7 +99,9 @@ impl Shard {
         let plan = FetchPlan {
             queue,
             from: fetch.from,
-            count_max: usize::try_from(fetch.count_max).unwrap_or(0).clamp(1, COUNT_MAX),
+            count_max: usize::try_from(fetch.count_max)
+                .unwrap_or(0)
+                .clamp(1, COUNT_MAX),
             bytes_max,
             filter,
             suspend_ns,
@@ -131,10 +134,16 @@ impl Shard {
                 }
                 let number = self.reading.next;
                 self.reading.next = (number + 1) & 0xffff_ffff;
-                let op = Op::Get { path: wanted.path, at: wanted.at, len: wanted.len };
+                let op = Op::Get {
+                    path: wanted.path,
+                    at: wanted.at,
+                    len: wanted.len,
+                };
                 let pushed = io.push(Token::of(ROOM, UNITS | number), op);
                 assert!(pushed.is_ok(), "pulls that read are bounded");
-                self.reading.table.insert(number, (ticket, plan, wanted.start));
+                self.reading
+                    .table
+                    .insert(number, (ticket, plan, wanted.start));
                 None
             }
             Outcome::Answer(fetched) => {
@@ -151,7 +160,14 @@ impl Shard {
                     let deadline_ns = io.now_ns() + suspend_ns;
                     self.counters.fetches_parked += 1;
                     let queue = plan.queue;
-                    self.wakeups.park(queue, Parked { ticket, plan, deadline_ns });
+                    self.wakeups.park(
+                        queue,
+                        Parked {
+                            ticket,
+                            plan,
+                            deadline_ns,
+                        },
+                    );
                     return None;
                 }
                 if fetched.status == FetchStatus::Found {
@@ -159,7 +175,8 @@ impl Shard {
                     self.counters.fetched += u64::from(fetched.count);
                     let bytes: u64 = fetched.spans.iter().map(|span| u64::from(span.len)).sum();
                     self.counters.fetched_bytes += bytes;
-                    self.statistics.got(&plan.group, &plan.topic, fetched.count, bytes);
+                    self.statistics
+                        .got(&plan.group, &plan.topic, fetched.count, bytes);
                 } else {
                     self.counters.fetches_missed += 1;
                 }
@@ -221,9 +238,19 @@ impl Shard {
         let queue = self.queues.queue(plan.queue);
         let (min, max) = (queue.min() as i64, queue.max() as i64);
         let nothing = |status, next| {
-            Outcome::Answer(Fetched { status, next, min, max, spans: Vec::new(), count: 0 })
+            Outcome::Answer(Fetched {
+                status,
+                next,
+                min,
+                max,
+                spans: Vec::new(),
+                count: 0,
+            })
         };
-        if let Some(offset) = self.offsets.take_reset(&plan.group, &plan.topic, plan.queue_id) {
+        if let Some(offset) = self
+            .offsets
+            .take_reset(&plan.group, &plan.topic, plan.queue_id)
+        {
             return nothing(FetchStatus::OffsetReset, offset);
         }
         if max == 0 {
@@ -255,7 +282,9 @@ impl Shard {
                 if scan_max <= scanned || plan.count_max <= count {
                     break 'scan;
                 }
-                let Some(unit) = Unit::decode(unit) else { break 'scan };
+                let Some(unit) = Unit::decode(unit) else {
+                    break 'scan;
+                };
                 let wanted = !unit.is_hole() && plan.filter.matches(unit.tags_code);
                 if wanted && unit.offset.0 < first {
                     gone = true;
@@ -299,25 +328,41 @@ impl Shard {
     ) -> Result<Rc<Filter>, Refusal> {
         let refuse = |kind, text: String| Err(Refusal::new(kind, text));
         let forbid = |by, text: String| {
-            Err(Refusal { kind: RefusalKind::NoPermission, text, forbidden_by: Some(by) })
+            Err(Refusal {
+                kind: RefusalKind::NoPermission,
+                text,
+                forbidden_by: Some(by),
+            })
         };
         if self.settings.perm & PERM_READ == 0 {
             let ip = self.settings.store_host.ip();
             return forbid(1, format!("the broker[{ip}] pulling message is forbidden"));
         }
         let Some(group) = self.group_or_default(fetch.group, now_ms) else {
-            let text = format!("subscription group [{}] does not exist, \n{FAQ}", fetch.group);
+            let text = format!(
+                "subscription group [{}] does not exist, \n{FAQ}",
+                fetch.group
+            );
             return refuse(RefusalKind::GroupNotExist, text);
         };
         if !group.consume_enable {
-            return forbid(2, format!("subscription group no permission, {}", fetch.group));
+            return forbid(
+                2,
+                format!("subscription group no permission, {}", fetch.group),
+            );
         }
         let Some(topic) = self.topics.get(fetch.topic) else {
-            let text = format!("topic[{}] not exist, apply first please! \n{FAQ}", fetch.topic);
+            let text = format!(
+                "topic[{}] not exist, apply first please! \n{FAQ}",
+                fetch.topic
+            );
             return refuse(RefusalKind::TopicNotExist, text);
         };
         if topic.config.perm & PERM_READ == 0 {
-            return forbid(3, format!("the topic[{}] pulling message is forbidden", fetch.topic));
+            return forbid(
+                3,
+                format!("the topic[{}] pulling message is forbidden", fetch.topic),
+            );
         }
         let read_queue_count = topic.config.read_queue_count;
         if u32::try_from(fetch.queue_id).is_err() || read_queue_count <= fetch.queue_id as u32 {
@@ -355,12 +400,14 @@ impl Shard {
             let text = format!("the consumer's group info not exist\n{FAQ}");
             return refuse(RefusalKind::SubscriptionNotExist, text);
         };
-        if !group.consume_broadcast_enable
-            && consumers.message_model == MessageModel::Broadcasting
+        if !group.consume_broadcast_enable && consumers.message_model == MessageModel::Broadcasting
         {
             return Err(Refusal {
                 kind: RefusalKind::NoPermission,
-                text: format!("the consumer group[{}] can not consume by broadcast way", fetch.group),
+                text: format!(
+                    "the consumer group[{}] can not consume by broadcast way",
+                    fetch.group
+                ),
                 forbidden_by: Some(4),
             });
         }
@@ -381,7 +428,9 @@ impl Shard {
     /// Drops pulls of a connection that is gone.
     pub(super) fn forget_fetches(&mut self, connection: ConnectionId) {
         self.forget_parked(connection);
-        self.reading.table.retain(|_, (ticket, _, _)| ticket.connection != connection);
+        self.reading
+            .table
+            .retain(|_, (ticket, _, _)| ticket.connection != connection);
     }
 }
 
@@ -390,7 +439,6 @@ pub(super) fn is_tag(kind: &str) -> bool {
     kind.is_empty() || kind == "TAG"
 }
 
-
 fn merge(spans: &mut Vec<LogSpan>, unit: Unit) {
     if let Some(last) = spans.last_mut()
         && last.offset.0 + u64::from(last.len) == unit.offset.0
@@ -398,5 +446,8 @@ fn merge(spans: &mut Vec<LogSpan>, unit: Unit) {
         last.len += unit.size;
         return;
     }
-    spans.push(LogSpan { offset: PhysicalOffset(unit.offset.0), len: unit.size });
+    spans.push(LogSpan {
+        offset: PhysicalOffset(unit.offset.0),
+        len: unit.size,
+    });
 }

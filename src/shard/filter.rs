@@ -1,5 +1,7 @@
 //! Which messages a subscription wants, judged by the hash of the tag in the ConsumeQueue.
 
+use std::rc::Rc;
+
 use crate::base::string_hash;
 use crate::command::Subscription;
 
@@ -53,6 +55,29 @@ impl Filter {
     }
 }
 
+/// Filters of expressions that come with pulls; the one that nearly all send is made once.
+#[derive(Debug)]
+pub(super) struct Filters {
+    all: Rc<Filter>,
+}
+
+impl Default for Filters {
+    fn default() -> Self {
+        Self {
+            all: Rc::new(Filter::All),
+        }
+    }
+}
+
+impl Filters {
+    pub(super) fn of(&self, expression: &str) -> Rc<Filter> {
+        match Filter::of_tags(expression) {
+            Filter::All => Rc::clone(&self.all),
+            filter @ Filter::Codes(_) => Rc::new(filter),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +91,9 @@ mod tests {
         assert!(filter.matches(646_394));
         assert!(!filter.matches(0), "a message without a tag is not wanted");
         let negative = Filter::of_tags("a tag that is long enough");
-        assert!(negative.matches(i64::from(-1_920_693_006i32)), "sign-extended");
+        assert!(
+            negative.matches(i64::from(-1_920_693_006i32)),
+            "sign-extended"
+        );
     }
 }

@@ -4,13 +4,16 @@
 
 mod changes;
 mod clients;
+mod delay;
 mod fetch;
 mod filter;
 mod groups;
+mod locks;
 mod offsets;
 mod pending;
 mod produce;
 mod settings;
+mod statistics;
 mod topics;
 mod wakeups;
 
@@ -20,16 +23,19 @@ use crate::command::{
     Answer, Command, ConnectionId, GroupConfig, Notice, Peer, Refusal, RefusalKind, Ticket,
     TopicConfig,
 };
-use crate::index::Queues;
-use crate::io::Io;
+use crate::index::{Index, Queues};
+use crate::io::{Completion, Io};
 use crate::log::CommitLog;
 
 pub use changes::{Change, ChangeNumber};
 pub use clients::Clients;
+pub use delay::Delay;
 pub use groups::Groups;
+pub use locks::Locks;
 pub use offsets::Offsets;
 pub use pending::Pending;
 pub use settings::{DELAY_LEVELS_DEFAULT, Settings};
+pub use statistics::Statistics;
 pub use topics::{Topic, Topics};
 
 /// How a command was met.
@@ -90,6 +96,24 @@ pub struct Counters {
     pub fetches_parked: u64,
 }
 
+/// An opened store, as recovery found it.
+pub struct Store {
+    /// The truth.
+    pub log: CommitLog,
+    /// Where queues find their records.
+    pub queues: Queues,
+    /// Where keys find their records.
+    pub index: Index,
+    /// Settings of topics.
+    pub topics: Topics,
+    /// Settings of groups.
+    pub groups: Groups,
+    /// How far groups have read.
+    pub offsets: Offsets,
+    /// How far the delay levels have been delivered.
+    pub delay: Delay,
+}
+
 /// One core's queues, log and indexes, and everything that it knows of clients.
 pub struct Shard {
     /// What was configured.
@@ -98,16 +122,33 @@ pub struct Shard {
     pub log: CommitLog,
     /// Where queues find their records.
     pub queues: Queues,
+    /// Where keys find their records.
+    pub index: Index,
     /// What is known of topics.
     pub topics: Topics,
     /// What is known of groups.
     pub groups: Groups,
     /// How far groups have read.
     pub offsets: Offsets,
+    /// How far the delay levels have been delivered.
+    pub delay: Delay,
     /// Who is connected.
     pub clients: Clients,
+    /// Who consumes which queue in order.
+    pub locks: Locks,
     /// What was counted.
     pub counters: Counters,
+    /// What was counted, by topic and group.
+    pub statistics: Statistics,
+    reading: fetch::Reading,
+    filters: filter::Filters,
+    /// Properties that every message gets, encoded.
+    added_always: Vec<u8>,
+    /// Scratch of a send.
+    added: Vec<u8>,
+    keys: Vec<u32>,
+    /// Made so far.
+    unique_keys: u64,
     pending: Pending,
     wakeups: wakeups::Wakeups,
     changes: changes::Changes,
@@ -122,24 +163,36 @@ pub struct Shard {
 impl Shard {
     /// A shard over an opened store.
     #[must_use]
-    pub fn new(
-        settings: Settings,
-        log: CommitLog,
-        queues: Queues,
-        topics: Topics,
-        groups: Groups,
-        offsets: Offsets,
-        seed: u64,
-    ) -> Self {
-        Self {
+    pub fn new(settings: Settings, store: Store, seed: u64) -> Self {
+        let mut added_always = Vec::new();
+        let cluster = settings.cluster.as_str();
+        for (name, value) in [
+            ("MSG_REGION", produce::REGION),
+            ("TRACE_ON", "true"),
+            ("CLUSTER", cluster),
+        ] {
+            crate::log::record::put_property(&mut added_always, name, value);
+        }
+        let visible = store.log.synced();
+        let mut shard = Self {
             settings,
-            log,
-            queues,
-            topics,
-            groups,
-            offsets,
+            log: store.log,
+            queues: store.queues,
+            index: store.index,
+            topics: store.topics,
+            groups: store.groups,
+            offsets: store.offsets,
+            delay: store.delay,
             clients: Clients::default(),
+            locks: Locks::default(),
             counters: Counters::default(),
+            statistics: Statistics::default(),
+            reading: fetch::Reading::default(),
+            filters: filter::Filters::default(),
+            added_always,
+            added: Vec::new(),
+            keys: Vec::new(),
+            unique_keys: 0,
             pending: Pending::default(),
             wakeups: wakeups::Wakeups::default(),
             changes: changes::Changes::default(),
@@ -147,6 +200,18 @@ impl Shard {
             met: Vec::new(),
             disk_full: false,
             prng: crate::base::Prng::from_seed(seed),
+        };
+        shard.starts_visible_at(visible);
+        shard
+    }
+
+    /// Takes an answer of the kernel to something that a shard itself asked for.
+    pub fn complete(&mut self, io: &mut impl Io, done: Completion) {
+        let rest = done.token.rest();
+        let number = rest & 0xffff_ffff;
+        match rest & (0xff << 48) {
+            fetch::UNITS => self.units_read(io, number, done.result, done.payload),
+            _ => self.delay_read(io, rest, done.result, done.payload),
         }
     }
 
@@ -161,7 +226,17 @@ impl Shard {
         match command {
             Command::Produce(produce) => self.produce(io, peer, ticket, &produce),
             Command::Fetch(fetch) => self.fetch(io, peer, ticket, &fetch),
-            Command::Heartbeat(heartbeat) => self.heartbeat(io, peer, heartbeat),
+            Command::Heartbeat(heartbeat) => self.heartbeat(io, peer, ticket, heartbeat),
+            Command::Lock {
+                group,
+                client_id,
+                queues,
+            } => self.lock(io.now_ns(), group, &client_id, queues),
+            Command::Unlock {
+                group,
+                client_id,
+                queues,
+            } => self.unlock(&group, &client_id, &queues),
             Command::Unregister {
                 client_id,
                 producer_group,

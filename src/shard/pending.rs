@@ -126,7 +126,11 @@ impl Shard {
             if end < entry.end {
                 break;
             }
-            let entry = self.pending.entries.pop_front().expect("was there a line ago");
+            let entry = self
+                .pending
+                .entries
+                .pop_front()
+                .expect("was there a line ago");
             self.pending.written_count = self.pending.written_count.saturating_sub(1);
             self.make_visible(entry);
         }
@@ -138,7 +142,12 @@ impl Shard {
         self.queues.push(entry.queue, entry.unit, entry.store_ms);
         let keys = self.pending.keys.drain(..usize::from(entry.key_count));
         for hash in keys {
-            self.index.put(hash, entry.unit.offset, entry.store_ms);
+            self.index.put(
+                hash,
+                entry.unit.offset,
+                entry.store_ms as i64,
+                entry.store_ms,
+            );
         }
         self.wakeups.arrived(entry.queue, entry.unit.tags_code);
         self.finish(entry.after);
@@ -178,11 +187,22 @@ impl Shard {
     /// queues back.
     fn reject_from(&mut self, from: u64) {
         let reason = self.log.weather();
-        while self.pending.entries.back().is_some_and(|entry| from < entry.end) {
-            let entry = self.pending.entries.pop_back().expect("was there a line ago");
+        while self
+            .pending
+            .entries
+            .back()
+            .is_some_and(|entry| from < entry.end)
+        {
+            let entry = self
+                .pending
+                .entries
+                .pop_back()
+                .expect("was there a line ago");
             let keys_left = self.pending.keys.len() - usize::from(entry.key_count);
             self.pending.keys.truncate(keys_left);
-            self.queues.queue_mut(entry.queue).unassign(entry.queue_offset);
+            self.queues
+                .queue_mut(entry.queue)
+                .unassign(entry.queue_offset);
             let (After::Produced(ticket, _) | After::Done(ticket)) = entry.after else {
                 if let After::Delayed { level, .. } = entry.after {
                     self.delay.rejected(level);
@@ -192,10 +212,13 @@ impl Shard {
             let reason = reason.map_or_else(String::new, |errno| format!(": {errno}"));
             let refusal = Refusal::new(
                 RefusalKind::ServiceNotAvailable,
-                format!("service not available now, the message could not be written{reason}; send it again later"),
+                format!(
+                    "service not available now, the message could not be written{reason}; send it again later"
+                ),
             );
             self.counters.produce_refused += 1;
-            self.outbox.push_back(Outbound::Answer(ticket, Answer::Refused(refusal)));
+            self.outbox
+                .push_back(Outbound::Answer(ticket, Answer::Refused(refusal)));
         }
         self.pending.written_count = self.pending.written_count.min(self.pending.entries.len());
     }

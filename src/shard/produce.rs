@@ -133,7 +133,10 @@ impl Shard {
             Err(refusal) => return Reply::Now(Answer::Refused(refusal)),
         };
         if self.disk_full {
-            return Self::refuse(RefusalKind::ServiceNotAvailable, self.no_service("the disk is full"));
+            return Self::refuse(
+                RefusalKind::ServiceNotAvailable,
+                self.no_service("the disk is full"),
+            );
         }
         if produce.batch {
             return self.produce_batch(io, peer, ticket, produce, &target);
@@ -151,7 +154,10 @@ impl Shard {
 
     /// Checks 2 to 4 of P§2.1.
     fn check_topic(&self, produce: &Produce<'_>) -> Result<(), Refusal> {
-        let is_order = self.topics.get(produce.topic).is_some_and(|topic| topic.config.order);
+        let is_order = self
+            .topics
+            .get(produce.topic)
+            .is_some_and(|topic| topic.config.order);
         if self.settings.perm & PERM_WRITE == 0 && is_order {
             let ip = self.settings.store_host.ip();
             return Err(Refusal::new(
@@ -177,18 +183,23 @@ impl Shard {
         } else {
             let default = self.topics.get(produce.default_topic);
             let may = produce.default_topic != DEFAULT_TOPIC || self.settings.auto_create_topics;
-            let inherited =
-                default.filter(|topic| may && topic.config.perm & PERM_INHERIT != 0);
+            let inherited = default.filter(|topic| may && topic.config.perm & PERM_INHERIT != 0);
             let Some(default) = inherited else {
                 return Err(Refusal::new(
                     RefusalKind::TopicNotExist,
-                    format!("topic[{}] not exist, apply first please!\n{FAQ}", produce.topic),
+                    format!(
+                        "topic[{}] not exist, apply first please!\n{FAQ}",
+                        produce.topic
+                    ),
                 ));
             };
             let wished = u32::try_from(produce.default_queue_count).unwrap_or(0);
             let queue_count = wished.min(default.config.write_queue_count);
-            let mut config =
-                topics::plain(produce.topic, queue_count, default.config.perm & !PERM_INHERIT);
+            let mut config = topics::plain(
+                produce.topic,
+                queue_count,
+                default.config.perm & !PERM_INHERIT,
+            );
             config.multi_tag = default.config.multi_tag;
             config
         };
@@ -199,7 +210,11 @@ impl Shard {
         );
         self.topics.put(config.clone(), now_ms);
         // A retry topic belongs to this shard's group; the others make theirs at their heartbeat.
-        let share = if topics::is_retry(&config.name) { Vec::new() } else { vec![config] };
+        let share = if topics::is_retry(&config.name) {
+            Vec::new()
+        } else {
+            vec![config]
+        };
         let alone = share.is_empty();
         let number = self.begin_change(share, true, None);
         if alone {
@@ -222,7 +237,11 @@ impl Shard {
         if let Ok(queue_id) = chosen
             && queue_count <= queue_id
         {
-            let filter = if config.multi_tag { "MULTI_TAG" } else { "SINGLE_TAG" };
+            let filter = if config.multi_tag {
+                "MULTI_TAG"
+            } else {
+                "SINGLE_TAG"
+            };
             return Err(Refusal::new(
                 RefusalKind::InvalidParameter,
                 format!(
@@ -248,13 +267,13 @@ impl Shard {
         };
         match produce.topic.strip_prefix(RETRY_PREFIX) {
             None => Ok(Ok(target)),
-            Some(group) => self.retry_target(io.wall_ms(), peer, produce, group, target),
+            Some(group) => self.retry_target(io, peer, produce, group, target),
         }
     }
 
     fn retry_target(
         &mut self,
-        now_ms: u64,
+        io: &impl Io,
         peer: &Peer<'_>,
         produce: &Produce<'_>,
         group: &str,
@@ -270,12 +289,16 @@ impl Shard {
             Some(max) if VERSION_WITH_MAX_RECONSUME <= peer.version => max,
             _ => config.retry_max_times,
         };
-        let ordered = 0 < produce.reconsume_times && self.locks.is_any_held(group, self.now_ns);
+        let ordered = 0 < produce.reconsume_times && self.locks.is_any_held(group, io.now_ns());
         if produce.reconsume_times <= reconsume_max && !ordered {
             return Ok(Ok(target));
         }
-        match self.dead_letter_topic(group, now_ms) {
-            Ok(topic) => Ok(Ok(Target { topic, queue_id: QueueId(0), dead: true })),
+        match self.dead_letter_topic(group, io.wall_ms()) {
+            Ok(topic) => Ok(Ok(Target {
+                topic,
+                queue_id: QueueId(0),
+                dead: true,
+            })),
             Err(condition) => Ok(Err(condition)),
         }
     }
@@ -291,7 +314,8 @@ impl Shard {
             return Err(Condition::Change(number));
         }
         if self.topics.get(&name).is_none() {
-            self.topics.put(topics::plain(&name, 1, PERM_READ | PERM_WRITE), now_ms);
+            self.topics
+                .put(topics::plain(&name, 1, PERM_READ | PERM_WRITE), now_ms);
             return Err(Condition::Change(self.begin_change(Vec::new(), true, None)));
         }
         Ok(name)
@@ -354,7 +378,11 @@ impl Shard {
         if target.dead {
             put_property(&mut added, "DELAY", "0");
         }
-        let unique_key = seen.unique_key.or(made_key.as_deref()).unwrap_or("").to_owned();
+        let unique_key = seen
+            .unique_key
+            .or(made_key.as_deref())
+            .unwrap_or("")
+            .to_owned();
         let delay = seen.delay_level.filter(|level| 0 < *level && !target.dead);
         let message = Message {
             topic: &target.topic,
@@ -378,7 +406,10 @@ impl Shard {
             }),
             None => {
                 let pieces = [added.as_slice()];
-                let message = Message { properties: Properties::new(sent, &pieces), ..message };
+                let message = Message {
+                    properties: Properties::new(sent, &pieces),
+                    ..message
+                };
                 self.store(io, message, |placed| {
                     produced.note(placed);
                     After::Produced(ticket, produced)
@@ -413,9 +444,15 @@ impl Shard {
     }
 
     fn sys_flag_of(&self, produce: &Produce<'_>) -> i32 {
-        let multi_tag =
-            self.topics.get(produce.topic).is_some_and(|topic| topic.config.multi_tag);
-        if multi_tag { produce.sys_flag | sys_flag::MULTI_TAGS } else { produce.sys_flag }
+        let multi_tag = self
+            .topics
+            .get(produce.topic)
+            .is_some_and(|topic| topic.config.multi_tag);
+        if multi_tag {
+            produce.sys_flag | sys_flag::MULTI_TAGS
+        } else {
+            produce.sys_flag
+        }
     }
 
     fn produced(&self, target: &Target, count: usize) -> Produced {
@@ -467,7 +504,10 @@ impl Shard {
         after: impl FnOnce(&Placed) -> After,
     ) -> Result<(), Unstored> {
         let (now_ns, store_ms) = (io.now_ns(), io.wall_ms());
-        let topic = self.topics.get_mut(message.topic).expect("the topic was checked or made");
+        let topic = self
+            .topics
+            .get_mut(message.topic)
+            .expect("the topic was checked or made");
         let key_prefix_hash = topic.key_prefix_hash;
         let queue = topic.queue(&mut self.queues, message.queue_id);
         let mut draft = self.draft(&message, store_ms);
@@ -482,7 +522,10 @@ impl Shard {
             .log
             .append(size, now_ns, |offset, out| draft.encode(offset, out))
             .expect("the place was reserved a line ago");
-        let placed = Placed { offset, queue_offset };
+        let placed = Placed {
+            offset,
+            queue_offset,
+        };
         let mut keys = std::mem::take(&mut self.keys);
         let tag = self.collect_keys(&message, key_prefix_hash, &mut keys);
         let appended = Appended {
@@ -492,7 +535,9 @@ impl Shard {
             unit: Unit {
                 offset,
                 size: size as u32,
-                tags_code: message.due_ms.map_or(tag, |delay| (store_ms + delay) as i64),
+                tags_code: message
+                    .due_ms
+                    .map_or(tag, |delay| (store_ms + delay) as i64),
             },
             store_ms,
             at_write: message.at_write,
@@ -533,7 +578,9 @@ impl Shard {
         let pieces = std::iter::once(message.properties.sent)
             .chain(message.properties.added.iter().copied());
         for (name, value) in pieces.flat_map(pairs) {
-            let Ok(value) = std::str::from_utf8(value) else { continue };
+            let Ok(value) = std::str::from_utf8(value) else {
+                continue;
+            };
             match name {
                 b"UNIQ_KEY" => unique = Some(value),
                 b"KEYS" => words = Some(value),
@@ -607,26 +654,19 @@ impl Shard {
                 added
             })
             .collect();
-        let flags = self.sys_flag_of(produce);
-        let message = |item: &Item<'_>, pieces| {
-            Message {
-                topic: produce.topic,
-                queue_id: target.queue_id,
-                flag: item.flag,
-                sys_flag: flags,
-                born_ms: produce.born_ms,
-                born_host: peer.address,
-                reconsume_times: produce.reconsume_times,
-                body: item.body,
-                properties: Properties { sent: item.properties, added: pieces },
-                due_ms: None,
-                at_write: header.at_write,
-            }
+        let batch = BatchHead {
+            topic: produce.topic,
+            queue_id: target.queue_id,
+            sys_flag: self.sys_flag_of(produce),
+            born_ms: produce.born_ms,
+            born_host: peer.address,
+            reconsume_times: produce.reconsume_times,
+            at_write: header.at_write,
         };
         let mut total = 0;
         for (item, added) in items.iter().zip(&made) {
             let pieces = [added.as_slice()];
-            let draft = self.draft(&message(item, &pieces), 0);
+            let draft = self.draft(&batch.message(item, &pieces), 0);
             if PROPERTIES_SIZE_MAX < draft.properties.size() + TRAILER_SIZE {
                 return Reply::Now(Answer::Refused(self.illegal()));
             }
@@ -641,7 +681,7 @@ impl Shard {
         for (index, (item, added)) in items.iter().zip(&made).enumerate() {
             let pieces = [added.as_slice()];
             let mut taken = None;
-            let stored = self.store(io, message(item, &pieces), |placed| {
+            let stored = self.store(io, batch.message(item, &pieces), |placed| {
                 if index == 0 {
                     produced.queue_offset = placed.queue_offset;
                 }
@@ -649,7 +689,9 @@ impl Shard {
                 if index == last {
                     taken = Some(std::mem::replace(&mut produced, Produced::empty()));
                 }
-                taken.take().map_or(After::Nothing, |done| After::Produced(ticket, done))
+                taken
+                    .take()
+                    .map_or(After::Nothing, |done| After::Produced(ticket, done))
             });
             assert!(stored.is_ok(), "the places of a batch were made sure of");
         }
@@ -672,9 +714,56 @@ pub(super) enum Unstored {
 }
 
 impl Produced {
+    const fn empty() -> Self {
+        Self {
+            flush_timed_out: false,
+            offsets: Vec::new(),
+            store_host: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
+            queue_id: 0,
+            queue_offset: QueueOffset(0),
+            transaction_id: None,
+            region: REGION,
+        }
+    }
+
     fn note(&mut self, placed: &Placed) {
         self.offsets.push(placed.offset);
         self.queue_offset = placed.queue_offset;
+    }
+}
+
+/// What all messages of a batch share.
+struct BatchHead<'a> {
+    topic: &'a str,
+    queue_id: QueueId,
+    sys_flag: i32,
+    born_ms: i64,
+    born_host: SocketAddr,
+    reconsume_times: i32,
+    at_write: bool,
+}
+
+impl<'a> BatchHead<'a> {
+    fn message<'b>(&self, item: &Item<'b>, added: &'b [&'b [u8]]) -> Message<'b>
+    where
+        'a: 'b,
+    {
+        Message {
+            topic: self.topic,
+            queue_id: self.queue_id,
+            flag: item.flag,
+            sys_flag: self.sys_flag,
+            born_ms: self.born_ms,
+            born_host: self.born_host,
+            reconsume_times: self.reconsume_times,
+            body: item.body,
+            properties: Properties {
+                sent: item.properties,
+                added,
+            },
+            due_ms: None,
+            at_write: self.at_write,
+        }
     }
 }
 
@@ -698,7 +787,11 @@ fn split_batch(body: &[u8]) -> Option<Vec<Item<'_>>> {
         let body = item.bytes(body_size)?;
         let properties_size = usize::try_from(item.i16()?).ok()?;
         let properties = item.bytes(properties_size)?;
-        items.push(Item { flag, body, properties });
+        items.push(Item {
+            flag,
+            body,
+            properties,
+        });
     }
     (!items.is_empty()).then_some(items)
 }
@@ -707,9 +800,12 @@ fn split_batch(body: &[u8]) -> Option<Vec<Item<'_>>> {
 fn continue_hash(before: i32, text: &str) -> i32 {
     let step = |hash: i32, unit: i32| hash.wrapping_mul(31).wrapping_add(unit);
     if text.is_ascii() {
-        return text.bytes().fold(before, |hash, byte| step(hash, i32::from(byte)));
+        return text
+            .bytes()
+            .fold(before, |hash, byte| step(hash, i32::from(byte)));
     }
-    text.encode_utf16().fold(before, |hash, unit| step(hash, i32::from(unit)))
+    text.encode_utf16()
+        .fold(before, |hash, unit| step(hash, i32::from(unit)))
 }
 
 /// The index takes the absolute value; the one that has none becomes 0 (P§3.8).
@@ -720,9 +816,14 @@ fn absolute(hash: i32) -> u32 {
 /// As Apache writes permissions in its remarks.
 fn perm_text(perm: u32) -> String {
     let bit = |mask: u32, sign: char| if perm & mask == mask { sign } else { '-' };
-    [bit(PERM_READ, 'R'), bit(PERM_WRITE, 'W'), bit(PERM_INHERIT, 'X')].iter().collect()
+    [
+        bit(PERM_READ, 'R'),
+        bit(PERM_WRITE, 'W'),
+        bit(PERM_INHERIT, 'X'),
+    ]
+    .iter()
+    .collect()
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -733,11 +834,12 @@ mod tests {
         // Protocol reference, appendix A.5.
         let hex = "0000002100000000000000000000000000000001610\
                    00a5441475301546167410200000018000000000000000000000000000000026263 0000";
-        let digits: Vec<u8> =
-            hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
         let body: Vec<u8> = digits
             .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16).expect("hex"))
+            .map(|pair| {
+                u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16).expect("hex")
+            })
             .collect();
         let items = split_batch(&body).expect("two items");
         assert_eq!(items.len(), 2);
@@ -754,7 +856,10 @@ mod tests {
 
     #[test]
     fn a_hash_goes_on_where_its_prefix_ends() {
-        assert_eq!(continue_hash(string_hash("TopicTest#"), "KEY1"), -1_656_969_516);
+        assert_eq!(
+            continue_hash(string_hash("TopicTest#"), "KEY1"),
+            -1_656_969_516
+        );
         assert_eq!(absolute(-1_656_969_516), 1_656_969_516);
         assert_eq!(absolute(i32::MIN), 0);
     }

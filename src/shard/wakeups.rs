@@ -69,7 +69,10 @@ impl Wakeups {
     fn take_if(&mut self, mut which: impl FnMut(&Parked) -> bool) -> Vec<(QueueIndex, Parked)> {
         let mut taken = Vec::new();
         self.parked.retain(|queue, list| {
-            taken.extend(list.extract_if(.., |parked| which(parked)).map(|parked| (*queue, parked)));
+            taken.extend(
+                list.extract_if(.., |parked| which(parked))
+                    .map(|parked| (*queue, parked)),
+            );
             !list.is_empty()
         });
         self.count -= taken.len();
@@ -88,10 +91,18 @@ impl Shard {
     }
 
     fn run_parked(&mut self, io: &mut impl Io, queue: QueueIndex, parked: Parked, last: bool) {
-        let Parked { ticket, plan, deadline_ns } = parked;
+        let Parked {
+            ticket,
+            plan,
+            deadline_ns,
+        } = parked;
         let found = self.queues.queue(queue).max() as i64 > plan.from;
         if !found && !last {
-            let parked = Parked { ticket, plan, deadline_ns };
+            let parked = Parked {
+                ticket,
+                plan,
+                deadline_ns,
+            };
             return self.wakeups.park(queue, parked);
         }
         self.start_fetch(io, ticket, plan);
@@ -108,7 +119,12 @@ impl Shard {
             for (queue, parked) in self.wakeups.take_if(|parked| parked.deadline_ns <= now_ns) {
                 self.run_parked(io, queue, parked, true);
             }
-            let deadlines = self.wakeups.parked.values().flatten().map(|one| one.deadline_ns);
+            let deadlines = self
+                .wakeups
+                .parked
+                .values()
+                .flatten()
+                .map(|one| one.deadline_ns);
             self.wakeups.next_deadline_ns = deadlines.min().unwrap_or(u64::MAX);
         }
         if self.wakeups.rechecked_ns + RECHECK_NS <= now_ns {
@@ -125,7 +141,8 @@ impl Shard {
 
     /// Drops the pulls of a connection that is gone.
     pub(super) fn forget_parked(&mut self, connection: ConnectionId) {
-        self.wakeups.take_if(|parked| parked.ticket.connection == connection);
+        self.wakeups
+            .take_if(|parked| parked.ticket.connection == connection);
     }
 
     /// Answers every pull that waits, with what there is: the shard stops.
