@@ -1,8 +1,10 @@
 //! What a broker registers: the body of request 103, read in both of its forms and written as JSON (P§2.9).
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Write};
 
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -82,6 +84,36 @@ pub fn encode(topics: &[TopicConfig], version: DataVersion) -> Vec<u8> {
     }
     out.extend_from_slice(br#"},"topicQueueMappingDetailMap":{},"topicQueueMappingInfoMap":{}}}"#);
     out
+}
+
+/// The compressed form, for a broker with so many topics that their JSON fits into no frame. It has no
+/// room for the order and sys flags of topics.
+#[must_use]
+pub fn encode_compressed(topics: &[TopicConfig], version: DataVersion) -> Vec<u8> {
+    let mut out = ZlibEncoder::new(Vec::new(), Compression::fast());
+    let mut put = |bytes: &[u8]| {
+        let written = out.write_all(bytes);
+        written.expect("a Vec takes every byte");
+    };
+    let mut piece = Vec::new();
+    let put_piece = |put: &mut dyn FnMut(&[u8]), piece: &[u8]| {
+        put(&(piece.len() as u32).to_be_bytes());
+        put(piece);
+    };
+    put_piece(&mut put, &encode_version(version));
+    put(&(topics.len() as u32).to_be_bytes());
+    for topic in topics {
+        let written = TopicWritten::from(topic);
+        let (reads, writes, perm) = (topic.read_queue_count, topic.write_queue_count, topic.perm);
+        let kind = written.topic_filter_type;
+        piece.clear();
+        piece.extend_from_slice(format!("{} {reads} {writes} {perm} {kind} ", topic.name).as_bytes());
+        put_json(&mut piece, &written.attributes);
+        put_piece(&mut put, &piece);
+    }
+    put_piece(&mut put, b"[]");
+    put(&0u32.to_be_bytes()); // queue mappings
+    out.finish().expect("a Vec takes every byte")
 }
 
 fn put_json(out: &mut Vec<u8>, value: &impl Serialize) {

@@ -43,7 +43,6 @@ codes! {
     BROKER_HEARTBEAT = 904,
 }
 
-const SUCCESS: i32 = 0;
 const SYSTEM_ERROR: i32 = 1;
 const REQUEST_CODE_NOT_SUPPORTED: i32 = 3;
 const NO_PERMISSION: i32 = 16;
