@@ -401,9 +401,9 @@ impl Shared {
         let mut refusal = None;
         for (shard, told) in work {
             let first = progress.registered[shard].0 == 0;
-            let result = told.encoded().and_then(|encoded| {
-                link.register(shard, encoded, first && told.topics.len() == 1)
-            });
+            let result = told
+                .encoded()
+                .and_then(|encoded| link.register(shard, encoded, first && told.topics.len() == 1));
             let outcome = match result {
                 Ok(()) => {
                     let wait = PERIOD_MS - progress.prng.below(JITTER_MS);
@@ -442,13 +442,7 @@ impl Shared {
     }
 
     /// Nobody waits for a name server that is away; all brokers register anew once it is back.
-    fn went_away(
-        &self,
-        server: usize,
-        link: &mut Link<'_>,
-        progress: &mut Progress,
-        why: String,
-    ) {
+    fn went_away(&self, server: usize, link: &mut Link<'_>, progress: &mut Progress, why: String) {
         if self.stopping.load(Ordering::Acquire) {
             return;
         }
@@ -477,7 +471,9 @@ impl Shared {
             Standing::Registered if before == Standing::Unknown => {
                 tracing::info!("registered with name server {name_server}");
             }
-            Standing::Registered => tracing::warn!("registered with name server {name_server} again"),
+            Standing::Registered => {
+                tracing::warn!("registered with name server {name_server} again")
+            }
             Standing::Refused => tracing::warn!(
                 "name server {name_server} refuses to register this broker: {why}; trying again every {} s",
                 BACKOFF_MAX.as_secs()

@@ -69,7 +69,9 @@ pub fn crc_of(body: &[u8]) -> u32 {
 #[must_use]
 pub fn encode(topics: &[TopicConfig], version: DataVersion) -> Vec<u8> {
     let mut out = Vec::with_capacity(256 + topics.len() * 192);
-    out.extend_from_slice(br#"{"filterServerList":[],"topicConfigSerializeWrapper":{"dataVersion":"#);
+    out.extend_from_slice(
+        br#"{"filterServerList":[],"topicConfigSerializeWrapper":{"dataVersion":"#,
+    );
     put_json(&mut out, &VersionJson::from(version));
     out.extend_from_slice(br#","mappingDataVersion":"#);
     put_json(&mut out, &VersionJson::from(DataVersion::default()));
@@ -107,7 +109,9 @@ pub fn encode_compressed(topics: &[TopicConfig], version: DataVersion) -> Vec<u8
         let (reads, writes, perm) = (topic.read_queue_count, topic.write_queue_count, topic.perm);
         let kind = written.topic_filter_type;
         piece.clear();
-        piece.extend_from_slice(format!("{} {reads} {writes} {perm} {kind} ", topic.name).as_bytes());
+        piece.extend_from_slice(
+            format!("{} {reads} {writes} {perm} {kind} ", topic.name).as_bytes(),
+        );
         put_json(&mut piece, &written.attributes);
         put_piece(&mut put, &piece);
     }
@@ -392,8 +396,10 @@ fn read_compressed(bytes: &[u8], version: i32) -> Result<Told, String> {
     for _ in 0..count(&mut reader, "topics")? {
         topics.push(topic_from_line(piece(&mut reader, "a topic")?)?);
     }
-    let filter_servers: Option<Vec<String>> =
-        from_json(piece(&mut reader, "the filter servers")?, "the filter server list")?;
+    let filter_servers: Option<Vec<String>> = from_json(
+        piece(&mut reader, "the filter servers")?,
+        "the filter server list",
+    )?;
     let mut mappings = Vec::new();
     if VERSION_WITH_MAPPINGS <= version {
         for _ in 0..count(&mut reader, "queue mappings")? {
@@ -446,10 +452,9 @@ fn topic_from_line(line: &[u8]) -> Result<TopicConfig, String> {
     };
     let attributes = match parts.next() {
         None | Some("") => BTreeMap::new(),
-        Some(json) => from_json::<BTreeMap<String, String>>(
-            json.as_bytes(),
-            "the attributes of a topic",
-        )?,
+        Some(json) => {
+            from_json::<BTreeMap<String, String>>(json.as_bytes(), "the attributes of a topic")?
+        }
     };
     Ok(TopicConfig {
         attributes: attributes.into_iter().collect(),

@@ -32,13 +32,17 @@ impl Kv {
     /// Takes the bytes of a `kvConfig.json`.
     pub fn load(bytes: &[u8]) -> Result<Self, String> {
         let file: File<Table> = serde_json::from_slice(bytes).map_err(|error| {
-            format!("kvConfig.json is not what RocketMQ stores: {error}; repair the file or remove it")
+            format!(
+                "kvConfig.json is not what RocketMQ stores: {error}; repair the file or remove it"
+            )
         })?;
         let table = file.config_table.unwrap_or_default();
         let size = table
             .iter()
             .flat_map(|(namespace, values)| {
-                values.iter().map(|(key, value)| entry_size(namespace, key, value))
+                values
+                    .iter()
+                    .map(|(key, value)| entry_size(namespace, key, value))
             })
             .sum();
         Ok(Self {
@@ -127,9 +131,16 @@ mod tests {
         assert_eq!(kv.take_dirty(), None, "nothing changed since");
         let mut again = Kv::load(&stored).unwrap();
         assert_eq!(again.value(ORDER_NAMESPACE, "T"), Some("a:4;b:4"));
-        assert_eq!(again.take_dirty(), None, "what was loaded is stored already");
+        assert_eq!(
+            again.take_dirty(),
+            None,
+            "what was loaded is stored already"
+        );
         again.delete(ORDER_NAMESPACE, "T");
-        assert_eq!(again.take_dirty().as_deref(), Some(&br#"{"configTable":{}}"#[..]));
+        assert_eq!(
+            again.take_dirty().as_deref(),
+            Some(&br#"{"configTable":{}}"#[..])
+        );
         assert_eq!(again.size, 0);
     }
 

@@ -152,16 +152,22 @@ fn answer(
             Ok(Reply::body(route::of_members(&server.table, cluster, name)))
         }
         WIPE_WRITE_PERM_OF_BROKER => {
-            let count = server.table.wipe_write_perm(required(request, "brokerName")?);
+            let count = server
+                .table
+                .wipe_write_perm(required(request, "brokerName")?);
             Ok(Reply::field("wipeTopicCount", count))
         }
         ADD_WRITE_PERM_OF_BROKER => {
-            let count = server.table.add_write_perm(required(request, "brokerName")?);
+            let count = server
+                .table
+                .add_write_perm(required(request, "brokerName")?);
             Ok(Reply::field("addTopicCount", count))
         }
         DELETE_TOPIC_IN_NAMESRV => {
             let topic = required(request, "topic")?;
-            let cluster = request.field("clusterName").filter(|name| !name.trim().is_empty());
+            let cluster = request
+                .field("clusterName")
+                .filter(|name| !name.trim().is_empty());
             server.table.delete_topic(topic, cluster);
             Ok(Reply::default())
         }
@@ -187,13 +193,16 @@ fn answer(
 
 /// A header field that must be there.
 fn required<'a>(request: &Request<'a>, name: &str) -> Result<&'a str, Reply> {
-    request.field(name).filter(|value| !value.is_empty()).ok_or_else(|| {
-        let code = request.code;
-        Reply::refused(
-            SYSTEM_ERROR,
-            format!("request {code} needs the header field {name}, which is missing"),
-        )
-    })
+    request
+        .field(name)
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| {
+            let code = request.code;
+            Reply::refused(
+                SYSTEM_ERROR,
+                format!("request {code} needs the header field {name}, which is missing"),
+            )
+        })
 }
 
 /// A number that may be left out.
@@ -284,7 +293,9 @@ fn register(
         ("haServerAddr", registered.ha_address),
         ("masterAddr", registered.master_address),
     ];
-    let known = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let known = fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
     reply.fields.extend(known);
     if server.settings.order_config_to_brokers
         && let Some(values) = server.kv.namespace(ORDER_NAMESPACE)
@@ -352,16 +363,18 @@ fn topic_list(server: &NameServer, request: &Request<'_>) -> Outcome {
         GET_ALL_TOPIC_LIST_FROM_NAMESERVER => table.topics().collect(),
         GET_TOPICS_BY_CLUSTER => table.topics_of_cluster(required(request, "cluster")?),
         GET_SYSTEM_TOPIC_LIST_FROM_NS => {
-            broker_address = table.brokers().find_map(|(_, broker)| broker.first_address());
+            broker_address = table
+                .brokers()
+                .find_map(|(_, broker)| broker.first_address());
             let clusters = table.clusters();
             clusters
                 .flat_map(|(cluster, names)| std::iter::once(cluster).chain(names))
                 .collect()
         }
         GET_UNIT_TOPIC_LIST => table.topics_by_sys_flag(|flag| flag & UNIT != 0).collect(),
-        GET_HAS_UNIT_SUB_TOPIC_LIST => {
-            table.topics_by_sys_flag(|flag| flag & UNIT_SUB != 0).collect()
-        }
+        GET_HAS_UNIT_SUB_TOPIC_LIST => table
+            .topics_by_sys_flag(|flag| flag & UNIT_SUB != 0)
+            .collect(),
         _ => table
             .topics_by_sys_flag(|flag| flag & (UNIT | UNIT_SUB) == UNIT_SUB)
             .collect(),
@@ -373,16 +386,21 @@ fn values(server: &mut NameServer, request: &Request<'_>) -> Outcome {
     let namespace = required(request, "namespace")?;
     if request.code == GET_KVLIST_BY_NAMESPACE {
         let found = server.kv.namespace(namespace);
-        return found.map(|values| Reply::body(route::of_values(values))).ok_or_else(|| {
-            let remark = format!("No config item, Namespace: {namespace}");
-            Reply::refused(QUERY_NOT_FOUND, remark)
-        });
+        return found
+            .map(|values| Reply::body(route::of_values(values)))
+            .ok_or_else(|| {
+                let remark = format!("No config item, Namespace: {namespace}");
+                Reply::refused(QUERY_NOT_FOUND, remark)
+            });
     }
     let key = required(request, "key")?;
     match request.code {
         PUT_KV_CONFIG => {
             let value = request.field("value").ok_or_else(|| {
-                Reply::refused(SYSTEM_ERROR, "request 100 needs the header field value, which is missing")
+                Reply::refused(
+                    SYSTEM_ERROR,
+                    "request 100 needs the header field value, which is missing",
+                )
             })?;
             let put = server.kv.put(namespace, key, value);
             put.map_err(|why| Reply::refused(SYSTEM_ERROR, why))?;
@@ -404,15 +422,22 @@ fn values(server: &mut NameServer, request: &Request<'_>) -> Outcome {
 
 /// 318: lines of Java properties; all of them are taken, or none.
 fn update_settings(server: &mut NameServer, body: &[u8]) -> Outcome {
-    let text = std::str::from_utf8(body)
-        .map_err(|_| Reply::refused(SYSTEM_ERROR, "request 318: the properties are not UTF-8 text"))?;
+    let text = std::str::from_utf8(body).map_err(|_| {
+        Reply::refused(
+            SYSTEM_ERROR,
+            "request 318: the properties are not UTF-8 text",
+        )
+    })?;
     let mut settings = server.settings.clone();
     for line in text.lines().map(str::trim) {
         if line.is_empty() || line.starts_with(['#', '!']) {
             continue;
         }
         let (name, value) = line.split_once('=').ok_or_else(|| {
-            Reply::refused(SYSTEM_ERROR, format!("request 318: {line:.80} is not key=value"))
+            Reply::refused(
+                SYSTEM_ERROR,
+                format!("request 318: {line:.80} is not key=value"),
+            )
         })?;
         let changed = settings.change(name.trim(), value.trim());
         changed.map_err(|why| Reply::refused(NO_PERMISSION, why))?;

@@ -361,8 +361,7 @@ impl RouteTable {
             return Registered::default();
         }
         let master = self.brokers[who.name].addresses.get(&MASTER_ID);
-        let found =
-            master.and_then(|address| Some((address, self.live_of(who.cluster, address)?)));
+        let found = master.and_then(|address| Some((address, self.live_of(who.cluster, address)?)));
         match found {
             Some((address, live)) => Registered {
                 master_address: Some(address.clone()),
@@ -553,10 +552,7 @@ impl RouteTable {
     }
 
     /// 311, 312, 313: topics whose first queue data has such a sys flag.
-    pub fn topics_by_sys_flag(
-        &self,
-        wanted: impl Fn(u32) -> bool,
-    ) -> impl Iterator<Item = &str> {
+    pub fn topics_by_sys_flag(&self, wanted: impl Fn(u32) -> bool) -> impl Iterator<Item = &str> {
         self.topics.iter().filter_map(move |(name, topic)| {
             let (_, data) = topic.queues.first()?;
             wanted(data.sys_flag).then_some(&**name)

@@ -132,7 +132,10 @@ impl<'a> Link<'a> {
             ("brokerId", "0"),
             ("brokerName", broker.name.as_str()),
             ("clusterName", broker.cluster.as_str()),
-            ("compressed", if encoded.compressed { "true" } else { "false" }),
+            (
+                "compressed",
+                if encoded.compressed { "true" } else { "false" },
+            ),
             ("enableActingMaster", "false"),
             ("haServerAddr", broker.ha_address.as_str()),
         ];
@@ -234,7 +237,15 @@ impl Connection {
         self.opaque = self.opaque.wrapping_add(1);
         let mut bytes = Vec::with_capacity(body.len() + 1024);
         let opaque = self.opaque;
-        encode_request(&mut bytes, HeaderKind::Json, code, opaque, false, fields, body);
+        encode_request(
+            &mut bytes,
+            HeaderKind::Json,
+            code,
+            opaque,
+            false,
+            fields,
+            body,
+        );
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             match self.stream.write(rest) {
@@ -304,7 +315,10 @@ impl Connection {
 
 fn is_pause(error: &std::io::Error) -> bool {
     let kind = error.kind();
-    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+    matches!(
+        kind,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
 }
 
 /// A socket call came back without bytes: goes on, unless it failed or the time is up.
