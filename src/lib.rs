@@ -3,6 +3,7 @@
 //! The rooms and who may import whom: README.md, and `tests/tidy.rs`, which holds them apart.
 
 pub mod base;
+pub mod broker;
 pub mod command;
 pub mod config;
 pub mod egress;
