@@ -1,0 +1,1 @@
+//! What was set, where, and what it means.
