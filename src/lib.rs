@@ -4,12 +4,14 @@
 
 pub mod base;
 pub mod broker;
+pub mod cli;
 pub mod command;
 pub mod config;
 pub mod egress;
 pub mod index;
 pub mod io;
 pub mod log;
+pub mod logging;
 pub mod nameserver;
 pub mod net;
 pub mod protocol;
