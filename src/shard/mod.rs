@@ -30,13 +30,14 @@ use crate::log::CommitLog;
 pub use changes::{Change, ChangeNumber};
 pub use clients::Clients;
 pub use delay::Delay;
+pub use fetch::ROOM;
 pub use groups::Groups;
 pub use locks::Locks;
 pub use offsets::Offsets;
 pub use pending::Pending;
 pub use settings::{DELAY_LEVELS_DEFAULT, Settings};
 pub use statistics::Statistics;
-pub use topics::{Topic, Topics};
+pub use topics::{Topic, Topics, plain as plain_topic};
 
 /// How a command was met.
 #[derive(Debug)]
@@ -65,14 +66,12 @@ pub enum Outbound {
     Answer(Ticket, Answer),
     /// A word to a client that did not ask.
     Notice(ConnectionId, Notice),
-    /// Tell the other shards about topics, and say when all have them: [`Shard::change_shared`].
+    /// Tell the other shards about topics; each says when it has them: [`Shard::topics_taken`].
     ShareTopics(ChangeNumber, Vec<TopicConfig>),
     /// Tell the name servers about this shard's topics: [`Shard::change_registered`].
     Register(ChangeNumber),
     /// Remove a topic's queue files.
     RemoveFiles(std::path::PathBuf),
-    /// A change of settings that concerns the whole process.
-    UpdateConfig(Ticket, Vec<(String, String)>),
 }
 
 /// What was counted since the start; one plain value, taken as a whole.
