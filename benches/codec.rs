@@ -120,8 +120,10 @@ fn main() {
     });
     let body = [0x61; 1024];
     for kind in [HeaderKind::Json, HeaderKind::Binary] {
-        let cases: [(i32, &[(&str, &str)], &[u8], &Answer); 2] =
-            [(310, &sent, &body, &produced), (11, &pulled, &[], &fetched)];
+        let cases = [
+            (310, &sent[..], &body[..], &produced),
+            (11, &pulled[..], &[][..], &fetched),
+        ];
         for (code, fields, body, value) in cases {
             let mut frame = Vec::new();
             encode_request(&mut frame, kind, code, 7, false, fields, body);

@@ -140,7 +140,7 @@ fn recorded_requests_are_commands() {
         *understood.entry(recorded.code).or_default() += 1;
         match command {
             Command::Produce(produce) => {
-                assert_eq!(produce.default_topic.is_empty(), false, "{name}");
+                assert!(!produce.default_topic.is_empty(), "{name}");
                 assert_eq!(produce.body.len(), recorded.body_len, "{name}");
                 let batch = recorded.code == 320 || request.field("batch") == Some("1");
                 assert_eq!(produce.batch, batch, "{name}");
