@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::Engine;
+use corelane::base::Prng;
 use corelane::command::{Command, ConsumeFrom};
 use corelane::protocol::rocketmq::{
     HeaderKind, Scratch, command, decode, encode_request, frame_size,
@@ -172,4 +173,38 @@ fn recorded_requests_are_commands() {
         }
     }
     assert!(30 < understood.len(), "{understood:?}");
+}
+
+#[test]
+fn recorded_frames_with_wrong_bytes_harm_nobody() {
+    let seed = 7;
+    let mut prng = Prng::from_seed(seed);
+    let mut scratch = Scratch::default();
+    let (mut commands, mut refusals, mut errors) = (0, 0, 0);
+    for (_, frame) in recorded() {
+        for _ in 0..100 {
+            let mut wrong = frame.clone();
+            for _ in 0..=prng.below(3) {
+                // Behind the lengths: those have tests of their own.
+                let at = 8 + prng.below(wrong.len() as u64 - 8) as usize;
+                wrong[at] = match prng.below(3) {
+                    0 => prng.next_u64() as u8,
+                    1 => wrong[at] ^ 1 << prng.below(8),
+                    _ => b"\"\\{}[],:0-"[prng.below(10) as usize],
+                };
+            }
+            match decode(&wrong, &mut scratch) {
+                Ok(request) => match command(&request) {
+                    Ok(_) => commands += 1,
+                    Err(_) => refusals += 1,
+                },
+                Err(_) => errors += 1,
+            }
+        }
+    }
+    let did = format!("seed {seed}: {commands} commands, {refusals} refusals, {errors} errors");
+    assert!(
+        1_000 < commands && 1_000 < refusals && 1_000 < errors,
+        "{did}"
+    );
 }
