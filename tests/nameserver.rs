@@ -514,6 +514,27 @@ fn a_broker_below_413_sends_no_queue_mappings_and_its_topics_no_attributes() {
     }
 }
 
+/// Recorded from Apache's 5.5.0 broker with `compressedRegister=true`. Its header says `compressed=false`.
+const APACHE_COMPRESSED: &str = "eNqNUVtPwjAUXvwFPvPUTKMxIboh4/bGtnIJ24prnRJjThZSA5EN2EaIIf53WwyJWEF62tOk37n1+zRNa2z08XyVFjzTW2ZZz4u44BHP8uk81VtGWS+mCRePyULA9aZVsYym0bQs41PTtHNxyqH/AHREgYXtgEKv7XWAkWHfQaawGqL9oOthYO0u2sica5un40kSZ+9M1EWmUal+OzW0xOwnAaGGsLqCVneNQ+IMqGufOoCVJUvIP3IIcdSPMHikCy5/i1ezwpmtckHEtqGaeEGxLI0pO1r/hjo97D7KJxkFz2IhsyH3kWHoKHDADskAh+Bj3xZXvIjHE77tYqrc/EBVbm73PyS+OvRGx2XZDbKecD4DqXp2IPRuX3Ey/J/z+t9anZJaCviapBzdC1PRK9LpUMzAJxF2AUc4YAfqXP7S2KzJrVJ39vIqvPYFW7PZ5g==";
+
+#[test]
+fn apaches_compressed_body_is_read_though_its_header_denies_it() {
+    use base64::Engine;
+    let engine = base64::engine::general_purpose::STANDARD;
+    let body = engine.decode(APACHE_COMPRESSED).unwrap();
+    let mut fields = MASTER.fields();
+    fields.push(("bodyCrc32", "968975174"));
+    for compressed in ["false", "true"] {
+        let mut server = Server::new();
+        fields.push(("compressed", compressed));
+        assert_eq!(server.ask_at(0, A, 103, &fields, &body).code, 0);
+        let route = server.route("NewOne").unwrap();
+        assert_eq!(route["queueDatas"][0]["readQueueNums"], 3);
+        assert_eq!(server.perm("TBW102"), 7);
+        assert_eq!(server.0.table().topics().count(), 16);
+    }
+}
+
 #[test]
 fn static_topics_keep_their_mapping_though_java_does_not_quote_its_keys() {
     let body = br#"{"filterServerList":[],"topicConfigSerializeWrapper":{"dataVersion":{"counter":1,"stateVersion":0,"timestamp":1},"topicConfigTable":{"S":{"perm":6,"readQueueNums":2,"topicName":"S","writeQueueNums":2},"TBW102":{"topicName":"TBW102"}},"topicQueueMappingDetailMap":{"S":{"hostedQueues":{0:[{"gen":0}]}}},"topicQueueMappingInfoMap":{"S":{"bname":"apache","currIdMap":{0:0,1:1},"dirty":false,"epoch":7,"scope":"__global__","topic":"S","totalQueues":2}}}}"#;
