@@ -271,6 +271,19 @@ fn order_configuration_is_in_the_route_only_where_order_messages_are_enabled() {
     );
 }
 
+#[test]
+fn a_brokers_zone_is_in_its_routes() {
+    let mut server = Server::new();
+    server.register(&MASTER, &two_topics(), 1);
+    let brokers = |server: &mut Server| server.route("TBW102").unwrap()["brokerDatas"].clone();
+    assert!(brokers(&mut server)[0].get("zoneName").is_none());
+    let mut fields = MASTER.fields();
+    fields.push(("__ZONE_NAME", "z1"));
+    let body = body::encode(&two_topics(), DataVersion::default());
+    assert_eq!(server.ask_at(0, A, 103, &fields, &body).code, 0);
+    assert_eq!(brokers(&mut server)[0]["zoneName"], "z1");
+}
+
 // Registration.
 
 #[test]
