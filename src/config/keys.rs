@@ -53,7 +53,7 @@ pub const KEYS: &[Key] = &[
         "brokerName",
         Name(100),
         "",
-        "name of the broker; shard i of several is <brokerName>-<i>",
+        "name of the broker; shard i registers as brokerName-i",
     ),
     key("brokerId", Number(0, 0), "0", "0 = master"),
     key(
