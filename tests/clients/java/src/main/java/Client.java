@@ -109,7 +109,6 @@ public final class Client {
             queue = queues.get(number("queue", 0));
         }
         AtomicInteger sent = new AtomicInteger();
-        AtomicInteger failed = new AtomicInteger();
         Semaphore underWay = new Semaphore(ASYNC_COUNT_MAX);
         MessageQueue chosen = queue;
         List<Thread> senders = new ArrayList<>();
@@ -124,7 +123,7 @@ public final class Client {
                     for (int k = i; k < Math.min(i + step, to); k++) {
                         messages.add(message(number("first", 0) + k));
                     }
-                    send(producer, mode, messages, chosen, sent, failed, underWay);
+                    send(producer, mode, messages, chosen, sent, underWay);
                 }
             });
             sender.setDaemon(true);
@@ -136,14 +135,14 @@ public final class Client {
             sender.join(Math.max(1, TimeUnit.NANOSECONDS.toMillis(deadline - System.nanoTime())));
         }
         underWay.tryAcquire(ASYNC_COUNT_MAX, Math.max(1, deadline - System.nanoTime()), TimeUnit.NANOSECONDS);
-        failed.set(count - sent.get());
+        int failed = count - sent.get();
         if (mode.equals("oneway")) {
             // A one-way send is done when it left the process: give the last ones the time to leave.
             Thread.sleep(500);
         }
         producer.shutdown();
         OUT.println("{\"sent\":" + sent + ",\"failed\":" + failed + "}");
-        return failed.get() == 0 ? 0 : 1;
+        return failed == 0 ? 0 : 1;
     }
 
     private static DefaultMQProducer startedProducer() throws Exception {
@@ -169,15 +168,15 @@ public final class Client {
     }
 
     private static void send(DefaultMQProducer producer, String mode, List<Message> messages, MessageQueue queue,
-        AtomicInteger sent, AtomicInteger failed, Semaphore underWay) {
+        AtomicInteger sent, Semaphore underWay) {
         Message first = messages.get(0);
         try {
             switch (mode) {
                 case "sync":
-                    acknowledged(messages, queue == null ? producer.send(first) : producer.send(first, queue), sent, failed);
+                    acknowledged(messages, queue == null ? producer.send(first) : producer.send(first, queue), sent);
                     break;
                 case "batch":
-                    acknowledged(messages, queue == null ? producer.send(messages) : producer.send(messages, queue), sent, failed);
+                    acknowledged(messages, queue == null ? producer.send(messages) : producer.send(messages, queue), sent);
                     break;
                 case "oneway":
                     if (queue == null) {
@@ -193,14 +192,13 @@ public final class Client {
                     SendCallback callback = new SendCallback() {
                         @Override
                         public void onSuccess(SendResult result) {
-                            acknowledged(messages, result, sent, failed);
+                            acknowledged(messages, result, sent);
                             underWay.release();
                         }
 
                         @Override
                         public void onException(Throwable cause) {
                             System.err.println("message " + first.getUserProperty("index") + ": " + cause);
-                            failed.incrementAndGet();
                             underWay.release();
                         }
                     };
@@ -212,17 +210,15 @@ public final class Client {
             }
         } catch (Exception cause) {
             System.err.println("message " + first.getUserProperty("index") + ": " + cause);
-            failed.addAndGet(messages.size());
             if (mode.equals("async")) {
                 underWay.release();
             }
         }
     }
 
-    private static void acknowledged(List<Message> messages, SendResult result, AtomicInteger sent, AtomicInteger failed) {
+    private static void acknowledged(List<Message> messages, SendResult result, AtomicInteger sent) {
         if (result.getSendStatus() != SendStatus.SEND_OK) {
             System.err.println("message " + messages.get(0).getUserProperty("index") + ": " + result);
-            failed.addAndGet(messages.size());
             return;
         }
         for (int k = 0; k < messages.size(); k++) {
