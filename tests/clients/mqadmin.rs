@@ -1,0 +1,1 @@
+//! Apache's mqadmin: each command of the issue ends well and prints what it should.
