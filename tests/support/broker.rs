@@ -81,6 +81,11 @@ impl Cluster {
         (0..SHARD_COUNT).map(|shard| self.address(shard))
     }
 
+    /// The name under which a shard is registered.
+    pub fn name(&self, shard: u32) -> String {
+        remoting::broker_name(&self.namesrv(), &self.address(shard))
+    }
+
     /// The shard that a library means by a broker's name or address; none when it tells neither.
     pub fn shard_of(&self, broker: &str) -> Option<u32> {
         let shard = match broker.rsplit_once(':') {

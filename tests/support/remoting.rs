@@ -96,6 +96,16 @@ pub fn route_broker_count(namesrv: &str, topic: &str) -> usize {
     String::from_utf8_lossy(&answer.body).matches("\"brokerAddrs\"").count()
 }
 
+/// The name of the broker that is registered with this address.
+pub fn broker_name(namesrv: &str, address: &str) -> String {
+    let answer = request(namesrv, ROUTE, &[("topic", "TBW102"), ("acceptStandardJsonOnly", "true")], b"");
+    let route: Value = serde_json::from_slice(&answer.body).expect("standard JSON, as was asked for");
+    let brokers = route["brokerDatas"].as_array().expect("an array");
+    let found = brokers.iter().find(|broker| broker["brokerAddrs"]["0"] == address);
+    let found = found.unwrap_or_else(|| panic!("no broker {address} in {route}"));
+    found["brokerName"].as_str().expect("a text").to_owned()
+}
+
 pub fn create_group(address: &str, group: &str, retry_max: u32) {
     let body = json!({
         "groupName": group, "consumeEnable": true, "consumeFromMinEnable": true,
