@@ -8,9 +8,10 @@ mod send;
 use std::error::Error;
 use std::process::exit;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rocketmq_client_rust::{ClientConfig, ClientRuntime, ClientRuntimeConfig};
-use rocketmq_observability::TelemetryRuntimeGuard;
+use rocketmq_observability::{TelemetryBootstrapConfig, install_global};
 use rocketmq_runtime::{RuntimeConfig, RuntimeOwner};
 
 use flags::Flags;
@@ -37,11 +38,19 @@ async fn main() {
 }
 
 async fn run(flags: Flags) -> Outcome<()> {
-    let owner = RuntimeOwner::plan(RuntimeConfig { thread_name: "client".to_string(), ..Default::default() })
+    let mut config = RuntimeConfig { thread_name: "client".to_string(), ..Default::default() };
+    // Listeners run in this lane. On a small machine it has few places, and a message that finds none
+    // goes back to the broker as if its listener had failed.
+    config.blocking_lane_policies.metadata_io.max_queue_depth = 10_000;
+    config.blocking_lane_policies.metadata_io.queue_timeout = Duration::from_secs(60);
+    let owner = RuntimeOwner::plan(config)
         .map_err(|error| format!("runtime configuration refused: {error:?}"))?
         .build()
         .map_err(|error| format!("runtime not started: {error:?}"))?;
-    let telemetry = TelemetryRuntimeGuard::noop();
+    let mut logs = TelemetryBootstrapConfig::default(); // To stderr.
+    logs.logging.filter = std::env::var("RUST_LOG").unwrap_or("warn".to_string());
+    logs.logging.console.ansi = false;
+    let telemetry = install_global(&logs).map_err(text_of)?;
     let runtime = ClientRuntime::try_new(
         owner.root_context().component("client"),
         ClientRuntimeConfig::default(),

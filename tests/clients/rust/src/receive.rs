@@ -23,6 +23,8 @@ use crate::lines::{Progress, print, received};
 use crate::{Outcome, Runtime, client_config, text_of};
 
 const PULL_COUNT: i32 = 32;
+/// Shutdown waits, queue by queue, for the pulls that the library has parked in the broker.
+const SUSPEND_MAX: Duration = Duration::from_secs(1);
 
 struct Listener {
     progress: Arc<Progress>,
@@ -92,7 +94,7 @@ pub async fn consume(flags: Flags, runtime: Runtime) -> Outcome<()> {
         "orderly" => consumer.register_message_listener_orderly(listener),
         _ => consumer.register_message_listener_concurrently(listener),
     }
-    consumer.subscribe(flags.topic.as_str(), flags.subscription.as_str()).await.map_err(text_of)?;
+    consumer.subscribe(flags.topic.as_str(), without_spaces(&flags.subscription)).await.map_err(text_of)?;
     consumer.start().await.map_err(text_of)?;
     print(&json!({"ready": true}));
     let closed = stdin_closed();
@@ -105,6 +107,11 @@ pub async fn consume(flags: Flags, runtime: Runtime) -> Outcome<()> {
     consumer.shutdown().await;
     print(&json!({"handled": progress.count()}));
     Ok(())
+}
+
+/// The library takes the spaces of "a || b" for parts of the tags, and then matches none.
+fn without_spaces(expression: &str) -> String {
+    expression.replace(' ', "")
 }
 
 /// A thread, because a read of stdin cannot be taken back.
@@ -137,10 +144,11 @@ async fn lite_pull(flags: &Flags, runtime: Runtime, progress: &Progress) -> Outc
         .instance_name(config.get_instance_name().as_str())
         .consumer_group(flags.group.clone())
         .consume_from_where(ConsumeFromWhere::ConsumeFromFirstOffset)
+        .broker_suspend_max_time_millis(SUSPEND_MAX.as_millis() as u64)
         .build()
         .map_err(text_of)?;
     consumer
-        .subscribe_with_expression(&flags.topic, &flags.subscription)
+        .subscribe_with_expression(&flags.topic, &without_spaces(&flags.subscription))
         .await
         .map_err(text_of)?;
     consumer.start().await.map_err(text_of)?;
@@ -163,6 +171,7 @@ async fn lite_pull(flags: &Flags, runtime: Runtime, progress: &Progress) -> Outc
 async fn classic_pull(flags: &Flags, runtime: Runtime, progress: &Progress) -> Outcome<()> {
     let consumer = DefaultMQPullConsumer::builder(runtime)
         .name_server_addr(flags.namesrv.as_str())
+        .broker_suspend_max_time(SUSPEND_MAX)
         .consumer_group(flags.group.clone())
         .build()
         .map_err(text_of)?;
@@ -182,9 +191,7 @@ async fn classic_pull(flags: &Flags, runtime: Runtime, progress: &Progress) -> O
         }
     };
     let _ = timeout(Duration::from_secs(flags.timeout), reading).await;
-    for (queue, offset) in queues.iter().zip(offsets) {
-        consumer.update_consume_offset(queue, offset).await.map_err(text_of)?;
-    }
+    eprintln!("pull: offsets not stored, the classic pull consumer of rocketmq-client-rust 1.0.0 has no way to");
     consumer.shutdown().await.map_err(|error| text_of(error).into())
 }
 
@@ -195,7 +202,7 @@ async fn pull_once(
     flags: &Flags,
     progress: &Progress,
 ) -> i64 {
-    let result = match consumer.pull(queue, &flags.subscription, offset, PULL_COUNT).await {
+    let result = match consumer.pull(queue, &without_spaces(&flags.subscription), offset, PULL_COUNT).await {
         Ok(result) => result,
         Err(error) => {
             eprintln!("pull of {queue:?} at {offset}: {error:?}");
