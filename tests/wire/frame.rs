@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 pub const ANSWER: i32 = 1;
-pub const ONEWAY: i32 = 2;
 
 /// One frame. Fields of a JSON header keep their JSON kind: some clients write numbers and booleans
 /// where others write text, and a replay must repeat exactly that.
@@ -47,8 +46,10 @@ impl Frame {
         self.flag & ANSWER != 0
     }
 
-    pub fn is_oneway(&self) -> bool {
-        self.flag & ONEWAY != 0
+    pub fn with_opaque(&self, opaque: i32) -> Frame {
+        let mut frame = self.clone();
+        frame.opaque = opaque;
+        frame
     }
 
     /// The header fields as text, whatever their JSON kind.

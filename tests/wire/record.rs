@@ -12,10 +12,8 @@ pub struct Record {
     pub physical_offset: u64,
     pub sys_flag: i32,
     pub born_timestamp: u64,
-    pub store_timestamp: u64,
     pub store_host: Vec<u8>,
     pub reconsume_times: i32,
-    pub prepared_transaction_offset: u64,
     pub body: Vec<u8>,
     pub topic: String,
     pub properties_text: String,
@@ -73,10 +71,10 @@ fn decode(reader: &mut Reader<'_>) -> Result<Record, String> {
     let host_size = |bit: i32| if sys_flag & bit == 0 { 8 } else { 20 };
     let born_timestamp = reader.number(8)?;
     reader.take(host_size(0x10))?;
-    let store_timestamp = reader.number(8)?;
+    reader.take(8)?; // when it was stored
     let store_host = reader.take(host_size(0x20))?.to_vec();
     let reconsume_times = reader.number(4)? as i32;
-    let prepared_transaction_offset = reader.number(8)?;
+    reader.take(8)?; // where its half message lies
     let body_len = reader.number(4)? as usize;
     let body = reader.take(body_len)?.to_vec();
     let topic_len = reader.number(topic_len_size)? as usize;
@@ -91,10 +89,8 @@ fn decode(reader: &mut Reader<'_>) -> Result<Record, String> {
         physical_offset,
         sys_flag,
         born_timestamp,
-        store_timestamp,
         store_host,
         reconsume_times,
-        prepared_transaction_offset,
         body,
         topic,
         properties_text,
