@@ -36,11 +36,11 @@ pub fn is_reference() -> bool {
 }
 
 impl Broker {
-    /// A broker with an empty store. The reference takes long to start, so that one with the same
-    /// settings is emptied and used again.
+    /// A broker with an empty store. The reference takes long to start, so that an earlier one with
+    /// the same settings is emptied and used again.
     pub fn fresh(settings: Settings, earlier: Option<Broker>) -> Broker {
-        if let Some(broker) = earlier.filter(|broker| is_reference() && broker.settings == settings)
-        {
+        let same = |broker: &Broker| is_reference() && broker.settings == settings;
+        if let Some(broker) = earlier.filter(same) {
             let wiped = setup::wipe(&broker);
             wiped.unwrap_or_else(|cause| panic!("the reference could not be emptied: {cause}"));
             return broker;

@@ -36,6 +36,10 @@ impl Connections {
             .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
             .map_err(|cause| format!("connect to {address}: {cause}"))?;
         let mut reading = stream.try_clone().map_err(|cause| cause.to_string())?;
+        // The number may have belonged to a connection that was closed.
+        let earlier: Vec<Arrival> = self.receiver.try_iter().collect();
+        earlier.into_iter().for_each(|arrival| self.arrived(arrival));
+        self.ended.remove(&connection);
         let sender = self.sender.clone();
         let reader = std::thread::spawn(move || {
             loop {
@@ -82,11 +86,17 @@ impl Connections {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.receiver.recv_timeout(left) {
-                Ok((from, Ok(frame))) => self.inbox.push((from, frame)),
-                Ok((from, Err(cause))) => drop(self.ended.insert(from, cause)),
+                Ok(arrival) => self.arrived(arrival),
                 Err(RecvTimeoutError::Timeout) => return Err(format!("nothing within {time:?}")),
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the sender lives in self"),
             }
+        }
+    }
+
+    fn arrived(&mut self, (from, arrived): Arrival) {
+        match arrived {
+            Ok(frame) => self.inbox.push((from, frame)),
+            Err(cause) => drop(self.ended.insert(from, cause)),
         }
     }
 
@@ -104,11 +114,8 @@ impl Connections {
 
     /// What came and nobody asked for.
     pub fn rest(&mut self) -> Vec<(u32, Frame)> {
-        while let Ok((from, arrived)) = self.receiver.try_recv() {
-            if let Ok(frame) = arrived {
-                self.inbox.push((from, frame));
-            }
-        }
+        let arrivals: Vec<Arrival> = self.receiver.try_iter().collect();
+        arrivals.into_iter().for_each(|arrival| self.arrived(arrival));
         std::mem::take(&mut self.inbox)
     }
 }

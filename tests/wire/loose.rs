@@ -71,23 +71,27 @@ const MAPS: &[&str] = &[
     "topicConfigTable",
 ];
 
-/// Path → kind (and, where `with_values`, the value). `[]` and `{}` stand for any item of an array
+/// Path → kind (and, if asked for, the value). `[]` and `{}` stand for any item of an array
 /// or a map; an empty one has the kind `empty`, which agrees with every content.
-pub fn shape(json: &Json, with_values: bool) -> BTreeMap<String, String> {
+pub fn shape(json: &Json, values: Values<'_>) -> BTreeMap<String, String> {
     let mut shape = BTreeMap::new();
-    collect(json, "body", with_values, &mut shape);
+    collect(json, "body", values, &mut shape);
     shape
 }
 
-fn collect(json: &Json, path: &str, with_values: bool, shape: &mut BTreeMap<String, String>) {
+/// How to show values in a shape, if they count.
+type Values<'a> = Option<&'a dyn Fn(&str) -> String>;
+
+fn collect(json: &Json, path: &str, values: Values<'_>, shape: &mut BTreeMap<String, String>) {
+    let scalar = |kind: &str, value: &str| match values {
+        Some(show) => format!("{kind} {}", show(value)),
+        None => kind.to_owned(),
+    };
     let kind = match json {
         Json::Null => "null".to_owned(),
-        Json::Bool(value) if with_values => format!("bool {value}"),
-        Json::Bool(_) => "bool".to_owned(),
-        Json::Number(value) if with_values => format!("number {value}"),
-        Json::Number(_) => "number".to_owned(),
-        Json::Text(value) if with_values => format!("text {value}"),
-        Json::Text(_) => "text".to_owned(),
+        Json::Bool(value) => scalar("bool", &value.to_string()),
+        Json::Number(value) => scalar("number", value),
+        Json::Text(value) => scalar("text", value),
         Json::Array(items) if items.is_empty() => "array, empty".to_owned(),
         Json::Array(_) => "array".to_owned(),
         Json::Object(pairs) if pairs.is_empty() => "object, empty".to_owned(),
@@ -100,7 +104,7 @@ fn collect(json: &Json, path: &str, with_values: bool, shape: &mut BTreeMap<Stri
     match json {
         Json::Array(items) => {
             for item in items {
-                collect(item, &format!("{path}[]"), with_values, shape);
+                collect(item, &format!("{path}[]"), values, shape);
             }
         }
         Json::Object(pairs) => {
@@ -108,19 +112,29 @@ fn collect(json: &Json, path: &str, with_values: bool, shape: &mut BTreeMap<Stri
             let is_map = MAPS.contains(&name);
             for (key, value) in pairs {
                 let below = match key {
-                    Json::Text(name) if !is_map => format!("{path}.{name}"),
+                    Json::Text(name) if !is_map => format!("{path}.{}", field_name(name)),
                     Json::Text(_) => format!("{path}{{text}}"),
                     Json::Number(_) => format!("{path}{{number}}"),
                     _ => {
-                        collect(key, &format!("{path}{{key}}"), with_values, shape);
+                        collect(key, &format!("{path}{{key}}"), values, shape);
                         format!("{path}{{object}}")
                     }
                 };
-                collect(value, &below, with_values, shape);
+                collect(value, &below, values, shape);
             }
         }
         _ => {}
     }
+}
+
+/// The name of a field without what its server put into it: a path, a delay level.
+fn field_name(name: &str) -> String {
+    for prefix in ["commitLogDiskRatio_", "scheduleMessageOffset_"] {
+        if name.starts_with(prefix) {
+            return format!("{prefix}*");
+        }
+    }
+    name.to_owned()
 }
 
 struct Parser<'text> {

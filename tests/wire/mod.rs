@@ -8,6 +8,7 @@ pub mod differences;
 pub mod frame;
 pub mod learned;
 pub mod loose;
+pub mod plan;
 pub mod prepare;
 pub mod record;
 pub mod recording;

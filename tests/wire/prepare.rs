@@ -23,6 +23,8 @@ pub struct Needs {
     pub offsets: Vec<(String, Queue, i64)>,
     /// Heartbeats of clients that were connected all the time.
     pub heartbeats: Vec<String>,
+    /// Group and topic: pulls whose statistics the recording asks for.
+    pub pulls: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub struct Topic {
 pub struct Group {
     pub name: String,
     pub consume_enable: bool,
+    pub has_route: bool,
 }
 
 /// Configuration lines that a recording was made with.
@@ -45,6 +48,10 @@ pub fn settings(recording: &str, is_reference: bool) -> Settings {
     // Every delay level is one second: a replay need not wait as long as a recording did.
     const LEVELS: &str = "1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s";
     let mut settings = vec![("messageDelayLevel", LEVELS), ("defaultTopicQueueNums", "4")];
+    if is_reference {
+        // The recorded broker filtered by SQL92; ours refuses that.
+        settings.push(("enablePropertyFilter", "true"));
+    }
     match recording {
         "java-5.5.0-errors" => settings.push(("maxMessageSize", "65536")),
         "java-5.5.0-errors-strict-broker" => settings.extend([
@@ -55,7 +62,6 @@ pub fn settings(recording: &str, is_reference: bool) -> Settings {
         "java-5.5.0-admin-to-client" if is_reference => {
             settings.push(("useServerSideResetOffset", "false"));
         }
-        "java-5.5.0-filter" if is_reference => settings.push(("enablePropertyFilter", "true")),
         _ => {}
     }
     settings
@@ -70,7 +76,11 @@ fn unrecorded(recording: &str) -> (Vec<Topic>, Vec<Group>) {
         perm,
         order,
     };
-    let group = |name: &str, consume_enable| Group { name: name.to_owned(), consume_enable };
+    let group = |name: &str, consume_enable| Group {
+        name: name.to_owned(),
+        consume_enable,
+        has_route: true,
+    };
     match recording {
         "java-5.5.0-errors" => {
             (vec![topic("JV_PERM2", 2, false)], vec![group("JV_DISABLED", false)])
@@ -84,12 +94,14 @@ fn unrecorded(recording: &str) -> (Vec<Topic>, Vec<Group>) {
 }
 
 pub fn needs(recording: &Recording) -> Needs {
-    let (topics, groups) = unrecorded(&recording.name);
-    let mut needs = Needs { topics, groups, ..Needs::default() };
+    let (topics, unrecorded_groups) = unrecorded(&recording.name);
+    let mut needs = Needs { topics, groups: unrecorded_groups, ..Needs::default() };
     routes(recording, &mut needs);
+    groups(recording, &mut needs);
     messages(recording, &mut needs);
     offsets(recording, &mut needs);
     clients(recording, &mut needs);
+    statistics(recording, &mut needs);
     needs
 }
 
@@ -105,7 +117,7 @@ fn routes(recording: &Recording, needs: &mut Needs) {
         if let Some(group) = topic.strip_prefix("%RETRY%") {
             let name = group.to_owned();
             if needs.groups.iter().all(|group| group.name != name) {
-                needs.groups.push(Group { name, consume_enable: true });
+                needs.groups.push(Group { name, consume_enable: true, has_route: true });
             }
             continue;
         }
@@ -119,6 +131,52 @@ fn routes(recording: &Recording, needs: &mut Needs) {
             perm: number("perm"),
             order: false,
         });
+    }
+}
+
+/// A group existed if its offsets were changed though no consumer of it was recorded.
+fn groups(recording: &Recording, needs: &mut Needs) {
+    for (request, answer) in recording.answers() {
+        let group = match request.frame.code {
+            codes::UPDATE_CONSUMER_OFFSET => request.frame.field("consumerGroup"),
+            codes::INVOKE_BROKER_TO_RESET_OFFSET => request.frame.field("group"),
+            _ => None,
+        };
+        let Some(name) = group.filter(|_| answer.frame.code == 0) else { continue };
+        let is_known = needs.groups.iter().any(|group| group.name == name);
+        if !is_known && !heartbeats(recording).any(|body| body.contains(&format!("\"{name}\""))) {
+            needs.groups.push(Group { name, consume_enable: true, has_route: false });
+        }
+    }
+}
+
+fn heartbeats(recording: &Recording) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
+    let is_heartbeat = |frame: &&Recorded| {
+        frame.peer == Peer::Broker && frame.frame.code == codes::HEARTBEAT && frame.frame.flag == 0
+    };
+    let heartbeats = recording.frames.iter().filter(is_heartbeat);
+    heartbeats.map(|frame| String::from_utf8_lossy(&frame.frame.body))
+}
+
+/// Statistics exist of what was sent and pulled.
+fn statistics(recording: &Recording, needs: &mut Needs) {
+    for (request, answer) in recording.answers() {
+        let key = request.frame.field("statsKey").unwrap_or_default();
+        if request.frame.code != codes::VIEW_BROKER_STATS_DATA
+            || answer.frame.code != 0
+            || is_system(&key)
+        {
+            continue;
+        }
+        match (request.frame.field("statsName").as_deref(), key.split_once('@')) {
+            (Some("GROUP_GET_NUMS"), Some((topic, group))) => {
+                needs.pulls.push((group.to_owned(), topic.to_owned()));
+            }
+            (Some("TOPIC_PUT_NUMS"), _) => {
+                needs.messages.entry((key, 0)).or_insert((1, BTreeMap::new()));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -193,8 +251,12 @@ impl Produced {
     }
 }
 
-fn send_properties(frame: &Frame) -> BTreeMap<String, String> {
+/// The properties of a message in a send request; of any other request none.
+pub fn send_properties(frame: &Frame) -> BTreeMap<String, String> {
     let key = if frame.code == codes::SEND { "properties" } else { "i" };
+    if !codes::is_send(frame.code) {
+        return BTreeMap::new();
+    }
     let text = frame.field(key).unwrap_or_default();
     let split = |pair: &str| {
         pair.split_once('\u{1}').map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -341,11 +403,7 @@ fn offset_key(request: &Frame) -> Option<(String, Queue)> {
 
 /// Clients that a listing shows, though no heartbeat of theirs was recorded.
 fn clients(recording: &Recording, needs: &mut Needs) {
-    let is_heartbeat = |frame: &&Recorded| {
-        frame.peer == Peer::Broker && frame.frame.code == codes::HEARTBEAT && frame.frame.flag == 0
-    };
-    let heartbeats = recording.frames.iter().filter(is_heartbeat);
-    let own: Vec<_> = heartbeats.map(|f| String::from_utf8_lossy(&f.frame.body)).collect();
+    let own: Vec<_> = heartbeats(recording).collect();
     let mut seen = HashSet::new();
     for (request, answer) in recording.answers() {
         let key = match request.frame.code {

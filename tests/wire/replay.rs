@@ -7,6 +7,7 @@ use super::compare::{Comparison, Difference};
 use super::connection::Connections;
 use super::frame::Frame;
 use super::learned::Learned;
+use super::plan::{self, Plan};
 use super::prepare;
 use super::recording::{From, Peer, Recorded, Recording};
 use super::setup::{self, Setup};
@@ -42,6 +43,7 @@ pub fn replay(
                 connections,
                 learned,
                 opaques: HashMap::new(),
+                plan: plan::plan(recording),
                 differences: Vec::new(),
                 answer_count: 0,
                 repeat_opaque: 2_000_000,
@@ -94,6 +96,7 @@ struct Replay<'a> {
     learned: Learned,
     /// Recorded number of a server's request → number of ours.
     opaques: HashMap<(u32, i32), i32>,
+    plan: Plan,
     differences: Vec<Difference>,
     answer_count: usize,
     repeat_opaque: i32,
@@ -104,10 +107,12 @@ impl Replay<'_> {
     fn run(&mut self) {
         let recording = self.recording;
         let mut last: HashMap<u32, usize> = HashMap::new();
-        for recorded in &recording.frames {
+        let frames: Vec<&Recorded> =
+            self.plan.order.iter().map(|index| &recording.frames[*index]).collect();
+        for recorded in &frames {
             last.insert(recorded.connection, recorded.index);
         }
-        for recorded in &recording.frames {
+        for recorded in frames {
             match (recorded.from, recorded.frame.is_answer()) {
                 (From::Client, false) => self.request(recorded),
                 (From::Server, true) => self.answer(recorded),
@@ -128,7 +133,7 @@ impl Replay<'_> {
 
     fn request(&mut self, recorded: &Recorded) {
         let (connection, code) = (recorded.connection, recorded.frame.code);
-        if !codes::is_replayed_request(code) {
+        if self.plan.left_out.contains(&recorded.index) {
             return;
         }
         if !self.connections.is_open(connection) {
@@ -165,7 +170,7 @@ impl Replay<'_> {
     fn answer(&mut self, recorded: &Recorded) {
         let Some(request) = self.recording.request_of(recorded) else { return };
         let code = request.frame.code;
-        if !codes::is_replayed_request(code) {
+        if self.plan.left_out.contains(&request.index) {
             return;
         }
         self.answer_count += 1;
@@ -227,6 +232,7 @@ impl Replay<'_> {
             .map(|(place, theirs, ours)| {
                 fault(self.recording, recorded.index, code, &place, &theirs, &ours)
             })
+            .filter(|difference| !plan::is_out_of_reach(difference))
             .collect()
     }
 
@@ -255,7 +261,7 @@ impl Replay<'_> {
     /// The server must ask the client what Apache's asked it.
     fn server_request(&mut self, recorded: &Recorded) {
         let code = recorded.frame.code;
-        if !codes::is_replayed_request(code) {
+        if self.plan.left_out.contains(&recorded.index) {
             return;
         }
         let fields = recorded.frame.fields();
@@ -303,9 +309,10 @@ impl Replay<'_> {
             let code = request.map_or(frame.code, |request| request.frame.code);
             let text = format!("{} {:?}", frame.code, frame.remark);
             match (frame.is_answer(), request) {
-                // A pull that was still parked when its recording ended may end here.
+                // A pull that was still parked when its recording ended may end here, also because
+                // its group left (24).
                 (true, Some(request)) if codes::is_pull(code) && request.pair.is_none() => {
-                    if ![0, 19, 20, 21].contains(&frame.code) {
+                    if ![0, 19, 20, 21, 24].contains(&frame.code) {
                         self.fault(request.index, code, "answer", "parked", &text);
                     }
                 }
@@ -313,6 +320,7 @@ impl Replay<'_> {
                     self.fault(request.index, code, "answer", "none", &text);
                 }
                 (true, None) => {}
+                (false, _) if !codes::is_replayed_request(frame.code) => {}
                 (false, _) => self.fault(0, frame.code, "server request", "none", &text),
             }
         }

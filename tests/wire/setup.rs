@@ -40,8 +40,8 @@ impl Setup<'_> {
         for ((topic, queue), (count, records)) in &needs.messages {
             for offset in 0..*count {
                 self.message((topic.clone(), *queue), offset, records.get(&offset))?;
+                self.wait_for_messages(topic, *queue, offset + 1)?;
             }
-            self.wait_for_messages(topic, *queue, *count)?;
         }
         for (group, (topic, queue), offset) in &needs.offsets {
             self.broker(codes::UPDATE_CONSUMER_OFFSET, &[
@@ -50,6 +50,9 @@ impl Setup<'_> {
                 ("queueId", queue.to_string()),
                 ("commitOffset", offset.to_string()),
             ])?;
+        }
+        for (group, topic) in &needs.pulls {
+            self.pull(group, topic)?;
         }
         for (index, body) in needs.heartbeats.iter().enumerate() {
             let connection = CLIENTS + index as u32;
@@ -93,6 +96,9 @@ impl Setup<'_> {
         );
         let code = codes::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP;
         self.call(BROKER, code, &[], config.into_bytes())?;
+        if !group.has_route {
+            return Ok(());
+        }
         let heartbeat = format!(
             r#"{{"clientID":"visitor","consumerDataSet":[{{"consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","consumeType":"CONSUME_PASSIVELY","groupName":"{name}","messageModel":"CLUSTERING","subscriptionDataSet":[],"unitMode":false}}],"heartbeatFingerprint":0,"producerDataSet":[],"withoutSub":false}}"#
         );
@@ -144,7 +150,8 @@ impl Setup<'_> {
         let sys_flag = record.map_or(0, |record| record.sys_flag & !0x3C);
         let times = record.map_or(0, |record| record.reconsume_times);
         let group = queue.0.strip_prefix("%RETRY%").unwrap_or("before").to_owned();
-        let kept = if is_retry { without_delay(record) } else { String::new() };
+        let kept = if is_retry { of_producer(record) } else { String::new() };
+        let is_delayed = kept.contains("DELAY\u{1}");
         let ext = [
             ("a", group),
             ("b", queue.0.clone()),
@@ -167,13 +174,29 @@ impl Setup<'_> {
                 self.call(BROKER, codes::SEND_BATCH, &ext, item)?
             }
         };
-        if answer.number("queueOffset") != Some(offset as i64) {
+        if answer.number("queueOffset") != Some(offset as i64) && !is_delayed {
             let got = answer.field("queueOffset");
             return Err(format!("set-up message {offset} of {queue:?} came to {got:?}"));
         }
-        if let (Some(record), Some(ours)) = (record, answer.field("msgId")) {
+        if let (Some(record), Some(ours), false) = (record, answer.field("msgId"), is_delayed) {
             self.learned.offset_ids(&record.offset_id(), &ours);
         }
+        Ok(())
+    }
+
+    fn pull(&mut self, group: &str, topic: &str) -> Outcome {
+        self.broker(codes::PULL, &[
+            ("consumerGroup", group.to_owned()),
+            ("topic", topic.to_owned()),
+            ("queueId", "0".to_owned()),
+            ("queueOffset", "0".to_owned()),
+            ("maxMsgNums", "1".to_owned()),
+            ("sysFlag", "4".to_owned()),
+            ("commitOffset", "0".to_owned()),
+            ("suspendTimeoutMillis", "0".to_owned()),
+            ("subscription", "*".to_owned()),
+            ("subVersion", "0".to_owned()),
+        ])?;
         Ok(())
     }
 
@@ -194,10 +217,11 @@ impl Setup<'_> {
     }
 }
 
-/// The properties of a retried message that a producer may set.
-fn without_delay(record: Option<&Record>) -> String {
+/// The properties of a retried message but for those that the broker sets anew. With its delay it
+/// takes the way through a delay level again.
+fn of_producer(record: Option<&Record>) -> String {
     let properties = record.map(Record::properties).unwrap_or_default();
-    let of_broker = ["DELAY", "MSG_REGION", "TRACE_ON", "CLUSTER", "REAL_TOPIC", "REAL_QID"];
+    let of_broker = ["MSG_REGION", "TRACE_ON", "CLUSTER", "REAL_TOPIC", "REAL_QID"];
     let kept = properties.iter().filter(|(name, _)| !of_broker.contains(&name.as_str()));
     kept.map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect()
 }
