@@ -37,11 +37,9 @@ impl Setup<'_> {
         for topic in &needs.topics {
             self.topic(topic)?;
         }
-        for ((topic, queue), (count, records)) in &needs.messages {
-            for offset in 0..*count {
-                self.message((topic.clone(), *queue), offset, records.get(&offset))?;
-                self.wait_for_messages(topic, *queue, offset + 1)?;
-            }
+        for (queue, offset, record) in in_log_order(needs) {
+            self.message(queue.clone(), offset, record)?;
+            self.wait_for_messages(&queue.0, queue.1, offset + 1)?;
         }
         for (group, (topic, queue), offset) in &needs.offsets {
             self.broker(codes::UPDATE_CONSUMER_OFFSET, &[
@@ -215,6 +213,20 @@ impl Setup<'_> {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// The messages in the order of their physical offsets, which is the order of queries by key. What
+/// no answer shows comes before the next one of its queue that an answer shows.
+fn in_log_order(needs: &Needs) -> Vec<(&Queue, u64, Option<&Record>)> {
+    let mut places = Vec::new();
+    for (queue, (count, records)) in &needs.messages {
+        for offset in 0..*count {
+            let next = records.range(offset..).next().map(|(_, record)| record.physical_offset);
+            places.push((next.unwrap_or(u64::MAX), queue, offset, records.get(&offset)));
+        }
+    }
+    places.sort_by_key(|(physical, queue, offset, _)| (*physical, *queue, *offset));
+    places.into_iter().map(|(_, queue, offset, record)| (queue, offset, record)).collect()
 }
 
 /// The properties of a retried message but for those that the broker sets anew. With its delay it
