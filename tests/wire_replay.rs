@@ -115,7 +115,9 @@ fn a_planted_fault_in_an_answer_is_seen() {
         for (request, answer) in recording.answers() {
             let (request, recorded) = (&request.frame, &answer.frame);
             let places = |ours: &Frame| -> Vec<String> {
-                let comparison = Comparison { request, recorded, ours, learned: &learned };
+                let learned = &learned;
+                let comparison =
+                    Comparison { request, recorded, ours, learned, may_have_more: false };
                 comparison.differences().into_iter().map(|(place, _, _)| place).collect()
             };
             let at = format!("{} frame {}", recording.name, answer.index + 1);

@@ -225,6 +225,10 @@ impl Replay<'_> {
             recorded: &recorded.frame,
             ours,
             learned: &self.learned,
+            may_have_more: request
+                .frame
+                .field("topic")
+                .is_some_and(|topic| self.plan.delayed_topics.contains(&topic)),
         };
         let code = request.frame.code;
         let found = comparison.differences().into_iter();
@@ -293,6 +297,13 @@ impl Replay<'_> {
         }
     }
 
+    /// Whether a recording ended before this request could be answered.
+    fn is_last(&self, request: &Recorded) -> bool {
+        let later = &self.recording.frames[request.index..];
+        let mut later = later.iter().filter(|other| other.connection == request.connection);
+        request.pair.is_none() && later.all(|other| other.from == From::Client)
+    }
+
     /// What came though Apache sent nothing of the kind.
     fn rest(&mut self) {
         let rest = self.connections.rest();
@@ -316,6 +327,7 @@ impl Replay<'_> {
                         self.fault(request.index, code, "answer", "parked", &text);
                     }
                 }
+                (true, Some(request)) if self.is_last(request) => {}
                 (true, Some(request)) => {
                     self.fault(request.index, code, "answer", "none", &text);
                 }
