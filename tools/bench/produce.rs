@@ -82,6 +82,8 @@ pub struct Producer {
     answers: Answers,
     outstanding: usize,
     dirty: Vec<usize>,
+    /// Wall time that requests carry: read once a turn, not once a message.
+    born_ms: u64,
     pub run: u64,
     pub acknowledged: u64,
     pub in_window: u64,
@@ -135,6 +137,7 @@ impl Producer {
             answers: Answers::new(),
             outstanding: 0,
             dirty: Vec::new(),
+            born_ms: 0,
             run,
             acknowledged: 0,
             in_window: 0,
@@ -151,6 +154,7 @@ impl Producer {
     pub fn start(&mut self, poll: &Poll, window: Window) -> Outcome<()> {
         let now_ns = clock::now_ns();
         self.window = window;
+        self.born_ms = clock::wall_ms();
         if let Some(schedule) = &mut self.schedule {
             schedule.start_ns = now_ns;
             return self.issue_due(poll);
@@ -186,7 +190,7 @@ impl Producer {
         let stream = at * self.queues as usize + slot.queue as usize;
         let out = &mut self.connections[at / self.in_flight].out;
         let first = self.sequences[stream];
-        self.templates[slot.queue as usize].put(out, slot.opaque, clock::wall_ms(), stream as u32, first, intended_ns);
+        self.templates[slot.queue as usize].put(out, slot.opaque, self.born_ms, stream as u32, first, intended_ns);
         self.outstanding += 1;
     }
 
@@ -195,6 +199,9 @@ impl Producer {
         let Some(schedule) = &self.schedule else { return Ok(()) };
         let mut due_ns = schedule.due_ns();
         let now_ns = clock::now_ns();
+        if due_ns <= now_ns {
+            self.born_ms = clock::wall_ms();
+        }
         while due_ns <= now_ns && due_ns < self.window.end_ns {
             let Some(slot) = self.free.pop_front() else { break };
             if self.free_since_ns <= due_ns && self.window.has(due_ns) {
@@ -235,6 +242,7 @@ impl Producer {
         }
         if freed_any && self.schedule.is_none() {
             let now_ns = clock::now_ns();
+            self.born_ms = clock::wall_ms();
             for at in connection * self.in_flight..(connection + 1) * self.in_flight {
                 if !self.slots[at].is_busy && now_ns < self.window.end_ns {
                     self.fill(at, now_ns, now_ns);
