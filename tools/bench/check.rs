@@ -68,7 +68,10 @@ impl Faults {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
-    Good { run: u64, intended_ns: u64 },
+    Good {
+        run: u64,
+        intended_ns: u64,
+    },
     /// Not a body of ours, or not as it was sent; counted.
     Corrupted,
 }
@@ -89,7 +92,11 @@ pub struct Checker {
 
 impl Checker {
     pub fn new(joins_late: bool) -> Checker {
-        Checker { joins_late, runs: Vec::new(), faults: Faults::default() }
+        Checker {
+            joins_late,
+            runs: Vec::new(),
+            faults: Faults::default(),
+        }
     }
 
     /// Checks one body.
@@ -103,7 +110,10 @@ impl Checker {
         }
         let run = u64_at(fields, 4);
         self.advance(run, u32_at(fields, 12), u64_at(fields, 16));
-        Verdict::Good { run, intended_ns: u64_at(fields, 24) }
+        Verdict::Good {
+            run,
+            intended_ns: u64_at(fields, 24),
+        }
     }
 
     fn stream(&mut self, run: u64, stream: u32) -> &mut Stream {
@@ -172,18 +182,42 @@ mod tests {
 
     #[test]
     fn a_gap_is_a_loss_at_the_front_too() {
-        assert_eq!(faults_of(&[0, 1, 4]), Faults { lost: 2, ..Faults::default() });
-        assert_eq!(faults_of(&[3]), Faults { lost: 3, ..Faults::default() });
+        assert_eq!(
+            faults_of(&[0, 1, 4]),
+            Faults {
+                lost: 2,
+                ..Faults::default()
+            }
+        );
+        assert_eq!(
+            faults_of(&[3]),
+            Faults {
+                lost: 3,
+                ..Faults::default()
+            }
+        );
     }
 
     #[test]
     fn a_repeat_is_a_duplicate() {
-        assert_eq!(faults_of(&[0, 1, 1, 0, 2]), Faults { duplicated: 2, ..Faults::default() });
+        assert_eq!(
+            faults_of(&[0, 1, 1, 0, 2]),
+            Faults {
+                duplicated: 2,
+                ..Faults::default()
+            }
+        );
     }
 
     #[test]
     fn what_comes_late_is_reordered_and_not_lost() {
-        assert_eq!(faults_of(&[0, 2, 1, 3]), Faults { reordered: 1, ..Faults::default() });
+        assert_eq!(
+            faults_of(&[0, 2, 1, 3]),
+            Faults {
+                reordered: 1,
+                ..Faults::default()
+            }
+        );
     }
 
     #[test]
@@ -205,6 +239,12 @@ mod tests {
         for sequence in [7, 8, 10] {
             checker.body(&message(0, sequence));
         }
-        assert_eq!(checker.faults, Faults { lost: 1, ..Faults::default() });
+        assert_eq!(
+            checker.faults,
+            Faults {
+                lost: 1,
+                ..Faults::default()
+            }
+        );
     }
 }

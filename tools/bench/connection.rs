@@ -18,27 +18,43 @@ pub struct Poll {
 impl Poll {
     pub fn new() -> Outcome<Poll> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Poll { epoll, events: vec![EpollEvent::empty(); 512] })
+        Ok(Poll {
+            epoll,
+            events: vec![EpollEvent::empty(); 512],
+        })
     }
 
     /// Waits for readiness, at most `wait_ms`, and returns the tokens that have something.
     pub fn wait(&mut self, wait_ms: u8, ready: &mut Vec<usize>) -> Outcome<()> {
         ready.clear();
-        let count = match self.epoll.wait(&mut self.events, EpollTimeout::from(wait_ms)) {
+        let count = match self
+            .epoll
+            .wait(&mut self.events, EpollTimeout::from(wait_ms))
+        {
             Ok(count) => count,
             Err(nix::errno::Errno::EINTR) => 0,
             Err(errno) => return fail(format!("epoll_wait: {errno}")),
         };
-        ready.extend(self.events[..count].iter().map(|event| event.data() as usize));
+        ready.extend(
+            self.events[..count]
+                .iter()
+                .map(|event| event.data() as usize),
+        );
         Ok(())
     }
 
     pub fn add(&self, fd: impl std::os::fd::AsFd, token: usize) -> Outcome<()> {
-        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token as u64))?)
+        Ok(self
+            .epoll
+            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token as u64))?)
     }
 
     fn set_writable(&self, socket: &TcpStream, token: usize, wanted: bool) -> Outcome<()> {
-        let out = if wanted { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
+        let out = if wanted {
+            EpollFlags::EPOLLOUT
+        } else {
+            EpollFlags::empty()
+        };
         let mut event = EpollEvent::new(EpollFlags::EPOLLIN | out, token as u64);
         Ok(self.epoll.modify(socket, &mut event)?)
     }
@@ -61,7 +77,9 @@ impl Connection {
         let socket = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT);
         match socket {
             Ok(socket) => Connection::new(socket, poll, token),
-            Err(error) => fail(format!("cannot connect to {addr}: {error}; is the broker running?")),
+            Err(error) => fail(format!(
+                "cannot connect to {addr}: {error}; is the broker running?"
+            )),
         }
     }
 
@@ -90,7 +108,11 @@ impl Connection {
                 self.input_end += count;
                 Ok(Some(count))
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(Some(0)),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                Ok(Some(0))
+            }
             Err(error) => fail(format!("a connection broke while reading: {error}")),
         }
     }

@@ -26,12 +26,20 @@ impl Control {
     pub fn connect(addr: SocketAddr) -> Outcome<Control> {
         let socket = match TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
             Ok(socket) => socket,
-            Err(error) => return fail(format!("cannot connect to {addr}: {error}; is the broker running?")),
+            Err(error) => {
+                return fail(format!(
+                    "cannot connect to {addr}: {error}; is the broker running?"
+                ));
+            }
         };
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
         socket.set_write_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Control { socket, addr, opaque: 0 })
+        Ok(Control {
+            socket,
+            addr,
+            opaque: 0,
+        })
     }
 
     pub fn request(&mut self, code: i32, fields: Value) -> Outcome<Answer> {
@@ -51,16 +59,25 @@ impl Control {
         let mut bytes = vec![0; 4];
         let told = self.socket.read_exact(&mut bytes);
         if let Err(error) = told {
-            return fail(format!("no answer to request {code} from {}: {error}", self.addr));
+            return fail(format!(
+                "no answer to request {code} from {}: {error}",
+                self.addr
+            ));
         }
         let size = u32::from_be_bytes(bytes[..].try_into().expect("four bytes")) as usize;
         if wire::FRAME_SIZE_MAX < size {
-            return fail(format!("{} does not speak this protocol: a frame of {size} bytes", self.addr));
+            return fail(format!(
+                "{} does not speak this protocol: a frame of {size} bytes",
+                self.addr
+            ));
         }
         bytes.resize(4 + size, 0);
         self.socket.read_exact(&mut bytes[4..])?;
         let Some(frame) = wire::frame(&bytes)? else {
-            return fail(format!("{} sent a frame of {size} bytes, too short for a header", self.addr));
+            return fail(format!(
+                "{} sent a frame of {size} bytes, too short for a header",
+                self.addr
+            ));
         };
         let header: Value = serde_json::from_slice(frame.header)?;
         Ok(Answer {
@@ -82,7 +99,10 @@ impl Control {
         if answer.code == 0 {
             return Ok(());
         }
-        fail(format!("{} does not create topic {topic}: code {}, {}", self.addr, answer.code, answer.remark))
+        fail(format!(
+            "{} does not create topic {topic}: code {}, {}",
+            self.addr, answer.code, answer.remark
+        ))
     }
 
     /// Offset of a queue's end (code 30) or beginning (31); none when the server cannot tell.
@@ -106,10 +126,14 @@ impl Control {
 
     /// Ends of all queues; none when the server cannot tell.
     pub fn ends(&mut self, topic: &str, queues: u32) -> Outcome<Option<Vec<u64>>> {
-        (0..queues).map(|queue| self.offset(wire::MAX_OFFSET, topic, queue)).collect()
+        (0..queues)
+            .map(|queue| self.offset(wire::MAX_OFFSET, topic, queue))
+            .collect()
     }
 
     pub fn beginnings(&mut self, topic: &str, queues: u32) -> Outcome<Option<Vec<u64>>> {
-        (0..queues).map(|queue| self.offset(wire::MIN_OFFSET, topic, queue)).collect()
+        (0..queues)
+            .map(|queue| self.offset(wire::MIN_OFFSET, topic, queue))
+            .collect()
     }
 }

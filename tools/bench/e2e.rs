@@ -1,9 +1,11 @@
 //! End to end: one generator sends and receives, so both ends read the same clock.
 
 use crate::connection::Poll;
-use crate::consume::{Depth, Reader, Readers, Ways};
+use crate::consume::{Depth, Readers, Ways};
 use crate::control::Control;
-use crate::produce::{DRAIN_NS, Marks, Producer, Window, describe, title};
+use crate::produce::{DRAIN_NS, Marks, Window, describe, title};
+use crate::producer::Producer;
+use crate::reader::Reader;
 use crate::report::{Report, histogram};
 use crate::server::Meter;
 use crate::{Load, Outcome, clock, fail};
@@ -15,19 +17,30 @@ pub fn run(load: &Load) -> Outcome<bool> {
     let mut control = Control::connect(load.addr)?;
     control.create_topic(&load.topic, load.queues)?;
     let Some(ends) = control.ends(&load.topic, load.queues)? else {
-        return fail(format!("{} cannot tell its offsets; e2e needs code 30", load.addr));
+        return fail(format!(
+            "{} cannot tell its offsets; e2e needs code 30",
+            load.addr
+        ));
     };
     let mut poll = Poll::new()?;
     let mut producer = Producer::connect(load, &poll, 0)?;
     let first_token = load.connections as usize;
-    let readers = ends.iter().enumerate().map(|(queue, end)| Reader::new(queue, queue as u32, *end, None, false)).collect();
-    let ways = Ways { depth: Depth::Every, suspend_ms: SUSPEND_MS, repeats: false };
+    let readers = ends
+        .iter()
+        .enumerate()
+        .map(|(queue, end)| Reader::new(queue, queue as u32, *end, None, false))
+        .collect();
+    let ways = Ways {
+        depth: Depth::Every,
+        suspend_ms: SUSPEND_MS,
+        repeats: false,
+    };
     let mut readers = Readers::connect(load, &poll, first_token, readers, ways)?;
     let mut meter = Meter::new(load.server_pid)?;
     readers.start(&poll)?;
     let window = Window::after(clock::now_ns(), load);
     producer.start(&poll, window)?;
-    let mut marks = Marks::new(window);
+    let mut marks = Marks::default();
     let mut latency = histogram();
     let (run, mut received) = (producer.run, 0);
     let wait_ms = if producer.is_open_loop() { 0 } else { 10 };
@@ -50,7 +63,8 @@ pub fn run(load: &Load) -> Outcome<bool> {
         }
         producer.issue_due(&poll)?;
         let now_ns = clock::now_ns();
-        marks.pass(now_ns, &mut meter, producer.acknowledged)?;
+        let window = producer.end_at_count(now_ns);
+        marks.pass(now_ns, window, &mut meter, producer.acknowledged)?;
         let is_done = producer.is_drained(now_ns) && producer.acknowledged <= received;
         if is_done || window.end_ns + DRAIN_NS < now_ns {
             break;
@@ -62,13 +76,19 @@ pub fn run(load: &Load) -> Outcome<bool> {
     report.latency("e2e", "a message, intended to received", &latency);
     let mut faults = readers.faults();
     for (queue, stream, next) in producer.streams() {
-        let came = readers.readers[queue as usize].checker.next_sequence(run, stream);
+        let came = readers.readers[queue as usize]
+            .checker
+            .next_sequence(run, stream);
         faults.lost += next.saturating_sub(came);
     }
     report.value("received", serde_json::json!(received));
-    readers.errors.append(&mut producer.errors);
-    readers.report(&mut report);
-    meter.report(&mut report, marks.between(), producer.acknowledged, !producer.is_open_loop())?;
+    readers.report(&mut report, "pull_");
+    meter.report(
+        &mut report,
+        marks.between(),
+        producer.acknowledged,
+        !producer.is_open_loop(),
+    )?;
     report.faults(faults);
     report.finish(load.json.as_deref())
 }

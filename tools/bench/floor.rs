@@ -79,7 +79,12 @@ impl Store {
         if syncs {
             zero_fill(&file, size)?;
         }
-        Ok(Store { file, size, at: 0, syncs })
+        Ok(Store {
+            file,
+            size,
+            at: 0,
+            syncs,
+        })
     }
 
     fn write(&mut self, slices: &[IoSlice<'_>]) -> Outcome<()> {
@@ -90,7 +95,9 @@ impl Store {
             }
             let written = pwritev(&self.file, some, self.at as i64)?;
             if written as u64 != bytes {
-                return fail(format!("a write of {bytes} bytes took {written}: is the disk full?"));
+                return fail(format!(
+                    "a write of {bytes} bytes took {written}: is the disk full?"
+                ));
             }
             self.at += bytes;
         }
@@ -131,14 +138,19 @@ impl Answerer {
                     b"\",\"TRACE_ON\":\"true\",\"MSG_REGION\":\"DefaultRegion\",\"queueOffset\":\"1000000\"},\"flag\":1,\"language\":\"JAVA\",\"opaque\":",
                 );
             }
-            wire::CREATE_TOPIC => write!(self.header, "{{\"code\":0,\"flag\":1,\"language\":\"JAVA\",\"opaque\":")?,
+            wire::CREATE_TOPIC => write!(
+                self.header,
+                "{{\"code\":0,\"flag\":1,\"language\":\"JAVA\",\"opaque\":"
+            )?,
             _ => write!(
                 self.header,
                 "{{\"code\":3,\"remark\":\"the floor only takes messages\",\"flag\":1,\"language\":\"JAVA\",\"opaque\":"
             )?,
         }
-        self.header.extend_from_slice(digits.format(opaque).as_bytes());
-        self.header.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":513}");
+        self.header
+            .extend_from_slice(digits.format(opaque).as_bytes());
+        self.header
+            .extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":513}");
         wire::put_frame(out, &self.header, &[]);
         Ok(())
     }
@@ -153,7 +165,9 @@ fn messages(code: i32, body: &[u8]) -> usize {
     let mut count = 0;
     while let Some(size) = rest.get(..4) {
         let size = u32::from_be_bytes(size.try_into().expect("four bytes")) as usize;
-        let Some(tail) = rest.get(size.max(SEND_BATCH_ITEM_HEAD)..) else { break };
+        let Some(tail) = rest.get(size.max(SEND_BATCH_ITEM_HEAD)..) else {
+            break;
+        };
         rest = tail;
         count += 1;
     }
@@ -172,7 +186,11 @@ struct Floor {
 impl Floor {
     fn accept(&mut self) -> Outcome<()> {
         while let Ok((socket, _)) = self.listener.accept() {
-            let free = self.connections.iter().position(Option::is_none).unwrap_or(self.connections.len());
+            let free = self
+                .connections
+                .iter()
+                .position(Option::is_none)
+                .unwrap_or(self.connections.len());
             if CONNECTIONS_MAX <= free {
                 continue; // The socket closes here.
             }
@@ -195,7 +213,9 @@ impl Floor {
                 continue;
             }
             let at = token - 1;
-            let Some(connection) = &mut self.connections[at] else { continue };
+            let Some(connection) = &mut self.connections[at] else {
+                continue;
+            };
             match connection.receive() {
                 Ok(Some(count)) => received.push((at, count)),
                 // A generator that left is no reason to end.
@@ -221,7 +241,9 @@ impl Floor {
     }
 
     fn reply(&mut self, at: usize) -> Outcome<()> {
-        let Some(connection) = &mut self.connections[at] else { return Ok(()) };
+        let Some(connection) = &mut self.connections[at] else {
+            return Ok(());
+        };
         let mut out = std::mem::take(&mut connection.out);
         let mut outcome = Ok(());
         while let Some(frame) = connection.next_frame()? {
@@ -243,10 +265,21 @@ pub fn run(options: &Options) -> Outcome<()> {
     };
     let store = match (&options.file, options.kind) {
         (_, Kind::Echo) => None,
-        (Some(path), kind) => Some(Store::open(path, options.file_mib << 20, kind == Kind::Flush)?),
-        (None, _) => return fail("append and flush need --file: a path on the file system to be measured"),
+        (Some(path), kind) => Some(Store::open(
+            path,
+            options.file_mib << 20,
+            kind == Kind::Flush,
+        )?),
+        (None, _) => {
+            return fail("append and flush need --file: a path on the file system to be measured");
+        }
     };
-    eprintln!("floor {:?} on {}, process {}", options.kind, listener.local_addr()?, std::process::id());
+    eprintln!(
+        "floor {:?} on {}, process {}",
+        options.kind,
+        listener.local_addr()?,
+        std::process::id()
+    );
     serve(options, listener, store)
 }
 
@@ -254,9 +287,23 @@ fn serve(options: &Options, listener: TcpListener, store: Option<Store>) -> Outc
     listener.set_nonblocking(true)?;
     let poll = Poll::new()?;
     poll.add(&listener, LISTENER)?;
-    let answerer = Answerer { answers: Answers::new(), header: Vec::new(), requests: 0 };
-    let mut floor = Floor { poll, listener, connections: Vec::new(), store, answerer };
-    let end_ns = if 0.0 < options.duration { clock::now_ns() + clock::seconds_ns(options.duration) } else { u64::MAX };
+    let answerer = Answerer {
+        answers: Answers::new(),
+        header: Vec::new(),
+        requests: 0,
+    };
+    let mut floor = Floor {
+        poll,
+        listener,
+        connections: Vec::new(),
+        store,
+        answerer,
+    };
+    let end_ns = if 0.0 < options.duration {
+        clock::now_ns() + clock::seconds_ns(options.duration)
+    } else {
+        u64::MAX
+    };
     let (mut first_ns, mut is_stalled) = (None, options.stall_ms == 0);
     let mut ready = Vec::new();
     while clock::now_ns() < end_ns {
@@ -286,12 +333,30 @@ mod tests {
     }
 
     /// Runs a floor for `seconds` and gives its address.
-    fn floor(kind: Kind, seconds: f64, stall_ms: u64, stall_after_ms: u64, file: Option<PathBuf>) -> SocketAddr {
+    fn floor(
+        kind: Kind,
+        seconds: f64,
+        stall_ms: u64,
+        stall_after_ms: u64,
+        file: Option<PathBuf>,
+    ) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let options = Options { kind, addr, cpu: None, file, file_mib: 64, duration: seconds, stall_ms, stall_after_ms };
+        let options = Options {
+            kind,
+            addr,
+            cpu: None,
+            file,
+            file_mib: 64,
+            duration: seconds,
+            stall_ms,
+            stall_after_ms,
+        };
         std::thread::spawn(move || {
-            let store = options.file.as_ref().map(|path| Store::open(path, 64 << 20, kind == Kind::Flush).unwrap());
+            let store = options
+                .file
+                .as_ref()
+                .map(|path| Store::open(path, 64 << 20, kind == Kind::Flush).unwrap());
             serve(&options, listener, store).unwrap();
         });
         addr
@@ -309,14 +374,18 @@ mod tests {
     #[test]
     fn a_stall_is_seen_by_every_message_that_was_due_in_it() {
         let addr = floor(Kind::Echo, 20.0, 400, 500, None);
-        let words = "--connections 4 --in-flight 8 --rate 2000 --duration 1.5 --warmup 0.2 --size 64";
+        let words =
+            "--connections 4 --in-flight 8 --rate 2000 --duration 1.5 --warmup 0.2 --size 64";
         let run = produce(addr, words);
         // 400 ms of stall at 2,000/s: 800 of 3,000 messages wait, half of them above 200 ms.
         let number = |key: &str| run[key].as_f64().unwrap();
         assert!(2_990.0 <= number("response_samples"), "{run}");
         assert!(380e6 < number("response_p99_ns"), "{run}");
         assert!(300e6 < number("response_max_ns"), "{run}");
-        assert!(800.0 * 0.2e9 / 3000.0 * 0.7 < number("response_mean_ns"), "{run}");
+        assert!(
+            800.0 * 0.2e9 / 3000.0 * 0.7 < number("response_mean_ns"),
+            "{run}"
+        );
         assert_eq!(run["valid"], true, "{run}");
     }
 
@@ -325,7 +394,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for kind in [Kind::Append, Kind::Flush] {
             let addr = floor(kind, 20.0, 0, 0, Some(folder.path().join("data")));
-            let run = produce(addr, "--connections 3 --in-flight 4 --batch 7 --duration 0.3 --warmup 0 --size 64");
+            let run = produce(
+                addr,
+                "--connections 3 --in-flight 4 --batch 7 --duration 0.3 --warmup 0 --size 64",
+            );
             assert_eq!(run["valid"], true, "{run}");
             assert!(0.0 < run["messages_per_s"].as_f64().unwrap(), "{run}");
         }

@@ -11,8 +11,12 @@ mod control;
 mod e2e;
 mod floor;
 mod produce;
+mod producer;
+mod reader;
 mod report;
 mod server;
+#[cfg(test)]
+mod sham;
 mod start;
 mod wire;
 
@@ -62,7 +66,7 @@ enum Command {
     ///
     /// Each queue has one pull outstanding; queue q is read on connection q modulo N. With more
     /// connections than queues, the surplus reads the queues a second time. --in-flight, --size,
-    /// --batch and --rate mean nothing here.
+    /// --batch, --rate and --count mean nothing here.
     Consume {
         #[command(flatten)]
         load: Load,
@@ -118,6 +122,9 @@ pub struct Load {
     /// Messages per second, each due at its own time (open loop); 0 sends as answers come
     #[arg(long, default_value_t = 0.0)]
     pub rate: f64,
+    /// End as soon as that many messages are acknowledged; 0 sends for the whole duration
+    #[arg(long, default_value_t = 0)]
+    pub count: u64,
     /// Length of the measured window, seconds
     #[arg(long, default_value_t = 10.0)]
     pub duration: f64,
@@ -139,8 +146,12 @@ pub struct Load {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut found = text.to_socket_addrs().map_err(|e| format!("{e}; write HOST:PORT"))?;
-    found.next().ok_or_else(|| "the name has no address; write HOST:PORT".to_string())
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|e| format!("{e}; write HOST:PORT"))?;
+    found
+        .next()
+        .ok_or_else(|| "the name has no address; write HOST:PORT".to_string())
 }
 
 /// Only what needs no escape in JSON and is a topic for RocketMQ.
@@ -157,7 +168,9 @@ pub fn pin(cpu: Option<usize>) -> Outcome<()> {
     if core_affinity::set_for_current(core_affinity::CoreId { id }) {
         return Ok(());
     }
-    fail(format!("cannot pin on CPU {id}: this process may not use it; see `taskset -p $$`"))
+    fail(format!(
+        "cannot pin on CPU {id}: this process may not use it; see `taskset -p $$`"
+    ))
 }
 
 fn check_times(load: &Load) -> Outcome<()> {
@@ -168,9 +181,14 @@ fn check_times(load: &Load) -> Outcome<()> {
     if !load.rate.is_finite() || !(0.0..=100e6).contains(&load.rate) {
         return fail("--rate is 0 (closed loop) to 100000000 messages a second");
     }
+    if 0 < load.count && 0.0 < load.warmup {
+        return fail("--count may be reached before the window begins: give --warmup 0 with it");
+    }
     let request = u64::from(load.batch) * (u64::from(load.size) + 200);
     if 15 << 20 < request {
-        return fail(format!("a request of {request} bytes: the protocol's limit is 16 MiB a frame"));
+        return fail(format!(
+            "a request of {request} bytes: the protocol's limit is 16 MiB a frame"
+        ));
     }
     Ok(())
 }
@@ -197,7 +215,11 @@ fn run(cli: Cli) -> Outcome<bool> {
             floor::run(&options).map(|()| true)
         }
         Command::Start(options) => start::run(&options),
-        Command::Idle { server_pid, duration, json } => server::idle(server_pid, duration, json.as_deref()),
+        Command::Idle {
+            server_pid,
+            duration,
+            json,
+        } => server::idle(server_pid, duration, json.as_deref()),
     }
 }
 

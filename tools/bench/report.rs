@@ -12,7 +12,12 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 100_000_000_000, 3).expect("the bounds are sound")
 }
 
-const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("p9999", 0.9999)];
+const QUANTILES: [(&str, f64); 4] = [
+    ("p50", 0.5),
+    ("p99", 0.99),
+    ("p999", 0.999),
+    ("p9999", 0.9999),
+];
 /// A quantile with fewer samples above it says nothing.
 const SAMPLES_ABOVE_MIN: f64 = 10.0;
 
@@ -41,7 +46,7 @@ fn grouped(value: i64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if 0 < index && (digits.len() - index) % 3 == 0 {
+        if 0 < index && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -53,8 +58,14 @@ impl Report {
     pub fn new(command: &str, title: &str) -> Report {
         let mut json = Map::new();
         json.insert("command".into(), json!(command));
-        json.insert("kernel".into(), json!(proc_line("/proc/sys/kernel/osrelease")));
-        json.insert("tcp_congestion_control".into(), json!(proc_line("/proc/sys/net/ipv4/tcp_congestion_control")));
+        json.insert(
+            "kernel".into(),
+            json!(proc_line("/proc/sys/kernel/osrelease")),
+        );
+        json.insert(
+            "tcp_congestion_control".into(),
+            json!(proc_line("/proc/sys/net/ipv4/tcp_congestion_control")),
+        );
         json.insert("cpu_model".into(), json!(cpu_model()));
         Report {
             json,
@@ -101,21 +112,49 @@ impl Report {
         for (suffix, quantile) in QUANTILES {
             let is_told = SAMPLES_ABOVE_MIN <= samples as f64 * (1.0 - quantile) + 1e-6;
             let ns = histogram.value_at_quantile(quantile);
-            self.value(&format!("{name}_{suffix}_ns"), if is_told { json!(ns) } else { Value::Null });
-            row += &format!("{:>11}", if is_told { short(ns as f64 / 1e3) } else { "-".into() });
+            self.value(
+                &format!("{name}_{suffix}_ns"),
+                if is_told { json!(ns) } else { Value::Null },
+            );
+            row += &format!(
+                "{:>11}",
+                if is_told {
+                    short(ns as f64 / 1e3)
+                } else {
+                    "-".into()
+                }
+            );
         }
         self.value(&format!("{name}_max_ns"), json!(histogram.max()));
         self.value(&format!("{name}_mean_ns"), json!(histogram.mean().round()));
         row += &format!("{:>11}", short(histogram.max() as f64 / 1e3));
-        self.latencies.push(format!("  {name:<10}{row}{:>13}  {words}", grouped(samples as i64)));
+        self.latencies.push(format!(
+            "  {name:<10}{row}{:>13}  {words}",
+            grouped(samples as i64)
+        ));
     }
 
-    pub fn errors(&mut self, errors: &BTreeMap<i32, u64>) {
-        let named: Map<String, Value> = errors.iter().map(|(code, count)| (code.to_string(), json!(count))).collect();
-        self.value("errors", Value::Object(named));
-        self.value("errors_count", json!(errors.values().sum::<u64>()));
+    pub fn errors(&mut self, key: &str, errors: &BTreeMap<i32, u64>) {
+        let named: Map<String, Value> = errors
+            .iter()
+            .map(|(code, count)| (code.to_string(), json!(count)))
+            .collect();
+        self.value(key, Value::Object(named));
+        self.value(&format!("{key}_count"), json!(errors.values().sum::<u64>()));
         for (code, count) in errors {
-            self.note(format!("{} requests were answered with code {code}", grouped(*count as i64)));
+            self.note(format!(
+                "{} requests were answered with code {code}",
+                grouped(*count as i64)
+            ));
+        }
+    }
+
+    pub fn unexpected(&mut self, key: &str, count: u64) {
+        self.value(key, json!(count));
+        if 0 < count {
+            self.void(format!(
+                "{count} answers had no request, or had been given before"
+            ));
         }
     }
 
@@ -143,7 +182,10 @@ impl Report {
             println!("{line}");
         }
         if !self.latencies.is_empty() {
-            println!("  {:<10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>13}", "µs", "p50", "p99", "p99.9", "p99.99", "max", "samples");
+            println!(
+                "  {:<10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>13}",
+                "µs", "p50", "p99", "p99.9", "p99.99", "max", "samples"
+            );
         }
         for line in &self.latencies {
             println!("{line}");
@@ -165,12 +207,18 @@ impl Report {
 }
 
 fn proc_line(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim().to_string()
+    std::fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_string()
 }
 
 fn cpu_model() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("model name")).unwrap_or("");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .unwrap_or("");
     line.split(':').nth(1).unwrap_or("").trim().to_string()
 }
 
@@ -204,7 +252,10 @@ mod tests {
         let mut report = Report::new("x", "y");
         report.faults(Faults::default());
         assert!(report.void.is_empty());
-        report.faults(Faults { lost: 1, ..Faults::default() });
+        report.faults(Faults {
+            lost: 1,
+            ..Faults::default()
+        });
         assert!(!report.finish(None).unwrap());
     }
 }

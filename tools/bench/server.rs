@@ -27,14 +27,27 @@ pub struct Meter {
 }
 
 fn read(path: &str) -> Outcome<String> {
-    fs::read_to_string(path).or_else(|error| fail(format!("cannot read {path}: {error}; is the server's process gone?")))
+    fs::read_to_string(path).or_else(|error| {
+        fail(format!(
+            "cannot read {path}: {error}; is the server's process gone?"
+        ))
+    })
 }
 
 /// User and system ticks of a process. The name before them may hold blanks and parentheses.
 fn process_ticks(path: &str) -> Outcome<u64> {
     let text = read(path)?;
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-    let field = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+    let fields: Vec<&str> = text
+        .rsplit(')')
+        .next()
+        .unwrap_or("")
+        .split_whitespace()
+        .collect();
+    let field = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<u64>().ok())
+    };
     match (field(11), field(12)) {
         (Some(user), Some(system)) => Ok(user + system),
         _ => fail(format!("{path} has another form than Linux gives it")),
@@ -43,7 +56,9 @@ fn process_ticks(path: &str) -> Outcome<u64> {
 
 /// A number of a `name: value` file.
 fn status_value(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -52,7 +67,9 @@ fn voluntary_switches(pid: u32) -> Outcome<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end between the listing and the look.
-        let Ok(text) = fs::read_to_string(task?.path().join("status")) else { continue };
+        let Ok(text) = fs::read_to_string(task?.path().join("status")) else {
+            continue;
+        };
         sum += status_value(&text, "voluntary_ctxt_switches").unwrap_or(0);
     }
     Ok(sum)
@@ -80,7 +97,10 @@ fn sample(pid: Option<u32>) -> Outcome<Sample> {
 }
 
 fn tick_ns() -> u64 {
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+        .ok()
+        .flatten()
+        .unwrap_or(100);
     clock::SECOND_NS / per_second as u64
 }
 
@@ -88,7 +108,12 @@ impl Meter {
     /// Before the load starts.
     pub fn new(pid: Option<u32>) -> Outcome<Meter> {
         let switches_before = pid.map_or(Ok(0), voluntary_switches)?;
-        Ok(Meter { pid, switches_before, begin: None, end: None })
+        Ok(Meter {
+            pid,
+            switches_before,
+            begin: None,
+            end: None,
+        })
     }
 
     pub fn begin(&mut self) -> Outcome<()> {
@@ -103,7 +128,13 @@ impl Meter {
 
     /// Puts the cost of `messages` (between begin and end) into the report; switches are of the
     /// whole run and its `messages_all`, because counting them takes too long for the window.
-    pub fn report(&self, report: &mut Report, messages: u64, messages_all: u64, waits_asleep: bool) -> Outcome<()> {
+    pub fn report(
+        &self,
+        report: &mut Report,
+        messages: u64,
+        messages_all: u64,
+        waits_asleep: bool,
+    ) -> Outcome<()> {
         let (Some(begin), Some(end)) = (self.begin, self.end) else {
             return fail("the run ended before its window did");
         };
@@ -112,17 +143,34 @@ impl Meter {
         let server_ticks = end.server - begin.server;
         if let Some(pid) = self.pid {
             let cpu_us = (server_ticks * tick_ns()) as f64 / 1e3;
-            report.figure("server_cpu_us_per_message", cpu_us / messages.max(1) as f64, "µs CPU a message, server");
+            report.figure(
+                "server_cpu_us_per_message",
+                cpu_us / messages.max(1) as f64,
+                "µs CPU a message, server",
+            );
             report.figure("server_cpu_percent", percent(server_ticks), "% CPU, server");
             let per_cpu_second = messages as f64 / (cpu_us / 1e6);
-            report.figure("messages_per_server_cpu_s", if per_cpu_second.is_finite() { per_cpu_second } else { 0.0 }, "messages a CPU second, server");
+            report.figure(
+                "messages_per_server_cpu_s",
+                if per_cpu_second.is_finite() {
+                    per_cpu_second
+                } else {
+                    0.0
+                },
+                "messages a CPU second, server",
+            );
             memory(report, pid)?;
             let switches = voluntary_switches(pid)?.saturating_sub(self.switches_before);
             report.value("server_voluntary_switches", json!(switches));
             let per_message = switches as f64 / messages_all.max(1) as f64;
-            report.figure("server_voluntary_switches_per_message", per_message, "voluntary switches a message, server (warm-up included)");
+            report.figure(
+                "server_voluntary_switches_per_message",
+                per_message,
+                "voluntary switches a message, server (warm-up included)",
+            );
         }
-        let generator = 100.0 * (end.generator_thread_ns - begin.generator_thread_ns) as f64 / wall_ns;
+        let generator =
+            100.0 * (end.generator_thread_ns - begin.generator_thread_ns) as f64 / wall_ns;
         report.figure("generator_cpu_percent", generator, "% CPU, generator");
         if waits_asleep && 97.0 < generator {
             report.note("the generator's CPU was full: the rate is a lower bound of the server's");
@@ -130,12 +178,20 @@ impl Meter {
         if self.pid.is_some() {
             let known = server_ticks + end.generator - begin.generator;
             let others = percent((end.machine_busy - begin.machine_busy).saturating_sub(known));
-            report.figure("others_cpu_percent", others, "% CPU, everything else on this machine");
+            report.figure(
+                "others_cpu_percent",
+                others,
+                "% CPU, everything else on this machine",
+            );
             if 4.0 < others {
                 report.note("the machine was not quiet: only orderings count");
             }
         }
-        report.figure("steal_percent", percent(end.machine_stolen - begin.machine_stolen), "% CPU, stolen by the hypervisor");
+        report.figure(
+            "steal_percent",
+            percent(end.machine_stolen - begin.machine_stolen),
+            "% CPU, stolen by the hypervisor",
+        );
         Ok(())
     }
 }
@@ -144,7 +200,11 @@ fn memory(report: &mut Report, pid: u32) -> Outcome<()> {
     let status = read(&format!("/proc/{pid}/status"))?;
     for (key, name, words) in [
         ("server_rss_bytes", "VmRSS", "MiB resident, server"),
-        ("server_rss_anonymous_bytes", "RssAnon", "MiB resident and anonymous, server"),
+        (
+            "server_rss_anonymous_bytes",
+            "RssAnon",
+            "MiB resident and anonymous, server",
+        ),
     ] {
         let bytes = status_value(&status, name).unwrap_or(0) * 1024;
         report.value(key, json!(bytes));
@@ -165,10 +225,18 @@ pub fn idle(pid: u32, seconds: f64, json: Option<&Path>) -> Outcome<bool> {
     let ticks = process_ticks(&format!("/proc/{pid}/stat"))? - before;
     let passed_ns = (clock::now_ns() - start_ns) as f64;
     let mut report = Report::new("idle", &format!("process {pid}, {seconds} s"));
-    report.figure("server_cpu_percent", 100.0 * (ticks * tick_ns()) as f64 / passed_ns, "% CPU, server");
+    report.figure(
+        "server_cpu_percent",
+        100.0 * (ticks * tick_ns()) as f64 / passed_ns,
+        "% CPU, server",
+    );
     memory(&mut report, pid)?;
     let switches = voluntary_switches(pid)?.saturating_sub(switches_before);
-    report.figure("server_voluntary_switches_per_s", switches as f64 / passed_ns * 1e9, "voluntary switches a second, server");
+    report.figure(
+        "server_voluntary_switches_per_s",
+        switches as f64 / passed_ns * 1e9,
+        "voluntary switches a second, server",
+    );
     report.finish(json)
 }
 

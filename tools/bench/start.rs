@@ -33,10 +33,20 @@ fn first_acknowledgement(addr: SocketAddr) -> Outcome<()> {
     let mut control = Control::connect(addr)?;
     control.create_topic("bench_start", 1)?;
     let mut frame = Vec::new();
-    SendTemplate::new("bench_start", 0, FIELDS_SIZE, 1, clock::run_id())
-        .put(&mut frame, wire::opaque(0, 0), clock::wall_ms(), 0, 0, clock::now_ns());
+    SendTemplate::new("bench_start", 0, FIELDS_SIZE, 1, clock::run_id()).put(
+        &mut frame,
+        wire::opaque(0, 0),
+        clock::wall_ms(),
+        0,
+        0,
+        clock::now_ns(),
+    );
     let answer = control.exchange(wire::SEND, &frame)?;
-    if answer.code == 0 { Ok(()) } else { fail(format!("code {}: {}", answer.code, answer.remark)) }
+    if answer.code == 0 {
+        Ok(())
+    } else {
+        fail(format!("code {}: {}", answer.code, answer.remark))
+    }
 }
 
 fn wait_exit(child: &mut Child, limit_ns: u64) -> Outcome<Option<i32>> {
@@ -57,7 +67,10 @@ pub fn run(options: &Options) -> Outcome<bool> {
         return fail(format!("something listens on {} already", options.addr));
     }
     let mut command = Command::new(&options.command[0]);
-    command.args(&options.command[1..]).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(&options.command[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     let start_ns = clock::now_ns();
     let mut child = match command.spawn() {
         Ok(child) => child,
@@ -70,7 +83,10 @@ pub fn run(options: &Options) -> Outcome<bool> {
             Err(error) => break Err(error),
         }
         if let Some(code) = child.try_wait()? {
-            return fail(format!("{} ended with code {code} before it acknowledged", options.command[0]));
+            return fail(format!(
+                "{} ended with code {code} before it acknowledged",
+                options.command[0]
+            ));
         }
         std::thread::sleep(Duration::from_millis(1));
     };
@@ -84,8 +100,16 @@ pub fn run(options: &Options) -> Outcome<bool> {
     }
     let acknowledged = acknowledged?;
     let mut report = Report::new("start", &options.command.join(" "));
-    report.figure("start_to_first_ack_ms", acknowledged as f64 / 1e6, "ms from the start to the first acknowledgement");
-    report.figure("stop_ms", stopped_ns as f64 / 1e6, "ms from SIGTERM to the end");
+    report.figure(
+        "start_to_first_ack_ms",
+        acknowledged as f64 / 1e6,
+        "ms from the start to the first acknowledgement",
+    );
+    report.figure(
+        "stop_ms",
+        stopped_ns as f64 / 1e6,
+        "ms from SIGTERM to the end",
+    );
     match code {
         Some(code) => report.value("exit_code", serde_json::json!(code)),
         None => report.note("it did not end within 15 s of SIGTERM and was killed"),

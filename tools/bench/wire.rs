@@ -21,7 +21,8 @@ pub const FRAME_SIZE_MAX: usize = 16 << 20;
 pub const SLOTS_MAX: u32 = 10_000;
 const GENERATIONS: u32 = 100_000;
 const OPAQUE_BASE: u32 = 1_000_000_000;
-const _: () = assert!(OPAQUE_BASE as u64 + SLOTS_MAX as u64 * GENERATIONS as u64 <= i32::MAX as u64);
+const _: () =
+    assert!(OPAQUE_BASE as u64 + SLOTS_MAX as u64 * GENERATIONS as u64 <= i32::MAX as u64);
 
 pub fn opaque(slot: u32, generation: u32) -> u32 {
     OPAQUE_BASE + slot * GENERATIONS + generation % GENERATIONS
@@ -87,7 +88,12 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
 }
 
 fn find_all(bytes: &[u8], part: &[u8]) -> Vec<usize> {
-    bytes.windows(part.len()).enumerate().filter(|(_, w)| *w == part).map(|(at, _)| at).collect()
+    bytes
+        .windows(part.len())
+        .enumerate()
+        .filter(|(_, w)| *w == part)
+        .map(|(at, _)| at)
+        .collect()
 }
 
 impl SendTemplate {
@@ -132,27 +138,52 @@ impl SendTemplate {
             opaque_at: place(OPAQUE_PLACE),
             born_at: place(BORN_PLACE),
             unique_at: find_all(&bytes, UNIQUE_PLACE.as_bytes()),
-            fields_at: fields_in_body.iter().map(|at| 8 + header.len() + at).collect(),
+            fields_at: fields_in_body
+                .iter()
+                .map(|at| 8 + header.len() + at)
+                .collect(),
             bytes,
             padding_crc,
         }
     }
 
     /// Puts one request into `out`. The fields end a body, so its CRC goes on from the padding's.
-    pub fn put(&self, out: &mut Vec<u8>, opaque: u32, born_ms: u64, stream: u32, first: u64, intended_ns: u64) {
+    pub fn put(
+        &self,
+        out: &mut Vec<u8>,
+        opaque: u32,
+        born_ms: u64,
+        stream: u32,
+        first: u64,
+        intended_ns: u64,
+    ) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
         let frame = &mut out[start..];
         put_digits(&mut frame[self.opaque_at..][..10], u64::from(opaque));
         put_digits(&mut frame[self.born_at..][..13], born_ms);
-        let header_keys = self.unique_at.len() - if self.fields_at.len() == 1 { 0 } else { self.fields_at.len() };
+        let header_keys = self.unique_at.len()
+            - if self.fields_at.len() == 1 {
+                0
+            } else {
+                self.fields_at.len()
+            };
         for (index, at) in self.unique_at.iter().enumerate() {
             put_hex(&mut frame[*at..][..6], u64::from(stream));
-            put_hex(&mut frame[at + 6..][..10], first + index.saturating_sub(header_keys) as u64);
+            put_hex(
+                &mut frame[at + 6..][..10],
+                first + index.saturating_sub(header_keys) as u64,
+            );
         }
         for (index, at) in self.fields_at.iter().enumerate() {
             let fields = &mut frame[*at..][..FIELDS_SIZE];
-            check::seal(fields, self.padding_crc, stream, first + index as u64, intended_ns);
+            check::seal(
+                fields,
+                self.padding_crc,
+                stream,
+                first + index as u64,
+                intended_ns,
+            );
         }
     }
 
@@ -203,15 +234,21 @@ pub struct Frame<'a> {
 
 /// The first frame of `bytes`, when it is there as a whole.
 pub fn frame(bytes: &[u8]) -> Outcome<Option<Frame<'_>>> {
-    let Some(head) = bytes.get(..8) else { return Ok(None) };
+    let Some(head) = bytes.get(..8) else {
+        return Ok(None);
+    };
     let size = 4 + u32::from_be_bytes(head[..4].try_into().expect("four bytes")) as usize;
     let kind = head[4];
     let header_size = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
     if size < 8 + header_size || FRAME_SIZE_MAX < size {
-        return fail(format!("an answer's lengths lie: frame {size}, header {header_size}"));
+        return fail(format!(
+            "an answer's lengths lie: frame {size}, header {header_size}"
+        ));
     }
     if kind != 0 {
-        return fail(format!("an answer's header is of kind {kind}; the requests were JSON (0)"));
+        return fail(format!(
+            "an answer's header is of kind {kind}; the requests were JSON (0)"
+        ));
     }
     Ok(bytes.get(8..size).map(|rest| {
         let (header, body) = rest.split_at(header_size);
@@ -232,11 +269,19 @@ pub struct NumberKey {
 impl NumberKey {
     /// `key` with its quotes and colon.
     pub const fn new(key: &'static str) -> NumberKey {
-        NumberKey { key: key.as_bytes(), from_start: 1, from_end: 0 }
+        NumberKey {
+            key: key.as_bytes(),
+            from_start: 1,
+            from_end: 0,
+        }
     }
 
     pub fn read(&mut self, header: &[u8]) -> Option<i64> {
-        let is_at = |at: usize| header.get(at..).is_some_and(|rest| rest.starts_with(self.key));
+        let is_at = |at: usize| {
+            header
+                .get(at..)
+                .is_some_and(|rest| rest.starts_with(self.key))
+        };
         let at = if is_at(self.from_start) {
             self.from_start
         } else if self.from_end <= header.len() && is_at(header.len() - self.from_end) {
@@ -262,7 +307,9 @@ fn number(text: &[u8]) -> Option<i64> {
     if count == 0 || 18 < count {
         return None;
     }
-    let value = digits[..count].iter().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
+    let value = digits[..count]
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
     Some(if negative { -value } else { value })
 }
 
@@ -274,13 +321,19 @@ pub struct Answers {
 
 impl Answers {
     pub const fn new() -> Answers {
-        Answers { code: NumberKey::new("\"code\":"), opaque: NumberKey::new("\"opaque\":") }
+        Answers {
+            code: NumberKey::new("\"code\":"),
+            opaque: NumberKey::new("\"opaque\":"),
+        }
     }
 
     pub fn read(&mut self, header: &[u8]) -> Outcome<(i32, i64)> {
         match (self.code.read(header), self.opaque.read(header)) {
             (Some(code), Some(opaque)) => Ok((code as i32, opaque)),
-            _ => fail(format!("an answer without code or opaque: {}", String::from_utf8_lossy(header))),
+            _ => fail(format!(
+                "an answer without code or opaque: {}",
+                String::from_utf8_lossy(header)
+            )),
         }
     }
 }
@@ -303,9 +356,18 @@ mod tests {
         assert_eq!(header["extFields"]["g"], "1795242320786");
         assert_eq!(header["extFields"]["e"], "3");
         let properties = header["extFields"]["i"].as_str().unwrap();
-        assert_eq!(properties, "UNIQ_KEY\u{1}00000000000000070000050000000000\u{2}WAIT\u{1}true\u{2}");
+        assert_eq!(
+            properties,
+            "UNIQ_KEY\u{1}00000000000000070000050000000000\u{2}WAIT\u{1}true\u{2}"
+        );
         assert_eq!(found.body.len(), 100);
-        assert_eq!(Checker::new(false).body(found.body), Verdict::Good { run: 7, intended_ns: 99 });
+        assert_eq!(
+            Checker::new(false).body(found.body),
+            Verdict::Good {
+                run: 7,
+                intended_ns: 99
+            }
+        );
     }
 
     #[test]
@@ -320,7 +382,13 @@ mod tests {
             let size = u32::from_be_bytes(items[..4].try_into().unwrap()) as usize;
             let body = &items[20..84];
             assert_eq!(check::sequence(body), sequence);
-            assert_eq!(checker.body(body), Verdict::Good { run: 7, intended_ns: 5 });
+            assert_eq!(
+                checker.body(body),
+                Verdict::Good {
+                    run: 7,
+                    intended_ns: 5
+                }
+            );
             let key = format!("UNIQ_KEY\u{1}0000000000000007000001{sequence:010X}\u{2}WAIT");
             assert!(items[86..size].starts_with(key.as_bytes()));
             items = &items[size..];
@@ -331,7 +399,8 @@ mod tests {
     #[test]
     fn numbers_are_found_wherever_a_server_puts_them() {
         let mut answers = Answers::new();
-        let long = br#"{"code":0,"extFields":{"msgId":"AA"},"flag":1,"opaque":1000000007,"version":513}"#;
+        let long =
+            br#"{"code":0,"extFields":{"msgId":"AA"},"flag":1,"opaque":1000000007,"version":513}"#;
         let other = br#"{"version":513,"opaque":-7,"remark":"\"code\":9","code":14}"#;
         for _ in 0..2 {
             assert_eq!(answers.read(long).unwrap(), (0, 1_000_000_007));
@@ -342,7 +411,10 @@ mod tests {
 
     #[test]
     fn an_opaque_names_its_slot() {
-        assert_eq!(slot_of(i64::from(opaque(9_999, 4_000_000_123))), Some(9_999));
+        assert_eq!(
+            slot_of(i64::from(opaque(9_999, 4_000_000_123))),
+            Some(9_999)
+        );
         assert_eq!(slot_of(7), None);
         assert_eq!(slot_of(-1), None);
     }
