@@ -373,14 +373,15 @@ mod tests {
 
     #[test]
     fn a_stall_is_seen_by_every_message_that_was_due_in_it() {
-        let addr = floor(Kind::Echo, 20.0, 400, 500, None);
+        let addr = floor(Kind::Echo, 20.0, 400, 1400, None);
         let words =
             "--connections 4 --in-flight 8 --rate 2000 --duration 1.5 --warmup 0.2 --size 64";
         let run = produce(addr, words);
-        // 400 ms of stall at 2,000/s: 800 of 3,000 messages wait, half of them above 200 ms.
+        // The stall begins 300 ms before the window ends, so the answers to 600 of 3,000 messages
+        // come late, some after the window's end, and each waits 100 to 400 ms.
         let number = |key: &str| run[key].as_f64().unwrap();
-        assert!(2_990.0 <= number("response_samples"), "{run}");
-        assert!(380e6 < number("response_p99_ns"), "{run}");
+        assert!(2_990.0 < number("response_samples"), "{run}");
+        assert!(350e6 < number("response_p99_ns"), "{run}");
         assert!(300e6 < number("response_max_ns"), "{run}");
         assert!(
             800.0 * 0.2e9 / 3000.0 * 0.7 < number("response_mean_ns"),

@@ -16,6 +16,8 @@ enum Wrong {
     Nothing,
     /// Acknowledged and not stored.
     Lose,
+    /// Acknowledged and not stored, it and all that follow.
+    LoseRest,
     /// Stored twice.
     Repeat,
     /// Stored before the one that came before it on its stream.
@@ -62,6 +64,9 @@ impl Store {
     /// Takes one message; gives how often to answer, and with which code.
     fn send(&mut self, fields: &Value, body: &[u8], wrong: Wrong) -> (usize, i32) {
         self.taken += 1;
+        if wrong == Wrong::LoseRest && WRONG_AT <= self.taken {
+            return (1, 0);
+        }
         let wrong = if self.taken == WRONG_AT {
             wrong
         } else {
@@ -198,7 +203,7 @@ fn run(addr: SocketAddr, words: &str, command: impl Fn(&Load) -> crate::Outcome<
 }
 
 const COUNT: &str = "--connections 3 --in-flight 4 --count 2000 --duration 30";
-const BRIEFLY: &str = "--connections 3 --in-flight 4 --duration 0.5";
+const BRIEFLY: &str = "--connections 3 --in-flight 4 --duration 1";
 
 fn produce(wrong: Wrong) -> Value {
     run(broker(wrong), COUNT, |load| crate::produce::run(load, true))
@@ -210,13 +215,13 @@ fn a_right_broker_is_valid_whichever_way_it_is_loaded() {
     let json = run(addr, COUNT, |load| crate::produce::run(load, true));
     assert_eq!(json["valid"], true, "{json}");
     assert_eq!(json["acknowledged"], 2000);
-    let json = run(addr, BRIEFLY, |load| {
+    let json = run(addr, "--connections 3 --duration 4", |load| {
         crate::consume::run(load, crate::consume::Depth::First)
     });
     assert_eq!(json["valid"], true, "{json}");
     assert_eq!(json["topic_messages"], 2000);
     assert!(1 <= json["passes"].as_u64().unwrap(), "{json}");
-    for rate in ["--rate 3000", ""] {
+    for rate in ["--rate 1000", ""] {
         let json = run(
             addr,
             &format!("--topic live {BRIEFLY} {rate}"),
@@ -232,6 +237,7 @@ fn a_right_broker_is_valid_whichever_way_it_is_loaded() {
 fn every_wrong_that_a_broker_does_is_named() {
     for (wrong, key) in [
         (Wrong::Lose, "lost"),
+        (Wrong::LoseRest, "lost"),
         (Wrong::Repeat, "duplicated"),
         (Wrong::Swap, "reordered"),
         (Wrong::Flip, "corrupted"),
@@ -248,6 +254,7 @@ fn every_wrong_that_a_broker_does_is_named() {
 fn end_to_end_names_them_too() {
     for (wrong, key) in [
         (Wrong::Lose, "lost"),
+        (Wrong::LoseRest, "lost"),
         (Wrong::Repeat, "duplicated"),
         (Wrong::Flip, "corrupted"),
         (Wrong::Echo, "unexpected_answers"),
@@ -255,12 +262,20 @@ fn end_to_end_names_them_too() {
         // Not Swap: what was stored before is read before, and cannot change places any more.
         let json = run(
             broker(wrong),
-            &format!("{BRIEFLY} --rate 3000"),
+            &format!("{BRIEFLY} --rate 1000"),
             crate::e2e::run,
         );
         assert_eq!(json["valid"], false, "{wrong:?}: {json}");
         assert!(0 < json[key].as_u64().unwrap(), "{wrong:?}: {json}");
     }
+}
+
+#[test]
+fn a_loss_is_seen_without_reading_back() {
+    let json = run(broker(Wrong::Lose), COUNT, |load| {
+        crate::produce::run(load, false)
+    });
+    assert_eq!(json["lost"], 1, "{json}");
 }
 
 #[test]

@@ -417,6 +417,7 @@ mod tests {
         );
         assert_eq!(slot_of(7), None);
         assert_eq!(slot_of(-1), None);
+        assert_eq!(slot_of(i64::from(i32::MAX)), None);
     }
 
     #[test]
