@@ -123,6 +123,7 @@ pub fn tail(path: &Path, size: usize) -> String {
 
 /// Linux kills a child with its parent (PR_SET_PDEATHSIG) when the *thread* that started it ends, and a
 /// test's thread ends before those who share its broker. So one thread, which never ends, starts all.
+#[allow(unsafe_code)] // Only here: what a child does between fork and exec.
 fn spawn(mut command: Command) -> Child {
     type Job = (Command, Sender<std::io::Result<Child>>);
     static STARTER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
