@@ -365,7 +365,7 @@ impl<I: Io> Worker<I> {
             Answer::Fetched(fetched) if !fetched.spans.is_empty() => {
                 match self.delivery(ticket, fetched) {
                     Ok(delivery) => return self.parts.net.deliver(key, delivery),
-                    Err(answer) => answer,
+                    Err(answer) => *answer,
                 }
             }
             other => other,
@@ -379,7 +379,7 @@ impl<I: Io> Worker<I> {
         &self,
         ticket: Ticket,
         fetched: crate::command::Fetched,
-    ) -> Result<Delivery, Answer> {
+    ) -> Result<Delivery, Box<Answer>> {
         let log = &self.parts.shard.log;
         let spans: Option<Vec<Span>> = fetched
             .spans
@@ -388,12 +388,12 @@ impl<I: Io> Worker<I> {
             .collect();
         let Some(spans) = spans else {
             // Removed since the units were looked at: the client comes back for what follows.
-            return Err(Answer::Fetched(crate::command::Fetched {
+            return Err(Box::new(Answer::Fetched(crate::command::Fetched {
                 status: crate::command::FetchStatus::MessageWasRemoving,
                 spans: Vec::new(),
                 count: 0,
                 ..fetched
-            }));
+            })));
         };
         let first = fetched.spans[0].offset.0;
         let hot = log.appended().saturating_sub(HOT_SIZE) <= first;

@@ -12,6 +12,7 @@ mod locks;
 mod offsets;
 mod pending;
 mod produce;
+mod retry;
 mod settings;
 mod statistics;
 mod topics;
@@ -140,6 +141,7 @@ pub struct Shard {
     /// What was counted, by topic and group.
     pub statistics: Statistics,
     reading: fetch::Reading,
+    returns: retry::Returns,
     filters: filter::Filters,
     /// Properties that every message gets, encoded.
     added_always: Vec<u8>,
@@ -187,6 +189,7 @@ impl Shard {
             counters: Counters::default(),
             statistics: Statistics::default(),
             reading: fetch::Reading::default(),
+            returns: retry::Returns::default(),
             filters: filter::Filters::default(),
             added_always,
             added: Vec::new(),
@@ -210,6 +213,7 @@ impl Shard {
         let number = rest & 0xffff_ffff;
         match rest & (0xff << 48) {
             fetch::UNITS => self.units_read(io, number, done.result, done.payload),
+            retry::RECORD => self.returning_read(io, number, done.result, done.payload),
             _ => self.delay_read(io, rest, done.result, done.payload),
         }
     }
@@ -254,6 +258,21 @@ impl Shard {
                 queue_id,
                 offset,
             } => self.offset_commit(group, topic, queue_id, offset),
+            Command::SendBack {
+                group,
+                offset,
+                delay_level,
+                max_reconsume_times,
+                ..
+            } => {
+                let back = retry::SendBack {
+                    group,
+                    offset,
+                    delay_level,
+                    max_reconsume_times,
+                };
+                self.send_back(io, peer, ticket, &back)
+            }
             Command::OffsetMax { topic, queue_id } => self.offset_max(topic, queue_id),
             Command::OffsetMin { topic, queue_id } => self.offset_min(topic, queue_id),
             other => Reply::Now(Answer::Refused(Refusal::new(
