@@ -386,3 +386,28 @@ fn silent_and_half_open_peers_cost_little() {
         "400 silent peers took {grown} KiB of memory"
     );
 }
+
+#[test]
+fn what_was_sent_just_before_the_end_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let mut other = broker.client();
+    other.make_topic("good", 1);
+    for round in 1..=50 {
+        // Some libraries commit their offsets and close without waiting for anything.
+        let mut stream = TcpStream::connect(("127.0.0.1", broker.port)).unwrap();
+        let fields = json!({"consumerGroup": "TOOLS_CONSUMER", "topic": "good", "queueId": "0",
+                            "commitOffset": round.to_string()});
+        stream.write_all(&frame(15, 1, &fields, &[])).unwrap();
+        drop(stream);
+        let asked = json!({"consumerGroup": "TOOLS_CONSUMER", "topic": "good", "queueId": "0"});
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let answer = other.call(14, &asked, &[]);
+            if answer.code == 0 && answer.number("offset") == round {
+                break;
+            }
+            assert!(Instant::now() < end, "commit {round} was lost: {answer:?}");
+        }
+    }
+}
