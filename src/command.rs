@@ -508,6 +508,8 @@ pub struct Produced {
 pub struct Fetched {
     /// What happened.
     pub status: FetchStatus,
+    /// The offset that was asked for: an empty queue is no error to who asks for its beginning.
+    pub from: i64,
     /// Where to go on.
     pub next: i64,
     /// First offset of the queue.

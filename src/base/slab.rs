@@ -127,6 +127,17 @@ impl<T> Slab<T> {
         })
     }
 
+    /// The value in a slot, with its key of now.
+    #[must_use]
+    pub fn at(&self, index: u32) -> Option<(Key, &T)> {
+        let slot = self.slots.get(index as usize)?;
+        let key = Key {
+            index,
+            generation: slot.generation,
+        };
+        slot.value.as_ref().map(|value| (key, value))
+    }
+
     /// The keys of all values, in slot order.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {

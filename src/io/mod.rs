@@ -10,14 +10,30 @@
 //! 4. The seam is never dropped with operations in flight.
 //! 5. No default methods. A new operation enters the ring and the simulator in the same commit.
 
+mod bell;
+mod buffers;
+mod clock;
+mod direct;
+mod lane;
 mod lease;
+mod mapping;
+mod setup;
+mod uring;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use nix::errno::Errno;
 
+pub use bell::Bell;
+pub use clock::local_hour;
+pub use lane::{Lanes, read_small};
 pub use lease::Lease;
+pub use setup::{
+    FolderLock, SetupError, allowed_cpus, listen, lock_folder, memory_size, pin, prove_writable,
+    raise_file_limit, replace_small,
+};
+pub use uring::{Options, Uring};
 
 /// Queue operations, then take a turn. `push` never enters the kernel; `turn` enters it once.
 pub trait Io {
@@ -38,6 +54,27 @@ pub trait Io {
 /// Names an operation in flight. Rooms give tokens a meaning; the seam only carries them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
+
+impl Token {
+    /// A token of a room (one byte, see `broker/worker.rs`) with the room's own 56 bits.
+    #[must_use]
+    pub const fn of(room: u8, rest: u64) -> Self {
+        assert!(rest < 1 << 56);
+        Self(((room as u64) << 56) | rest)
+    }
+
+    /// Whose completion this is.
+    #[must_use]
+    pub const fn room(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
+    /// The room's own bits.
+    #[must_use]
+    pub const fn rest(self) -> u64 {
+        self.0 & ((1 << 56) - 1)
+    }
+}
 
 /// An open file. Worthless after its [`Op::Release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
