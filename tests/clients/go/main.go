@@ -35,6 +35,8 @@ const (
 	pullCount        = 32
 	// The library waits 3 s for an answer; a callback later than this never comes.
 	callbackWait = 10 * time.Second
+	// After a failure, so that a broker that restarts does not cost all the messages that are left.
+	failurePause = 100 * time.Millisecond
 )
 
 type flags struct {
@@ -232,6 +234,7 @@ type sending struct {
 	next         atomic.Int64
 	sent, failed atomic.Int64
 	firstError   atomic.Value
+	pausedUntil  atomic.Int64 // Nanoseconds since 1970.
 	deadline     time.Time
 	callbacks    sync.WaitGroup
 	inFlight     chan struct{}
@@ -290,6 +293,7 @@ func produce(f flags) error {
 
 // take gives the next indexes to send; none when all are taken or time is up.
 func (s *sending) take(step int) []int {
+	time.Sleep(time.Until(time.Unix(0, s.pausedUntil.Load())))
 	if time.Now().After(s.deadline) {
 		return nil
 	}
@@ -319,6 +323,7 @@ func (s *sending) acknowledge(indexes []int, result *primitive.SendResult, err e
 	if err != nil {
 		s.failed.Add(int64(len(indexes)))
 		s.firstError.CompareAndSwap(nil, err.Error())
+		s.pausedUntil.Store(time.Now().Add(failurePause).UnixNano())
 		return
 	}
 	ids := strings.Split(result.MsgID, ",")

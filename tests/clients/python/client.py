@@ -30,6 +30,8 @@ ASYNC_IN_FLIGHT_MAX = 64
 PULL_COUNT = 32
 SEND_TIMEOUT_MS = 5000
 SEND_TRIES = 5
+# So that a broker that restarts does not cost all the messages that are left.
+FAILURE_PAUSE_SECONDS = 0.1
 CALLBACK_WAIT_SECONDS = 15
 
 
@@ -148,10 +150,12 @@ class Sending:
         self.lock = threading.Lock()
         self.sent = 0
         self.first_error = None
+        self.paused_until = 0
         self.in_flight = threading.Semaphore(ASYNC_IN_FLIGHT_MAX)
 
     def take(self, step):
         """The next indexes to send; none when all are taken or time is up."""
+        time.sleep(max(0, self.paused_until - time.monotonic()))
         if time.monotonic() > self.deadline:
             return []
         with self.lock:
@@ -183,6 +187,7 @@ class Sending:
     def fail(self, reason):
         with self.lock:
             self.first_error = self.first_error or str(reason)
+            self.paused_until = time.monotonic() + FAILURE_PAUSE_SECONDS
 
     def attempt(self, call):
         """Calls until the library sends. It gives up without sending when threads meet at its table of
@@ -196,7 +201,10 @@ class Sending:
                     return None
                 time.sleep(0.1)
 
-    def select(self, _size, _message, _argument):
+    def select(self, size, _message, _argument):
+        if self.args.queue >= size:  # The library would read past the end of its list.
+            print("produce: topic %s has only %d queues" % (self.args.topic, size), file=sys.stderr, flush=True)
+            os._exit(EXIT_FAILED)
         return self.args.queue
 
     def sync(self, indexes):

@@ -18,6 +18,8 @@ use crate::{Outcome, Runtime, client_config, text_of};
 const BATCH_COUNT: usize = 10;
 const ASYNC_IN_FLIGHT_MAX: usize = 64;
 const CALLBACK_WAIT: Duration = Duration::from_secs(10);
+/// After a failure, so that a broker that restarts does not cost all the messages that are left.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
 /// One run of produce: which messages are sent, and what became of them.
 struct Sending {
@@ -34,6 +36,7 @@ struct Sending {
 struct Tally {
     sent: AtomicUsize,
     first_error: Mutex<Option<String>>,
+    paused_until: Mutex<Option<Instant>>,
 }
 
 pub async fn produce(flags: Flags, runtime: Runtime) -> Outcome<()> {
@@ -81,7 +84,12 @@ async fn sorted_queue(producer: &mut DefaultMQProducer, topic: &str, number: usi
 impl Sending {
     async fn work(self: Arc<Self>) {
         let step = if self.flags.mode == "batch" { BATCH_COUNT } else { 1 };
-        while Instant::now() < self.deadline {
+        loop {
+            let paused_until = self.tally.paused_until.lock().unwrap().unwrap_or(Instant::now());
+            tokio::time::sleep_until(paused_until.into()).await;
+            if Instant::now() >= self.deadline {
+                return;
+            }
             let from = self.next.fetch_add(step, Ordering::Relaxed);
             let to = self.flags.count.min(from + step);
             if to <= from {
@@ -198,6 +206,7 @@ impl Tally {
 
     fn fail(&self, reason: String) {
         self.first_error.lock().unwrap().get_or_insert(reason);
+        *self.paused_until.lock().unwrap() = Some(Instant::now() + FAILURE_PAUSE);
     }
 
     fn finish(&self, flags: &Flags) -> Outcome<()> {

@@ -1,0 +1,13 @@
+//! Tools that know nothing about brokers: ids as types, big-endian bytes, a slab, a seeded generator.
+
+mod bytes;
+mod ids;
+mod java;
+mod prng;
+mod slab;
+
+pub use bytes::{Reader, Writer};
+pub use ids::{PhysicalOffset, QueueId, QueueOffset, ShardId};
+pub use java::string_hash;
+pub use prng::Prng;
+pub use slab::{Key, Slab};

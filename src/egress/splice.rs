@@ -1,0 +1,65 @@
+//! File to pipe, pipe to socket: the bytes never enter the broker.
+
+use super::delivery::{Sending, Stage, Step};
+use crate::io::{Completion, End, Errno, Io, Op, PipeId};
+
+/// What a pipe holds at least (see `io`: pipes are enlarged where the machine allows).
+const PIPE_SIZE: u32 = 64 << 10;
+
+fn pipe(sending: &Sending) -> PipeId {
+    sending.pipe.expect("a splicing delivery has its pipe")
+}
+
+pub(super) fn push_fill(sending: &mut Sending, io: &mut impl Io) {
+    sending.stage = Stage::Fill;
+    let span = *sending.spans.front().expect("something is left");
+    let op = Op::Splice {
+        from: End::File {
+            file: span.file,
+            at: span.at,
+        },
+        to: End::Pipe(pipe(sending)),
+        len: span.len.min(PIPE_SIZE),
+        more: false,
+    };
+    sending.push(io, op);
+}
+
+fn push_drain(sending: &mut Sending, io: &mut impl Io, in_pipe: u32) {
+    sending.stage = Stage::Drain { in_pipe };
+    let more = sending.left() > u64::from(in_pipe);
+    let op = Op::Splice {
+        from: End::Pipe(pipe(sending)),
+        to: End::Socket(sending.socket),
+        len: in_pipe,
+        more,
+    };
+    sending.push(io, op);
+}
+
+pub(super) fn complete(
+    sending: &mut Sending,
+    io: &mut impl Io,
+    done: Completion,
+) -> Result<Step, Errno> {
+    let count = done.result?;
+    if count == 0 {
+        return Err(Errno::EIO);
+    }
+    match sending.stage {
+        Stage::Fill => push_drain(sending, io, count),
+        Stage::Drain { in_pipe } => {
+            sending.advance(count);
+            if count < in_pipe {
+                push_drain(sending, io, in_pipe - count);
+            } else if sending.spans.is_empty() {
+                sending.stage = Stage::Drain { in_pipe: 0 };
+                return Ok(Step::Sent);
+            } else {
+                push_fill(sending, io);
+            }
+        }
+        other => unreachable!("{other:?} is not of splicing"),
+    }
+    Ok(Step::Busy)
+}

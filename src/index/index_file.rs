@@ -1,0 +1,501 @@
+//! IndexFiles: which records have a key (P§3.8), as state that hands out operations and never waits.
+//!
+//! The slot table of the last file is held in memory, because each new entry needs the head of its chain;
+//! entries are held until they are written. Nothing is written through a map (Apache does), so a put costs
+//! no page fault on the file, and the caller chooses when to write: [`Index::flush`].
+//!
+//! What a power cut may leave is repaired from the entries alone: [`Load`] reads them again up to the place
+//! the caller knows to be synced, so slots and header need no order among writes.
+
+mod keys;
+mod layout;
+mod load;
+mod query;
+
+use std::path::{Path, PathBuf};
+
+use crate::base::PhysicalOffset;
+use crate::io::Op;
+use crate::log::record::Record;
+
+pub use keys::{hashes, key_hash, tag_hash};
+pub use load::{Load, LoadStep, Loaded};
+pub use query::{Query, Step, Want};
+
+use layout::{ENTRY_SIZE, Entry, HEADER_SIZE, Header, SLOT_SIZE, stamp_after};
+
+/// Slots that share a page of the file; pages are what is marked as changed.
+const PAGE_SLOTS: u32 = (PAGE_SIZE / SLOT_SIZE) as u32;
+const PAGE_SIZE: u64 = 4096;
+/// Slots begin behind the header, so the first page has room for fewer.
+const HEADER_SLOTS: u32 = (HEADER_SIZE / SLOT_SIZE) as u32;
+const _: () = assert!(HEADER_SIZE.is_multiple_of(SLOT_SIZE));
+
+/// Where the files lie and how large they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// `<root>/index`.
+    pub folder: PathBuf,
+    /// Apache's `maxHashSlotNum`.
+    pub slot_count: u32,
+    /// Apache's `maxIndexNum`. Entry 0 is never used, so a file holds one less.
+    pub entry_count: u32,
+}
+
+impl Options {
+    /// Apache's sizes.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            slot_count: 5_000_000,
+            entry_count: 20_000_000,
+        }
+    }
+
+    /// Bytes of one file.
+    #[must_use]
+    pub const fn file_size(&self) -> u64 {
+        self.entry_at(self.entry_count)
+    }
+
+    const fn slot_at(&self, slot: u32) -> u64 {
+        HEADER_SIZE + slot as u64 * SLOT_SIZE
+    }
+
+    const fn entry_at(&self, number: u32) -> u64 {
+        self.slot_at(self.slot_count) + number as u64 * ENTRY_SIZE
+    }
+
+    const fn slot_of(&self, hash: u32) -> u32 {
+        hash % self.slot_count
+    }
+
+    fn path(&self, stamp: u64) -> PathBuf {
+        self.folder.join(format!("{stamp:017}"))
+    }
+}
+
+/// All IndexFiles of a shard.
+#[derive(Debug)]
+pub struct Index {
+    options: Options,
+    /// Oldest first. Only the last takes entries.
+    files: Vec<File>,
+    /// The newest name that was ever there, so that no name is given twice.
+    stamp_last: Option<u64>,
+    /// Records below this are indexed.
+    dispatched: PhysicalOffset,
+    flushing: Option<Flushing>,
+    /// Stamps of files that were written to since [`Index::take_unsynced`].
+    unsynced: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct File {
+    /// Its name as a number: year to millisecond.
+    stamp: u64,
+    header: Header,
+    /// While it takes entries, or something of it is not written yet.
+    table: Option<Table>,
+}
+
+/// What of a file is in memory.
+#[derive(Debug)]
+struct Table {
+    /// Numbers of the newest entries. Zeroed memory that the kernel gives page by page.
+    slots: Vec<u32>,
+    /// A bit for each page with slots that differ from the file.
+    changed: Vec<u64>,
+    header_changed: bool,
+    /// Entries from `held_from` on, as they are stored.
+    held: Vec<u8>,
+    held_from: u32,
+    /// Record of the entry before that.
+    written_end: PhysicalOffset,
+    /// Entries of an older history that are to be overwritten with zeros, or a later recovery could take
+    /// them for ours. Always behind the last entry.
+    stale: std::ops::Range<u32>,
+}
+
+/// One write on its way.
+#[derive(Debug)]
+struct Flushing {
+    stamp: u64,
+    entries_to: u32,
+    end_offset: PhysicalOffset,
+    stale_to: u32,
+    pages: Vec<u32>,
+}
+
+/// One file, for those who list them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Where.
+    pub path: PathBuf,
+    /// Store time of its first record.
+    pub begin_ms: i64,
+    /// Store time of its last record.
+    pub end_ms: i64,
+    /// Its first record.
+    pub begin_offset: PhysicalOffset,
+    /// Its last record.
+    pub end_offset: PhysicalOffset,
+    /// Slots that have a chain.
+    pub slot_used_count: u32,
+    /// Entries.
+    pub entry_count: u32,
+}
+
+impl Index {
+    /// No files yet; records from `dispatched` on will be indexed.
+    #[must_use]
+    pub fn new(options: Options, dispatched: PhysicalOffset) -> Self {
+        assert!(0 < options.slot_count, "an IndexFile needs a slot");
+        assert!(
+            1 < options.entry_count && options.entry_count <= i32::MAX as u32,
+            "entry 0 is not used"
+        );
+        Self {
+            options,
+            files: Vec::new(),
+            stamp_last: None,
+            dispatched,
+            flushing: None,
+            unsynced: Vec::new(),
+        }
+    }
+
+    /// Takes in the keys of a record, unless it was dispatched before. Records come in log order.
+    pub fn dispatch(&mut self, record: &Record<'_>, wall_ms: u64) {
+        if record.physical_offset < self.dispatched {
+            return;
+        }
+        hashes(record, |hash| {
+            self.put(hash, record.physical_offset, record.store_ms, wall_ms);
+        });
+        self.dispatched = PhysicalOffset(record.physical_offset.0 + u64::from(record.size));
+    }
+
+    /// Adds one entry. `hash` comes from [`key_hash`], offsets never go down, and `wall_ms` names the
+    /// next file when the last one is full.
+    pub fn put(&mut self, hash: u32, offset: PhysicalOffset, store_ms: i64, wall_ms: u64) {
+        assert!(
+            hash <= i32::MAX as u32,
+            "key hash {hash:#x} is not one of key_hash"
+        );
+        let full = |file: &File| self.options.entry_count <= file.header.next_number;
+        if self.files.last().is_none_or(full) {
+            self.roll(wall_ms);
+        }
+        let slot = self.options.slot_of(hash);
+        let file = self
+            .files
+            .last_mut()
+            .expect("rolled just now if there was none");
+        assert!(
+            file.header.end_offset <= offset,
+            "entry for {offset} after {}",
+            file.header.end_offset
+        );
+        let table = file
+            .table
+            .as_mut()
+            .expect("a file that takes entries has its table");
+        let number = file.header.next_number;
+        let previous = std::mem::replace(&mut table.slots[slot as usize], number);
+        if number == 1 {
+            file.header.begin_offset = offset;
+            file.header.begin_ms = store_ms;
+        }
+        let entry = Entry {
+            hash,
+            offset,
+            seconds: file.header.seconds(store_ms),
+            previous,
+        };
+        table.held.extend_from_slice(&entry.encode());
+        table.mark(slot);
+        file.header.slot_used_count += u32::from(previous == 0);
+        file.header.next_number = number + 1;
+        file.header.end_offset = offset;
+        file.header.end_ms = store_ms;
+    }
+
+    fn roll(&mut self, wall_ms: u64) {
+        let stamp = stamp_after(self.stamp_last, wall_ms);
+        self.stamp_last = Some(stamp);
+        let flushing = self.flushing_stamp();
+        if let Some(full) = self.files.last_mut()
+            && flushing != Some(full.stamp)
+        {
+            full.table.take_if(|table| !table.is_changed());
+        }
+        self.files.push(File {
+            stamp,
+            header: Header::EMPTY,
+            table: Some(Table::new(&self.options, &Header::EMPTY)),
+        });
+    }
+
+    /// The next write, of about `bytes_max` at most; `None` if nothing is to be written, or a write is
+    /// on its way. Ask again once [`Index::flushed`] was told, until there is nothing left.
+    pub fn flush(&mut self, bytes_max: usize) -> Option<Op> {
+        if self.flushing.is_some() {
+            return None;
+        }
+        let changed = |file: &&mut File| file.table.as_ref().is_some_and(Table::is_changed);
+        let file = self.files.iter_mut().find(changed)?;
+        let table = file.table.as_mut()?;
+        let options = &self.options;
+        let mut pieces = Vec::new();
+        let mut room = bytes_max.max(PAGE_SIZE as usize);
+
+        let held_bytes = table.held.len().min(room - room % ENTRY_SIZE as usize);
+        let entries_to = table.held_from + (held_bytes as u64 / ENTRY_SIZE) as u32;
+        if 0 < held_bytes {
+            pieces.push((
+                options.entry_at(table.held_from),
+                table.held[..held_bytes].to_vec(),
+            ));
+        }
+        room -= held_bytes;
+
+        table.stale.start = table.stale.start.max(entries_to);
+        let stale_count = (table.stale.len() as u64).min(room as u64 / ENTRY_SIZE) as u32;
+        if 0 < stale_count {
+            let zeros = vec![0; stale_count as usize * ENTRY_SIZE as usize];
+            pieces.push((options.entry_at(table.stale.start), zeros));
+            room -= stale_count as usize * ENTRY_SIZE as usize;
+        }
+
+        let pages = table.take_changed_pages((room as u64).div_ceil(PAGE_SIZE) as usize);
+        table.put_pages(options, &pages, &mut pieces);
+        // Entries behind the count do not exist for a reader, so the header tells of no more than
+        // what is in the file after this write.
+        let last = held_bytes.checked_sub(ENTRY_SIZE as usize);
+        let last = last.and_then(|at| Entry::decode(&table.held[at..]));
+        let end_offset = last.map_or(table.written_end, |entry| entry.offset);
+        let header = Header {
+            next_number: entries_to,
+            end_offset,
+            slot_used_count: file.header.slot_used_count.min(entries_to - 1),
+            ..file.header
+        };
+        pieces.push((0, header.encode().to_vec()));
+        table.header_changed = false;
+        self.flushing = Some(Flushing {
+            stamp: file.stamp,
+            entries_to,
+            end_offset,
+            stale_to: table.stale.start + stale_count,
+            pages,
+        });
+        let path = options.path(file.stamp);
+        Some(Op::Put {
+            path,
+            size: options.file_size(),
+            pieces,
+        })
+    }
+
+    /// The write of [`Index::flush`] has completed. One that failed is offered again.
+    pub fn flushed(&mut self, written: bool) {
+        let Some(done) = self.flushing.take() else {
+            return;
+        };
+        if !self.unsynced.contains(&done.stamp) {
+            self.unsynced.push(done.stamp);
+        }
+        let Some(at) = self.files.iter().position(|file| file.stamp == done.stamp) else {
+            return;
+        };
+        let is_last = at + 1 == self.files.len();
+        let file = &mut self.files[at];
+        let Some(table) = file.table.as_mut() else {
+            return;
+        };
+        if !written {
+            table.header_changed = true;
+            done.pages.iter().for_each(|page| table.mark_page(*page));
+            return;
+        }
+        let bytes = (done.entries_to - table.held_from) as usize * ENTRY_SIZE as usize;
+        table.held.drain(..bytes);
+        table.held_from = done.entries_to;
+        table.written_end = done.end_offset;
+        if table.held.capacity() - table.held.len() > 1 << 20 {
+            table.held.shrink_to(2 * table.held.len());
+        }
+        table.stale.start = table.stale.start.max(done.stale_to);
+        if !is_last && !table.is_changed() {
+            file.table = None;
+        }
+    }
+
+    /// The entries of all records below this are in the files (not yet durable: sync what
+    /// [`Index::take_unsynced`] names after asking for this, then it may go into the checkpoint).
+    #[must_use]
+    pub fn written(&self) -> PhysicalOffset {
+        for (at, file) in self.files.iter().enumerate() {
+            let Some(table) = &file.table else {
+                continue;
+            };
+            if let Some(first) = Entry::decode(&table.held) {
+                return first.offset;
+            }
+            // Recovery repairs the slots of the last file only, and takes the file that holds the mark
+            // for the last: it must not be in the next one while this one has changes.
+            if let Some(next) = self.files.get(at + 1)
+                && (table.is_changed() || self.flushing_stamp() == Some(file.stamp))
+            {
+                return next.header.begin_offset;
+            }
+        }
+        self.dispatched
+    }
+
+    fn flushing_stamp(&self) -> Option<u64> {
+        self.flushing.as_ref().map(|flushing| flushing.stamp)
+    }
+
+    /// Records below this are indexed, in memory at least.
+    #[must_use]
+    pub const fn dispatched(&self) -> PhysicalOffset {
+        self.dispatched
+    }
+
+    /// The files that were written to since the last call.
+    pub fn take_unsynced(&mut self) -> Vec<PathBuf> {
+        let stamps = std::mem::take(&mut self.unsynced);
+        stamps
+            .into_iter()
+            .map(|stamp| self.options.path(stamp))
+            .collect()
+    }
+
+    /// Bytes of entries that wait to be written. A caller that cannot flush stops dispatching at its bound.
+    #[must_use]
+    pub fn held_size(&self) -> usize {
+        let tables = self.files.iter().filter_map(|file| file.table.as_ref());
+        tables.map(|table| table.held.len()).sum()
+    }
+
+    /// Forgets the files whose records all lie below `min`, and names them to be removed. The last file
+    /// stays, as with Apache.
+    pub fn expire(&mut self, min: PhysicalOffset) -> Vec<PathBuf> {
+        let busy = self.flushing_stamp();
+        let count = self.files.len().saturating_sub(1);
+        let expired = |file: &&File| file.header.end_offset < min && Some(file.stamp) != busy;
+        let count = self.files[..count].iter().take_while(expired).count();
+        let gone = self.files.drain(..count);
+        let paths = gone.map(|file| {
+            self.unsynced.retain(|stamp| *stamp != file.stamp);
+            self.options.path(file.stamp)
+        });
+        paths.collect()
+    }
+
+    /// Store time and place of the last record that has a key.
+    #[must_use]
+    pub fn last(&self) -> Option<(i64, PhysicalOffset)> {
+        let header = &self.files.last()?.header;
+        Some((header.end_ms, header.end_offset))
+    }
+
+    /// All files, oldest first.
+    pub fn files(&self) -> impl Iterator<Item = FileInfo> + '_ {
+        self.files.iter().map(|file| FileInfo {
+            path: self.options.path(file.stamp),
+            begin_ms: file.header.begin_ms,
+            end_ms: file.header.end_ms,
+            begin_offset: file.header.begin_offset,
+            end_offset: file.header.end_offset,
+            slot_used_count: file.header.slot_used_count,
+            entry_count: file.header.next_number - 1,
+        })
+    }
+
+    /// Where they lie.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.options.folder
+    }
+}
+
+impl Table {
+    /// For a file whose written part ends as its header says; no slot is used yet.
+    fn new(options: &Options, header: &Header) -> Self {
+        let pages = page_of(options.slot_count - 1) + 1;
+        Self {
+            slots: vec![0; options.slot_count as usize],
+            changed: vec![0; pages.div_ceil(u64::BITS) as usize],
+            header_changed: false,
+            held: Vec::new(),
+            held_from: header.next_number,
+            written_end: header.end_offset,
+            stale: 0..0,
+        }
+    }
+
+    fn is_changed(&self) -> bool {
+        self.header_changed
+            || !self.held.is_empty()
+            || !self.stale.is_empty()
+            || self.changed.iter().any(|bits| *bits != 0)
+    }
+
+    fn mark(&mut self, slot: u32) {
+        self.mark_page(page_of(slot));
+    }
+
+    fn mark_page(&mut self, page: u32) {
+        self.changed[(page / u64::BITS) as usize] |= 1 << (page % u64::BITS);
+    }
+
+    /// The first changed pages, which count as unchanged from now on.
+    fn take_changed_pages(&mut self, count_max: usize) -> Vec<u32> {
+        let mut pages = Vec::new();
+        for (at, bits) in self.changed.iter_mut().enumerate() {
+            while *bits != 0 && pages.len() < count_max {
+                pages.push(at as u32 * u64::BITS + bits.trailing_zeros());
+                *bits &= *bits - 1;
+            }
+        }
+        pages
+    }
+
+    /// The slots of these pages as they are stored, neighbours in one piece.
+    fn put_pages(&self, options: &Options, pages: &[u32], pieces: &mut Vec<(u64, Vec<u8>)>) {
+        let mut end = None;
+        for page in pages {
+            let slots = slots_of(*page, options.slot_count);
+            if end != Some(slots.start) {
+                pieces.push((options.slot_at(slots.start), Vec::new()));
+            }
+            end = Some(slots.end);
+            let (_, piece) = pieces.last_mut().expect("pushed just now or before");
+            let numbers = &self.slots[slots.start as usize..slots.end as usize];
+            piece.extend(numbers.iter().flat_map(|number| number.to_be_bytes()));
+        }
+    }
+
+    /// An entry that may not be in the file yet.
+    fn held_entry(&self, number: u32) -> Option<Entry> {
+        let at = number.checked_sub(self.held_from)? as usize * ENTRY_SIZE as usize;
+        Entry::decode(self.held.get(at..)?)
+    }
+}
+
+const fn page_of(slot: u32) -> u32 {
+    (slot + HEADER_SLOTS) / PAGE_SLOTS
+}
+
+fn slots_of(page: u32, slot_count: u32) -> std::ops::Range<u32> {
+    let start = (page * PAGE_SLOTS).saturating_sub(HEADER_SLOTS);
+    let end = (page + 1) * PAGE_SLOTS - HEADER_SLOTS;
+    start..end.min(slot_count)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! What must be had before anything is served: a ring, listeners, the lock on the store, a CPU.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// Why something of the machine could not be had, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing}: {cause}; {remedy}")]
+pub struct SetupError {
+    /// What was tried.
+    pub doing: String,
+    /// What the kernel said.
+    pub cause: String,
+    /// What helps.
+    pub remedy: String,
+}
+
+impl SetupError {
+    /// An error of the ring's set-up with the remedy that its number suggests.
+    pub(super) fn of(doing: &str, err: &std::io::Error) -> Self {
+        let remedy = match err.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EPERM | Errno::EACCES) => {
+                "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled to 0, and allow \
+                 io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile"
+            }
+            Some(Errno::ENOSYS) => {
+                "this kernel has no io_uring (or it is hidden): Linux 5.19 or newer is needed"
+            }
+            Some(Errno::EINVAL) => {
+                "this kernel lacks what is needed of io_uring: Linux 5.19 or newer is needed"
+            }
+            Some(Errno::ENOMEM) => {
+                "raise the limit of locked memory (ulimit -l, LimitMEMLOCK=, memory cgroup) to at least \
+                 64 MiB"
+            }
+            Some(Errno::EMFILE | Errno::ENFILE) => {
+                "raise the limit of open files (ulimit -n, LimitNOFILE=)"
+            }
+            _ => "see the cause",
+        };
+        Self {
+            doing: doing.to_owned(),
+            cause: err.to_string(),
+            remedy: remedy.to_owned(),
+        }
+    }
+}
+
+/// Opens a listener; `backlog` as large as the machine allows.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, SetupError> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let open = || -> std::io::Result<TcpListener> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        // A restarted broker takes its port over from connections that linger.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(4096)?;
+        Ok(socket.into())
+    };
+    open().map_err(|err| {
+        let remedy = match err.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another program listens there: stop it, or choose other ports with --port or \
+                 --nameserver-port"
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                "this host has no such address: choose one of its own with --bind"
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege: choose a higher one"
+            }
+            _ => "see the cause",
+        };
+        SetupError {
+            doing: format!("listen on {address}"),
+            cause: err.to_string(),
+            remedy: remedy.to_owned(),
+        }
+    })
+}
+
+/// The lock that keeps a second broker off a folder; released when dropped or when the process dies.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: Flock<File>,
+}
+
+/// Locks a folder through its file `lock`, makes both if missing, and leaves the process id in it.
+pub fn lock_folder(folder: &Path) -> Result<FolderLock, SetupError> {
+    let path = folder.join("lock");
+    let doing = || format!("lock the store {}", folder.display());
+    super::lane::create_folders(folder).map_err(|err| SetupError {
+        doing: format!("make the folder {}", folder.display()),
+        cause: err.to_string(),
+        remedy: "choose a folder that this user may write with --store".to_owned(),
+    })?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|err| SetupError {
+            doing: doing(),
+            cause: err.to_string(),
+            remedy: "run as the owner of the folder, or choose another with --store".to_owned(),
+        })?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Err((mut file, errno)) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            Err(SetupError {
+                doing: doing(),
+                cause: if errno == Errno::EWOULDBLOCK {
+                    format!("process {} holds it", holder_of(holder.trim()))
+                } else {
+                    errno.to_string()
+                },
+                remedy: "stop that process, or choose another folder with --store".to_owned(),
+            })
+        }
+        Ok(mut file) => {
+            let text = std::process::id().to_string();
+            let written = file
+                .set_len(0)
+                .and_then(|()| file.rewind())
+                .and_then(|()| file.write_all(text.as_bytes()));
+            written.map_err(|err| SetupError {
+                doing: format!("write {}", path.display()),
+                cause: err.to_string(),
+                remedy: "make room or make the folder writable".to_owned(),
+            })?;
+            Ok(FolderLock { _file: file })
+        }
+    }
+}
+
+fn holder_of(pid: &str) -> String {
+    let comm = if pid.bytes().all(|byte| byte.is_ascii_digit()) && !pid.is_empty() {
+        std::fs::read_to_string(Path::new("/proc").join(pid).join("comm")).ok()
+    } else {
+        None
+    };
+    match comm {
+        Some(name) => format!("{pid} ({})", name.trim()),
+        None if pid.is_empty() => "another".to_owned(),
+        None => pid.to_owned(),
+    }
+}
+
+/// Proves that a folder can be written to, before anything depends on it.
+pub fn prove_writable(folder: &Path) -> Result<(), SetupError> {
+    let path: PathBuf = folder.join(".corelane-write-test");
+    let tried = std::fs::write(&path, b"x").and_then(|()| std::fs::remove_file(&path));
+    tried.map_err(|err| SetupError {
+        doing: format!("write into the store {}", folder.display()),
+        cause: err.to_string(),
+        remedy: "run as the owner of the folder, or choose another with --store".to_owned(),
+    })
+}
+
+/// CPUs this process may use, in order.
+#[must_use]
+pub fn allowed_cpus() -> Vec<usize> {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    if ids.is_empty() {
+        vec![0]
+    } else {
+        ids.into_iter().map(|core| core.id).collect()
+    }
+}
+
+/// Pins the calling thread; false where the machine refuses.
+pub fn pin(cpu: usize) -> bool {
+    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
+/// Raises the soft limit of open files to the hard one and answers it.
+pub fn raise_file_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        hard
+    } else {
+        soft
+    }
+}
+
+/// Replaces a small file at start: temp, fsync, rename, fsync of the folder.
+///
+/// # Errors
+/// The kernel's.
+pub fn replace_small(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    super::lane::replace(path, bytes, None).map(|_| ())
+}
+
+/// Bytes of memory of this machine.
+#[must_use]
+pub fn memory_size() -> u64 {
+    use nix::unistd::{SysconfVar, sysconf};
+    let number = |what| {
+        sysconf(what)
+            .ok()
+            .flatten()
+            .and_then(|value| u64::try_from(value).ok())
+    };
+    number(SysconfVar::_PHYS_PAGES).unwrap_or(0) * number(SysconfVar::PAGE_SIZE).unwrap_or(4096)
+}

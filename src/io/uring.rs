@@ -1,0 +1,896 @@
+//! The real door: one io_uring of one shard. See kernel-notes/ring-setup.md.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use nix::errno::Errno;
+
+use super::bell::Bell;
+use super::buffers::{BufferRing, GROUP};
+use super::clock::Clock;
+use super::direct::{self, Moved};
+use super::lane::{Finished, Inbox, Lanes, Outcome, Work};
+use super::mapping::Mapped;
+use super::setup::SetupError;
+use super::{Completion, End, FileId, Io, Op, Payload, SocketId, Span, Token};
+use crate::base::{Key, Slab};
+
+/// `user_data` of the ring's own poll on its bell; no key has all bits set.
+const BELL: u64 = u64::MAX;
+
+/// Bytes one sendfile may move before others get their turn.
+const SENDFILE_TURN_SIZE: u64 = 1 << 20;
+
+/// What a ring is built with.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Entries of the submission queue; the completion queue has eight times as many.
+    pub entries: u32,
+    /// Receive buffers, a power of two.
+    pub buffer_count: u16,
+    /// Bytes of each.
+    pub buffer_size: u32,
+    /// Operations in flight at most.
+    pub in_flight_max: usize,
+}
+
+impl Options {
+    /// Of a shard. 128 buffers of 32 KiB: 4 MiB when all are in use, and a 1 KiB send of each of 64
+    /// connections with 8 in flight fits into one buffer.
+    pub const SHARD: Self = Self {
+        entries: 1024,
+        buffer_count: 128,
+        buffer_size: 32 << 10,
+        in_flight_max: 1 << 17,
+    };
+    /// Of a name server's thread.
+    pub const SMALL: Self = Self {
+        entries: 128,
+        buffer_count: 32,
+        buffer_size: 8 << 10,
+        in_flight_max: 1 << 15,
+    };
+}
+
+/// One io_uring, its sockets and files, and everything that the kernel borrows.
+pub struct Uring {
+    ring: IoUring,
+    /// Entries that found the submission queue full.
+    backlog: VecDeque<squeue::Entry>,
+    /// Owns every buffer the kernel may touch. A flight leaves only when its last completion arrived.
+    flights: Slab<Flight>,
+    in_flight_max: usize,
+    /// Operations that this thread runs itself, at the start of the next turn.
+    direct: VecDeque<Key>,
+    /// Completions that are not the kernel's.
+    ready: Vec<Completion>,
+    listeners: Vec<TcpListener>,
+    sockets: Slab<Rc<Socket>>,
+    files: Vec<Option<Rc<OpenFile>>>,
+    files_free: Vec<u32>,
+    pipes: Vec<(OwnedFd, OwnedFd)>,
+    buffers: Rc<BufferRing>,
+    lanes: Lanes,
+    inbox: Inbox,
+    finished: Vec<Finished>,
+    bell: Bell,
+    bell_flight: Option<Key>,
+    clock: Clock,
+}
+
+struct Socket {
+    fd: OwnedFd,
+    /// The receive in flight, for its cancellation.
+    receiving: std::cell::Cell<Option<Key>>,
+}
+
+struct OpenFile {
+    file: Arc<File>,
+    map: Mapped,
+}
+
+struct Flight {
+    token: Token,
+    /// Keeps the descriptor open while the kernel uses it, even if it was closed meanwhile.
+    _socket: Option<Rc<Socket>>,
+    /// Likewise, and its map.
+    _file: Vec<Rc<OpenFile>>,
+    borrowed: Borrowed,
+}
+
+/// What an operation in flight owns.
+enum Borrowed {
+    Nothing,
+    Accept,
+    Receive(Rc<Socket>),
+    Buffer(Vec<u8>),
+    Gather(Box<Gather>),
+    SendFile {
+        socket: Rc<Socket>,
+        file: Rc<OpenFile>,
+        at: u64,
+        left: u64,
+        sent: u64,
+        hot: bool,
+    },
+    Lane,
+    Bell,
+}
+
+struct Gather {
+    head: Vec<u8>,
+    spans: Vec<Span>,
+    vectors: Vec<libc::iovec>,
+    message: libc::msghdr,
+}
+
+impl Uring {
+    /// Opens a ring on the thread that will use it.
+    pub fn new(
+        options: Options,
+        listeners: Vec<TcpListener>,
+        lanes: Lanes,
+    ) -> Result<Self, SetupError> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_clamp()
+            .setup_cqsize(options.entries * 8)
+            .build(options.entries)
+            .or_else(|err| {
+                // Before 6.1 there is no DEFER_TASKRUN; COOP_TASKRUN is the next best.
+                if err.raw_os_error() == Some(libc::EINVAL) {
+                    IoUring::builder()
+                        .setup_coop_taskrun()
+                        .setup_clamp()
+                        .setup_cqsize(options.entries * 8)
+                        .build(options.entries)
+                } else {
+                    Err(err)
+                }
+            })
+            .map_err(|err| SetupError::of("set up io_uring", &err))?;
+        let buffers = BufferRing::new(options.buffer_count, options.buffer_size)
+            .map_err(|err| SetupError::of("take memory for receive buffers", &err))?;
+        // SAFETY: the ring memory is owned by `buffers`, which this struct keeps until the ring,
+        // declared before it, was dropped.
+        let registered = unsafe {
+            ring.submitter().register_buf_ring_with_flags(
+                buffers.address(),
+                buffers.count(),
+                GROUP,
+                0,
+            )
+        };
+        registered.map_err(|err| SetupError::of("register receive buffers with io_uring", &err))?;
+        let bell = Bell::new()
+            .map_err(|errno| SetupError::of("make an eventfd", &std::io::Error::from(errno)))?;
+        let mut uring = Self {
+            ring,
+            backlog: VecDeque::new(),
+            flights: Slab::default(),
+            in_flight_max: options.in_flight_max,
+            direct: VecDeque::new(),
+            ready: Vec::new(),
+            listeners,
+            sockets: Slab::default(),
+            files: Vec::new(),
+            files_free: Vec::new(),
+            pipes: Vec::new(),
+            buffers,
+            lanes,
+            inbox: Inbox::new(bell.clone()),
+            finished: Vec::new(),
+            bell,
+            bell_flight: None,
+            clock: Clock::start(),
+        };
+        uring.watch_bell();
+        Ok(uring)
+    }
+
+    /// A handle for other threads.
+    #[must_use]
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
+    }
+
+    fn watch_bell(&mut self) {
+        let entry = opcode::PollAdd::new(types::Fd(self.bell.fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(BELL);
+        self.backlog.push_back(entry);
+    }
+
+    fn socket(&self, socket: SocketId) -> Option<Rc<Socket>> {
+        self.sockets.get(Key::from_u64(socket.0)).cloned()
+    }
+
+    fn file(&self, file: FileId) -> Rc<OpenFile> {
+        let open = self.files.get(file.0 as usize).and_then(Option::as_ref);
+        Rc::clone(open.expect("a file is used between its Open and its Release"))
+    }
+
+    fn take_in_file(&mut self, file: File) -> FileId {
+        let open = Some(Rc::new(OpenFile {
+            file: Arc::new(file),
+            map: Mapped::default(),
+        }));
+        if let Some(index) = self.files_free.pop() {
+            self.files[index as usize] = open;
+            return FileId(index);
+        }
+        self.files.push(open);
+        FileId(self.files.len() as u32 - 1)
+    }
+
+    fn pipe(&mut self, index: u32) -> (RawFd, RawFd) {
+        while self.pipes.len() <= index as usize {
+            let pipe = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+                .expect("a pipe for splicing: the file limit is checked at start");
+            // A full page-run of a reply in one go; a refusal leaves the default of 64 KiB.
+            let _ = nix::fcntl::fcntl(&pipe.1, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 18));
+            self.pipes.push(pipe);
+        }
+        let (read, write) = &self.pipes[index as usize];
+        (read.as_raw_fd(), write.as_raw_fd())
+    }
+
+    fn fail(&mut self, token: Token, errno: Errno, payload: Payload) {
+        self.ready.push(Completion {
+            token,
+            result: Err(errno),
+            more: false,
+            payload,
+        });
+    }
+
+    fn fly(&mut self, token: Token, borrowed: Borrowed) -> Key {
+        self.flights.insert(Flight {
+            token,
+            _socket: None,
+            _file: Vec::new(),
+            borrowed,
+        })
+    }
+
+    fn submit(&mut self, key: Key, entry: squeue::Entry) {
+        self.backlog.push_back(entry.user_data(key.to_u64()));
+    }
+
+    fn push_socket(&mut self, token: Token, op: Op) {
+        match op {
+            Op::Accept { listener } => {
+                let fd = types::Fd(self.listeners[listener.0 as usize].as_raw_fd());
+                let key = self.fly(token, Borrowed::Accept);
+                self.submit(
+                    key,
+                    opcode::AcceptMulti::new(fd)
+                        .flags(libc::SOCK_CLOEXEC)
+                        .build(),
+                );
+            }
+            Op::Receive { socket } => {
+                let Some(open) = self.socket(socket) else {
+                    return self.fail(token, Errno::EBADF, Payload::None);
+                };
+                let fd = types::Fd(open.fd.as_raw_fd());
+                let key = self.fly(token, Borrowed::Receive(Rc::clone(&open)));
+                open.receiving.set(Some(key));
+                self.submit(key, opcode::RecvMulti::new(fd, GROUP).build());
+            }
+            Op::StopReceive { socket } => {
+                let open = self.socket(socket);
+                let Some(target) = open.and_then(|open| open.receiving.get()) else {
+                    return self.fail(token, Errno::ENOENT, Payload::None);
+                };
+                let key = self.fly(token, Borrowed::Nothing);
+                self.submit(key, opcode::AsyncCancel::new(target.to_u64()).build());
+            }
+            Op::Send {
+                socket,
+                from,
+                skip,
+                more,
+            } => {
+                let Some(open) = self.socket(socket) else {
+                    return self.fail(token, Errno::EBADF, Payload::Buffer(from));
+                };
+                let fd = types::Fd(open.fd.as_raw_fd());
+                let rest = &from[skip..];
+                let flags =
+                    libc::MSG_NOSIGNAL | libc::MSG_WAITALL | if more { libc::MSG_MORE } else { 0 };
+                let entry = opcode::Send::new(fd, rest.as_ptr(), rest.len() as u32)
+                    .flags(flags)
+                    .build();
+                let key = self.fly(token, Borrowed::Buffer(from));
+                self.keep_socket(key, open);
+                self.submit(key, entry);
+            }
+            Op::Close { socket } => {
+                let Some(open) = self.sockets.remove(Key::from_u64(socket.0)) else {
+                    return self.fail(token, Errno::EBADF, Payload::None);
+                };
+                let fd = types::Fd(open.fd.as_raw_fd());
+                let key = self.fly(token, Borrowed::Nothing);
+                self.keep_socket(key, open);
+                self.submit(key, opcode::Shutdown::new(fd, libc::SHUT_RDWR).build());
+            }
+            other => unreachable!("{other:?} is not of a socket"),
+        }
+    }
+
+    fn keep_socket(&mut self, key: Key, socket: Rc<Socket>) {
+        self.flights
+            .get_mut(key)
+            .expect("was inserted just now")
+            ._socket = Some(socket);
+    }
+
+    fn keep_file(&mut self, key: Key, file: Rc<OpenFile>) {
+        self.flights
+            .get_mut(key)
+            .expect("was inserted just now")
+            ._file
+            .push(file);
+    }
+
+    fn push_gather(&mut self, token: Token, op: Op) {
+        let Op::Gather {
+            socket,
+            head,
+            spans,
+            skip,
+            hot,
+        } = op
+        else {
+            unreachable!("called for gathers only")
+        };
+        let Some(open) = self.socket(socket) else {
+            return self.fail(token, Errno::EBADF, Payload::Gathered(head, spans));
+        };
+        let files: Vec<_> = spans.iter().map(|span| self.file(span.file)).collect();
+        let mut vectors = Vec::with_capacity(spans.len() + 1);
+        let mut skip_left = skip;
+        let mut cut = |start: *const u8, len: u64| {
+            let skipped = skip_left.min(len);
+            skip_left -= skipped;
+            if skipped < len {
+                vectors.push(libc::iovec {
+                    iov_base: start.wrapping_add(skipped as usize).cast_mut().cast(),
+                    iov_len: (len - skipped) as usize,
+                });
+            }
+        };
+        cut(head.as_ptr(), head.len() as u64);
+        for (span, file) in spans.iter().zip(&files) {
+            let start = match file.map.address(&file.file, span.at, span.len) {
+                Ok(start) => start,
+                Err(errno) => return self.fail(token, errno, Payload::Gathered(head, spans)),
+            };
+            if !hot && !direct::is_resident(&file.file, span.at, u64::from(span.len)) {
+                return self.fail(token, Errno::EAGAIN, Payload::Gathered(head, spans));
+            }
+            cut(start, u64::from(span.len));
+        }
+        let mut gather = Box::new(Gather {
+            head,
+            spans,
+            vectors,
+            message: direct::no_message(),
+        });
+        gather.message.msg_iov = gather.vectors.as_mut_ptr();
+        gather.message.msg_iovlen = gather.vectors.len() as _;
+        let message: *const libc::msghdr = &raw const gather.message;
+        let fd = types::Fd(open.fd.as_raw_fd());
+        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+        let key = self.fly(token, Borrowed::Gather(gather));
+        self.keep_socket(key, open);
+        for file in files {
+            self.keep_file(key, file);
+        }
+        self.submit(key, opcode::SendMsg::new(fd, message).flags(flags).build());
+    }
+
+    fn push_sendfile(&mut self, token: Token, socket: SocketId, span: Span, hot: bool) {
+        let Some(open) = self.socket(socket) else {
+            return self.fail(token, Errno::EBADF, Payload::None);
+        };
+        let file = self.file(span.file);
+        let left = u64::from(span.len);
+        let key = self.fly(
+            token,
+            Borrowed::SendFile {
+                socket: open,
+                file,
+                at: span.at,
+                left,
+                sent: 0,
+                hot,
+            },
+        );
+        self.direct.push_back(key);
+    }
+
+    fn push_splice(&mut self, token: Token, from: End, to: End, len: u32, more: bool) {
+        let mut files = Vec::new();
+        let mut sockets = Vec::new();
+        let mut end = |uring: &mut Self, end: End, is_source: bool| match end {
+            End::File { file, at } => {
+                let file = uring.file(file);
+                let fd = file.file.as_raw_fd();
+                files.push(file);
+                Some((fd, at as i64))
+            }
+            End::Pipe(pipe) => {
+                let (read, write) = uring.pipe(pipe.0);
+                Some((if is_source { read } else { write }, -1))
+            }
+            End::Socket(socket) => {
+                let open = uring.socket(socket)?;
+                let fd = open.fd.as_raw_fd();
+                sockets.push(open);
+                Some((fd, -1))
+            }
+        };
+        let (Some(source), Some(target)) = (end(self, from, true), end(self, to, false)) else {
+            return self.fail(token, Errno::EBADF, Payload::None);
+        };
+        let flags = if more { libc::SPLICE_F_MORE } else { 0 };
+        let entry = opcode::Splice::new(
+            types::Fd(source.0),
+            source.1,
+            types::Fd(target.0),
+            target.1,
+            len,
+        )
+        .flags(flags)
+        .build();
+        let key = self.fly(token, Borrowed::Nothing);
+        for file in files {
+            self.keep_file(key, file);
+        }
+        for socket in sockets {
+            self.keep_socket(key, socket);
+        }
+        self.submit(key, entry);
+    }
+
+    fn push_file(&mut self, token: Token, op: Op) {
+        let (file, entry, borrowed) = match op {
+            Op::Read { file, at, mut into } => {
+                let open = self.file(file);
+                let fd = types::Fd(open.file.as_raw_fd());
+                let entry = opcode::Read::new(fd, into.as_mut_ptr(), into.len() as u32)
+                    .offset(at)
+                    .build();
+                (open, entry, Borrowed::Buffer(into))
+            }
+            Op::Write { file, at, from } => {
+                let open = self.file(file);
+                let fd = types::Fd(open.file.as_raw_fd());
+                let entry = opcode::Write::new(fd, from.as_ptr(), from.len() as u32)
+                    .offset(at)
+                    .build();
+                (open, entry, Borrowed::Buffer(from))
+            }
+            Op::Sync { file } => {
+                let open = self.file(file);
+                let fd = types::Fd(open.file.as_raw_fd());
+                let entry = opcode::Fsync::new(fd)
+                    .flags(types::FsyncFlags::DATASYNC)
+                    .build();
+                (open, entry, Borrowed::Nothing)
+            }
+            Op::WriteBack { file, at, len } => {
+                let open = self.file(file);
+                let fd = types::Fd(open.file.as_raw_fd());
+                let len = u32::try_from(len).unwrap_or(u32::MAX);
+                let entry = opcode::SyncFileRange::new(fd, len)
+                    .offset(at)
+                    .flags(libc::SYNC_FILE_RANGE_WRITE)
+                    .build();
+                (open, entry, Borrowed::Nothing)
+            }
+            other => unreachable!("{other:?} is not of an open file"),
+        };
+        let key = self.fly(token, borrowed);
+        self.keep_file(key, file);
+        self.submit(key, entry);
+    }
+
+    fn push_lane(&mut self, token: Token, work: Work) {
+        let key = self.fly(token, Borrowed::Lane);
+        self.lanes.send(key.to_u64(), work, &self.inbox);
+    }
+
+    fn release(&mut self, token: Token, file: FileId) {
+        // Operations in flight keep the file open; the descriptor closes with the last of them.
+        let open = self.files.get_mut(file.0 as usize).and_then(Option::take);
+        assert!(open.is_some(), "a file is released once");
+        self.files_free.push(file.0);
+        self.ready.push(Completion {
+            token,
+            result: Ok(0),
+            more: false,
+            payload: Payload::None,
+        });
+    }
+
+    /// Runs what has no opcode. A socket without room is polled for and comes back here.
+    fn run_direct(&mut self) {
+        for _ in 0..self.direct.len() {
+            let Some(key) = self.direct.pop_front() else {
+                break;
+            };
+            let Some(flight) = self.flights.get_mut(key) else {
+                continue;
+            };
+            let Borrowed::SendFile {
+                socket,
+                file,
+                at,
+                left,
+                sent,
+                hot,
+            } = &mut flight.borrowed
+            else {
+                unreachable!("only sendfile is run directly")
+            };
+            if !*hot && !direct::is_resident(&file.file, *at, *left) {
+                // What was sent is sent: a partial count says so, EAGAIN only where nothing was.
+                let result = if *sent == 0 {
+                    Err(Errno::EAGAIN)
+                } else {
+                    Ok(*sent as u32)
+                };
+                self.land(key, result);
+                continue;
+            }
+            let len = (*left).min(SENDFILE_TURN_SIZE);
+            match direct::send_file(&socket.fd, &file.file, *at, len) {
+                Ok(Moved::Bytes(0)) => self.land_short(key),
+                Ok(Moved::Bytes(count)) => {
+                    *at += count;
+                    *left -= count;
+                    *sent += count;
+                    if *left == 0 {
+                        let all = *sent as u32;
+                        self.land(key, Ok(all));
+                    } else {
+                        self.direct.push_back(key);
+                    }
+                }
+                Ok(Moved::NoRoom) => {
+                    let fd = types::Fd(socket.fd.as_raw_fd());
+                    self.submit(key, opcode::PollAdd::new(fd, libc::POLLOUT as u32).build());
+                }
+                Err(errno) => self.land(key, Err(errno)),
+            }
+        }
+    }
+
+    fn land_short(&mut self, key: Key) {
+        let sent = match self.flights.get(key).map(|flight| &flight.borrowed) {
+            Some(Borrowed::SendFile { sent, .. }) => *sent as u32,
+            _ => 0,
+        };
+        self.land(key, Ok(sent));
+    }
+
+    /// Ends a flight that has no completion of the kernel.
+    fn land(&mut self, key: Key, result: Result<u32, Errno>) {
+        let flight = self.flights.remove(key).expect("a flight lands once");
+        self.ready.push(Completion {
+            token: flight.token,
+            result,
+            more: false,
+            payload: Payload::None,
+        });
+    }
+
+    fn answer_bell(&mut self, done: &mut Vec<Completion>) {
+        let rung = self.bell.answer();
+        let mut finished = std::mem::take(&mut self.finished);
+        self.inbox.take(&mut finished);
+        for (key, outcome) in finished.drain(..) {
+            let flight = self
+                .flights
+                .remove(Key::from_u64(key))
+                .expect("a lane answers once");
+            let (result, payload) = match outcome {
+                Err(errno) => (Err(errno), Payload::None),
+                Ok(Outcome::Done) => (Ok(0), Payload::None),
+                Ok(Outcome::File(file, size)) => {
+                    (Ok(0), Payload::Opened(self.take_in_file(file), size))
+                }
+                Ok(Outcome::Bytes(bytes)) => (Ok(bytes.len() as u32), Payload::Buffer(bytes)),
+                Ok(Outcome::Names(names)) => (Ok(names.len() as u32), Payload::Names(names)),
+                Ok(Outcome::Space(space)) => (Ok(0), Payload::Space(space)),
+            };
+            done.push(Completion {
+                token: flight.token,
+                result,
+                more: false,
+                payload,
+            });
+        }
+        self.finished = finished;
+        if rung && let Some(flight) = self.bell_flight.and_then(|key| self.flights.get(key)) {
+            done.push(Completion {
+                token: flight.token,
+                result: Ok(0),
+                more: true,
+                payload: Payload::None,
+            });
+        }
+    }
+
+    /// The submission queue takes what fits; the rest waits for the next entry into the kernel.
+    fn fill_queue(&mut self) {
+        let mut queue = self.ring.submission();
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: every buffer behind an entry is heap memory owned by its flight, which stays in
+            // `flights` until the completion was read; moving a flight does not move that memory.
+            if unsafe { queue.push(entry) }.is_err() {
+                break;
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    fn enter(&mut self, want: u32, wait_ns: u64) -> Result<(), Errno> {
+        const GETEVENTS: u32 = 1;
+        const EXT_ARG: u32 = 8;
+        let wait = types::Timespec::new()
+            .nsec((wait_ns % 1_000_000_000) as u32)
+            .sec(wait_ns / 1_000_000_000);
+        let args = types::SubmitArgs::new().timespec(&wait);
+        let queued = self.ring.submission().len() as u32;
+        // SAFETY: `args` and `wait` outlive the call; the entries queued own their memory (see above).
+        let entered = unsafe {
+            self.ring
+                .submitter()
+                .enter(queued, want, GETEVENTS | EXT_ARG, Some(&args))
+        };
+        match entered.map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO))) {
+            // EBUSY and EAGAIN: completions must be taken first. EINTR: a signal. ETIME: time is up.
+            Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn reap(&mut self, done: &mut Vec<Completion>) {
+        let mut bell_rang = false;
+        loop {
+            let Some(entry) = self.ring.completion().next() else {
+                break;
+            };
+            if entry.user_data() == BELL {
+                bell_rang = true;
+                if !cqueue::more(entry.flags()) {
+                    self.watch_bell();
+                }
+                continue;
+            }
+            self.complete(&entry, done);
+        }
+        if bell_rang {
+            self.answer_bell(done);
+        }
+    }
+
+    fn complete(&mut self, entry: &cqueue::Entry, done: &mut Vec<Completion>) {
+        let key = Key::from_u64(entry.user_data());
+        let more = cqueue::more(entry.flags());
+        let result = u32::try_from(entry.result()).map_err(|_| Errno::from_raw(-entry.result()));
+        let flight = self
+            .flights
+            .get(key)
+            .expect("a completion has an operation in flight");
+        if matches!(flight.borrowed, Borrowed::SendFile { .. }) {
+            self.direct.push_back(key); // The poll says that there is room, or an error to be met.
+            return;
+        }
+        if more {
+            let token = flight.token;
+            let payload = match &flight.borrowed {
+                Borrowed::Accept => self.accepted(result),
+                Borrowed::Receive(_) => self.received(entry, result),
+                _ => Payload::None,
+            };
+            done.push(Completion {
+                token,
+                result,
+                more,
+                payload,
+            });
+            return;
+        }
+        let flight = self.flights.remove(key).expect("was there a line ago");
+        let payload = match flight.borrowed {
+            Borrowed::Accept => self.accepted(result),
+            Borrowed::Receive(socket) => {
+                socket.receiving.set(None);
+                self.received(entry, result)
+            }
+            Borrowed::Buffer(buffer) => Payload::Buffer(buffer),
+            Borrowed::Gather(gather) => Payload::Gathered(gather.head, gather.spans),
+            _ => Payload::None,
+        };
+        done.push(Completion {
+            token: flight.token,
+            result,
+            more,
+            payload,
+        });
+    }
+
+    fn received(&self, entry: &cqueue::Entry, result: Result<u32, Errno>) -> Payload {
+        match (cqueue::buffer_select(entry.flags()), result) {
+            (Some(buffer), Ok(len)) => Payload::Received(self.buffers.lease(buffer, len as usize)),
+            _ => Payload::None,
+        }
+    }
+
+    fn accepted(&mut self, result: Result<u32, Errno>) -> Payload {
+        let Ok(fd) = result else { return Payload::None };
+        // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        let socket = socket2::Socket::from(fd);
+        // Answers are small and must not wait for the peer's acknowledgement of the one before.
+        let prepared = socket.set_tcp_nodelay(true);
+        let peer = socket
+            .peer_addr()
+            .ok()
+            .and_then(|address| address.as_socket());
+        let (Ok(()), Some(peer)) = (prepared, peer) else {
+            return Payload::None; // Gone already; the socket is closed here.
+        };
+        let fd = OwnedFd::from(socket);
+        let key = self.sockets.insert(Rc::new(Socket {
+            fd,
+            receiving: std::cell::Cell::new(None),
+        }));
+        Payload::Accepted(SocketId(key.to_u64()), canonical(peer))
+    }
+
+    /// Where a listener really listens, for port 0.
+    #[must_use]
+    pub fn listener_address(&self, listener: usize) -> Option<SocketAddr> {
+        self.listeners
+            .get(listener)
+            .and_then(|socket| socket.local_addr().ok())
+    }
+}
+
+/// An IPv4 peer on a dual-stack socket is an IPv4 peer.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl Io for Uring {
+    fn push(&mut self, token: Token, op: Op) -> Result<(), Op> {
+        if self.in_flight_max <= self.flights.len() {
+            return Err(op);
+        }
+        match op {
+            Op::Accept { .. }
+            | Op::Receive { .. }
+            | Op::StopReceive { .. }
+            | Op::Send { .. }
+            | Op::Close { .. } => self.push_socket(token, op),
+            Op::Gather { .. } => self.push_gather(token, op),
+            Op::SendFile { socket, span, hot } => self.push_sendfile(token, socket, span, hot),
+            Op::Splice {
+                from,
+                to,
+                len,
+                more,
+            } => self.push_splice(token, from, to, len, more),
+            Op::Read { .. } | Op::Write { .. } | Op::Sync { .. } | Op::WriteBack { .. } => {
+                self.push_file(token, op);
+            }
+            Op::Release { file } => self.release(token, file),
+            Op::Open { path, mode } => self.push_lane(token, Work::Open { path, mode }),
+            Op::Prepare { file, at, len } => {
+                let file = Arc::clone(&self.file(file).file);
+                self.push_lane(token, Work::Prepare { file, at, len });
+            }
+            Op::List { path } => self.push_lane(token, Work::List { path }),
+            Op::Get { path, at, len } => self.push_lane(token, Work::Get { path, at, len }),
+            Op::Put { path, size, pieces } => {
+                self.push_lane(token, Work::Put { path, size, pieces });
+            }
+            Op::SyncPaths { paths } => self.push_lane(token, Work::SyncPaths { paths }),
+            Op::Replace {
+                path,
+                bytes,
+                backup,
+            } => {
+                self.push_lane(
+                    token,
+                    Work::Replace {
+                        path,
+                        bytes,
+                        backup,
+                    },
+                );
+            }
+            Op::Remove { path } => self.push_lane(token, Work::Remove { path }),
+            Op::Space { path } => self.push_lane(token, Work::Space { path }),
+            Op::Bell => {
+                assert!(self.bell_flight.is_none(), "one bell a ring");
+                self.bell_flight = Some(self.fly(token, Borrowed::Bell));
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, wait_ns: u64, done: &mut Vec<Completion>) -> Result<(), Errno> {
+        self.run_direct();
+        self.fill_queue();
+        let nothing_else =
+            self.ready.is_empty() && self.direct.is_empty() && self.backlog.is_empty();
+        let wait_ns = if nothing_else { wait_ns } else { 0 };
+        self.enter(u32::from(0 < wait_ns), wait_ns)?;
+        self.reap(done);
+        done.append(&mut self.ready);
+        Ok(())
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.clock.wall_ms()
+    }
+}
+
+impl Drop for Uring {
+    /// The kernel may still write into buffers of flights; they are freed only after it let go.
+    fn drop(&mut self) {
+        self.sockets.keys().into_iter().for_each(|key| {
+            let _ = self.sockets.remove(key);
+        });
+        if let Some(key) = self.bell_flight.take() {
+            self.flights.remove(key);
+        }
+        while let Some(key) = self.direct.pop_front() {
+            self.flights.remove(key);
+        }
+        let mut done = Vec::new();
+        for _ in 0..50 {
+            if self.flights.is_empty() {
+                return;
+            }
+            let all = types::CancelBuilder::any();
+            let _ = self.ring.submitter().register_sync_cancel(None, all);
+            self.fill_queue();
+            if self.enter(1, 100_000_000).is_err() {
+                break;
+            }
+            self.reap(&mut done);
+            done.clear();
+            while let Some(key) = self.direct.pop_front() {
+                self.flights.remove(key);
+            }
+        }
+        if !self.flights.is_empty() {
+            // Better lost than used after free: the memory of what the kernel still holds is leaked.
+            tracing::error!(
+                operations = self.flights.len(),
+                "the kernel did not give all operations back within 5 s; their memory is left to it"
+            );
+            std::mem::forget(std::mem::take(&mut self.flights));
+        }
+    }
+}

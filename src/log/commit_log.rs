@@ -1,0 +1,719 @@
+//! Append, write, sync: in this order, never another.
+//!
+//! A record gets its place at once and travels with its group: one write for all that came in a turn.
+//! Appends never pass the durable write horizon, and the region up to it is zero-filled and durable
+//! before, so that no append allocates and no sync meets the journal.
+
+use std::collections::VecDeque;
+
+use super::flush::{Decision, FlushPolicy, Pressure};
+use super::record::blank;
+use super::segments::{Segment, Segments};
+use crate::base::PhysicalOffset;
+use crate::io::{Completion, Errno, Io, Op, OpenMode, Payload, Span, Token};
+
+/// This room's byte in tokens.
+pub const ROOM: u8 = 2;
+
+const WRITE: u64 = 1 << 48;
+const SYNC: u64 = 2 << 48;
+const PREPARE: u64 = 3 << 48;
+const OPEN: u64 = 4 << 48;
+const WIPE: u64 = 5 << 48;
+const FORGET: u64 = 6 << 48;
+
+/// Groups given to the kernel and not yet answered. With two, one is written while the next waits
+/// its turn at the inode's lock; a third would only wait longer.
+const WRITES_IN_FLIGHT_MAX: usize = 2;
+
+/// Zero-filled at once. A fresh store waits for one step before its first acknowledgement, so a
+/// step is small; see kernel-notes/preallocation.md.
+const PREPARE_STEP: u64 = 16 << 20;
+
+/// The horizon is at most this far ahead of what is durable (and a recovery wipes at most this much).
+pub const HORIZON_AHEAD_MAX: u64 = 64 << 20;
+
+/// A group of this size is not filled further.
+const GROUP_SIZE_MAX: usize = 8 << 20;
+
+/// Try again after bad weather (a full disk, a read-only file system).
+const WEATHER_RETRY_NS: u64 = 1_000_000_000;
+
+/// How a log is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Bytes of a segment.
+    pub segment_size: u64,
+    /// When to sync.
+    pub flush: FlushPolicy,
+}
+
+/// The log met an error it must not survive. Nothing is acknowledged after this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// What was being done.
+    pub doing: &'static str,
+    /// At which physical offset.
+    pub offset: u64,
+    /// What the kernel said.
+    pub errno: Errno,
+}
+
+/// Why a record got no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The next step is being prepared: ask again when [`CommitLog::room_grew`].
+    Soon,
+    /// The disk is full, over quota or read-only; clears by itself.
+    Weather(Errno),
+    /// The record is larger than a segment.
+    TooLarge,
+    /// The log has failed.
+    Failed(Failed),
+}
+
+#[derive(Debug)]
+struct Group {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    number: u64,
+    start: u64,
+    len: u64,
+    /// The answer, once it is there.
+    result: Option<Result<(), Errno>>,
+}
+
+/// One append-only log. Invariant: `synced <= written <= appended <= horizon <= prepared`.
+/// Acknowledgements stop at `written` or `synced`, as the flush policy says.
+#[derive(Debug)]
+pub struct CommitLog {
+    options: Options,
+    segments: Segments,
+    filling: Group,
+    sealed: VecDeque<Group>,
+    writing: VecDeque<Writing>,
+    writes: u64,
+    /// Buffers that came back and wait to be filled again.
+    spare: Vec<Vec<u8>>,
+    appended: u64,
+    written: u64,
+    synced: u64,
+    /// What the sync in flight covers.
+    syncing: Option<u64>,
+    /// Waiters for durability, for the policy.
+    oldest_unsynced_ns: u64,
+    /// Zero-filled and durable up to here.
+    prepared: u64,
+    preparing: bool,
+    /// Durable in the checkpoint.
+    horizon: u64,
+    room_grew: bool,
+    /// Bad weather: since when to try again, and why.
+    weather: Option<(u64, Errno)>,
+    /// Appends from here on are void; set until the owner took note.
+    rejected_from: Option<u64>,
+    /// The void range, to be wiped before anything is appended again.
+    wipe: Option<(u64, u64)>,
+    wiping: bool,
+    failed: Option<Failed>,
+    /// Operations pushed and not answered, of every kind: the log may be dropped at 0.
+    in_flight: u32,
+    syncs: u64,
+}
+
+impl CommitLog {
+    /// A log whose records end at `end`, all durable, with everything up to `horizon` wiped.
+    #[must_use]
+    pub fn open(options: Options, segments: Segments, end: u64, horizon: u64) -> Self {
+        assert!(end <= horizon);
+        Self {
+            options,
+            segments,
+            filling: Group {
+                start: end,
+                bytes: Vec::new(),
+            },
+            sealed: VecDeque::new(),
+            writing: VecDeque::new(),
+            writes: 0,
+            spare: Vec::new(),
+            appended: end,
+            written: end,
+            synced: end,
+            syncing: None,
+            oldest_unsynced_ns: 0,
+            prepared: horizon,
+            preparing: false,
+            horizon,
+            room_grew: false,
+            weather: None,
+            rejected_from: None,
+            wipe: None,
+            wiping: false,
+            failed: None,
+            in_flight: 0,
+            syncs: 0,
+        }
+    }
+
+    /// First byte that is still there.
+    #[must_use]
+    pub fn first_offset(&self) -> u64 {
+        self.segments.first_offset()
+    }
+
+    /// One behind the last record that has a place.
+    #[must_use]
+    pub const fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// One behind the last record that the kernel has taken.
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// One behind the last record that survives a power cut.
+    #[must_use]
+    pub const fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Zero-filled up to here: what the next checkpoint may name as its horizon.
+    #[must_use]
+    pub const fn prepared(&self) -> u64 {
+        self.prepared
+    }
+
+    /// The horizon that is durable.
+    #[must_use]
+    pub const fn horizon(&self) -> u64 {
+        self.horizon
+    }
+
+    /// fdatasyncs that were completed.
+    #[must_use]
+    pub const fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    /// Whether producers wait for durability, and consumers see only what is durable.
+    #[must_use]
+    pub const fn is_sync(&self) -> bool {
+        self.options.flush.is_sync()
+    }
+
+    /// Why the log stopped, if it did.
+    #[must_use]
+    pub const fn failed(&self) -> Option<Failed> {
+        self.failed
+    }
+
+    /// The bad weather there is now.
+    #[must_use]
+    pub fn weather(&self) -> Option<Errno> {
+        self.weather.map(|(_, errno)| errno)
+    }
+
+    /// Operations that the kernel has not answered.
+    #[must_use]
+    pub const fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// The files.
+    #[must_use]
+    pub const fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// Where a range lies, if it is there.
+    #[must_use]
+    pub fn span(&self, offset: PhysicalOffset, len: u32) -> Option<Span> {
+        self.segments.span(offset, len)
+    }
+
+    /// Everything that was appended has been written and synced.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.appended == self.synced && self.writing.is_empty() && self.syncing.is_none()
+    }
+
+    /// Takes the place of one record of `size` bytes and lets `encode` write it there.
+    ///
+    /// # Errors
+    /// No place now, or never; see [`NoRoom`].
+    pub fn append(
+        &mut self,
+        size: usize,
+        now_ns: u64,
+        encode: impl FnOnce(PhysicalOffset, &mut Vec<u8>),
+    ) -> Result<PhysicalOffset, NoRoom> {
+        let offset = self.reserve(size as u64)?;
+        if self.appended == self.synced {
+            self.oldest_unsynced_ns = now_ns;
+        }
+        if offset != self.appended {
+            self.close_segment(offset);
+        }
+        let before = self.filling.bytes.len();
+        encode(PhysicalOffset(offset), &mut self.filling.bytes);
+        assert_eq!(
+            self.filling.bytes.len() - before,
+            size,
+            "a record has the size it promised"
+        );
+        self.appended = offset + size as u64;
+        if GROUP_SIZE_MAX <= self.filling.bytes.len() {
+            self.seal();
+        }
+        Ok(PhysicalOffset(offset))
+    }
+
+    /// Whether `size` bytes (a whole batch) would find their place now, and where; a batch stays in
+    /// one segment as RocketMQ's does.
+    ///
+    /// # Errors
+    /// See [`NoRoom`].
+    pub fn reserve(&self, size: u64) -> Result<u64, NoRoom> {
+        if let Some(failed) = self.failed {
+            return Err(NoRoom::Failed(failed));
+        }
+        // Eight bytes stay free for a blank at the end of every segment.
+        if self.options.segment_size < size + 8 {
+            return Err(NoRoom::TooLarge);
+        }
+        let left = self.options.segment_size - self.appended % self.options.segment_size;
+        let offset = if left < size + 8 {
+            self.appended + left
+        } else {
+            self.appended
+        };
+        let blocked = self.wipe.is_some() || self.rejected_from.is_some();
+        if self.horizon < offset + size || blocked {
+            return Err(self
+                .weather
+                .map_or(NoRoom::Soon, |(_, errno)| NoRoom::Weather(errno)));
+        }
+        Ok(offset)
+    }
+
+    /// Makes sure that `size` bytes of several records find their places one after another in one segment.
+    ///
+    /// # Errors
+    /// See [`NoRoom`]; nothing was changed then.
+    pub fn begin_batch(&mut self, size: usize) -> Result<(), NoRoom> {
+        let offset = self.reserve(size as u64)?;
+        if offset != self.appended {
+            self.close_segment(offset);
+        }
+        Ok(())
+    }
+
+    /// Fills the rest of the segment with a blank and goes on in the next one.
+    fn close_segment(&mut self, next: u64) {
+        let left = next - self.appended;
+        // The rest of the segment is zero already: only the blank's eight bytes are written.
+        self.filling.bytes.extend_from_slice(&blank(left as u32));
+        self.seal();
+        self.appended = next;
+        self.filling.start = next;
+    }
+
+    fn seal(&mut self) {
+        if self.filling.bytes.is_empty() {
+            return;
+        }
+        let next = Group {
+            start: self.filling.start + self.filling.bytes.len() as u64,
+            bytes: self.spare.pop().unwrap_or_default(),
+        };
+        self.sealed
+            .push_back(std::mem::replace(&mut self.filling, next));
+    }
+
+    /// Queues writes, a sync and preparation as far as they are due. Answers when to ask again.
+    pub fn pump(&mut self, io: &mut impl Io) -> u64 {
+        if self.failed.is_some() {
+            return u64::MAX;
+        }
+        if self.rejected_from.is_none() && self.wipe.is_none() {
+            self.pump_writes(io);
+        }
+        self.pump_wipe(io);
+        self.pump_prepare(io);
+        self.pump_sync(io)
+    }
+
+    fn push(&mut self, io: &mut impl Io, token: u64, op: Op) {
+        let pushed = io.push(Token::of(ROOM, token), op);
+        assert!(
+            pushed.is_ok(),
+            "the ring has room for the few operations of a log"
+        );
+        self.in_flight += 1;
+    }
+
+    fn pump_writes(&mut self, io: &mut impl Io) {
+        while self.writing.len() < WRITES_IN_FLIGHT_MAX {
+            if self.sealed.is_empty() {
+                self.seal();
+            }
+            let Some(group) = self.sealed.pop_front() else {
+                return;
+            };
+            let segment = self
+                .segments
+                .at(group.start)
+                .expect("the horizon lies in a segment");
+            let (file, at) = (segment.file, group.start - segment.base);
+            let number = self.writes;
+            self.writes += 1;
+            let len = group.bytes.len() as u64;
+            self.writing.push_back(Writing {
+                number,
+                start: group.start,
+                len,
+                result: None,
+            });
+            self.push(
+                io,
+                WRITE | (number & 0xffff_ffff),
+                Op::Write {
+                    file,
+                    at,
+                    from: group.bytes,
+                },
+            );
+        }
+    }
+
+    fn pump_sync(&mut self, io: &mut impl Io) -> u64 {
+        if self.syncing.is_some() {
+            return u64::MAX;
+        }
+        let pressure = Pressure {
+            unsynced_bytes: self.written - self.synced,
+            waiters: 0,
+            oldest_ns: io.now_ns().saturating_sub(self.oldest_unsynced_ns),
+        };
+        match self.options.flush.decide(pressure) {
+            Decision::Sync => self.push_sync(io),
+            Decision::AskAgain { after_ns } => return after_ns,
+        }
+        u64::MAX
+    }
+
+    /// Syncs at once whatever the policy says; for stopping.
+    pub fn sync_now(&mut self, io: &mut impl Io) {
+        if self.failed.is_none() && self.syncing.is_none() && self.synced < self.written {
+            self.push_sync(io);
+        }
+    }
+
+    fn push_sync(&mut self, io: &mut impl Io) {
+        // One file at a time: a group that crossed a border is covered by two syncs, in order.
+        let segment = *self
+            .segments
+            .at(self.synced)
+            .expect("unsynced bytes lie in a segment");
+        let end = (segment.base + self.options.segment_size).min(self.written);
+        self.syncing = Some(end);
+        // A sync promises what was written when it was pushed: the age starts anew for the rest.
+        self.oldest_unsynced_ns = io.now_ns();
+        self.push(io, SYNC, Op::Sync { file: segment.file });
+    }
+
+    fn pump_prepare(&mut self, io: &mut impl Io) {
+        if self.preparing || self.synced + HORIZON_AHEAD_MAX < self.prepared + PREPARE_STEP {
+            return;
+        }
+        if let Some((retry_ns, _)) = self.weather
+            && io.now_ns() < retry_ns
+        {
+            return;
+        }
+        self.preparing = true;
+        let Some(segment) = self.segments.at(self.prepared).copied() else {
+            let path = self.segments.path(self.prepared);
+            let mode = OpenMode::Create {
+                size: self.options.segment_size,
+            };
+            return self.push(io, OPEN, Op::Open { path, mode });
+        };
+        let at = self.prepared - segment.base;
+        let len = PREPARE_STEP.min(self.options.segment_size - at);
+        self.push(
+            io,
+            PREPARE | len,
+            Op::Prepare {
+                file: segment.file,
+                at,
+                len,
+            },
+        );
+    }
+
+    fn pump_wipe(&mut self, io: &mut impl Io) {
+        let Some((from, to)) = self.wipe else { return };
+        let waits = self
+            .weather
+            .is_some_and(|(retry_ns, _)| io.now_ns() < retry_ns);
+        if self.wiping || self.rejected_from.is_some() || !self.writing.is_empty() || waits {
+            return;
+        }
+        let segment = *self
+            .segments
+            .at(from)
+            .expect("what was appended lies in a segment");
+        let len = to.min(segment.base + self.options.segment_size) - from;
+        self.wiping = true;
+        let op = Op::Prepare {
+            file: segment.file,
+            at: from - segment.base,
+            len,
+        };
+        self.push(io, WIPE | len, op);
+    }
+
+    /// Takes one answer of the kernel.
+    pub fn complete(&mut self, io: &impl Io, completion: Completion) {
+        self.in_flight -= 1;
+        let rest = completion.token.rest();
+        let number = rest & ((1 << 48) - 1);
+        match rest & (0xff << 48) {
+            WRITE => self.complete_write(number, completion),
+            SYNC => self.complete_sync(completion.result),
+            PREPARE => self.complete_prepare(io, number, completion.result),
+            OPEN => self.complete_open(io, completion),
+            WIPE => self.complete_wipe(io, number, completion.result),
+            FORGET => {
+                if let Err(errno) = completion.result {
+                    tracing::warn!(%errno, "an old segment could not be removed; it stays");
+                }
+            }
+            other => unreachable!("{other:x} is not of this log"),
+        }
+        if self.rejected_from.is_none() && self.wipe.is_none() {
+            assert!(self.synced <= self.written && self.written <= self.appended);
+        }
+        assert!(self.horizon <= self.prepared);
+    }
+
+    fn complete_write(&mut self, number: u64, completion: Completion) {
+        let Payload::Buffer(mut buffer) = completion.payload else {
+            unreachable!("a write gives its buffer back")
+        };
+        buffer.clear();
+        if self.spare.len() <= WRITES_IN_FLIGHT_MAX {
+            self.spare.push(buffer);
+        }
+        let slot = self
+            .writing
+            .iter_mut()
+            .find(|slot| slot.number & 0xffff_ffff == number);
+        let slot = slot.expect("a write in flight has its slot");
+        slot.result = Some(match completion.result {
+            Ok(count) if u64::from(count) == slot.len => Ok(()),
+            // A short write is how a quota or a size limit shows first: its records have failed.
+            Ok(_) => Err(Errno::ENOSPC),
+            Err(errno) => Err(errno),
+        });
+        while let Some(Writing {
+            start,
+            len,
+            result: Some(result),
+            ..
+        }) = self.writing.front()
+        {
+            let (start, len, result) = (*start, *len, *result);
+            match result {
+                Ok(()) if self.wipe.is_none() => {
+                    self.written = start + len;
+                    self.skip_blank_tail();
+                }
+                Ok(()) => (),
+                Err(errno) => self.meet_write_error(start, errno),
+            }
+            self.writing.pop_front();
+        }
+    }
+
+    /// A group that ended with a blank is followed by one at the start of the next segment.
+    fn skip_blank_tail(&mut self) {
+        let next = self
+            .writing
+            .get(1)
+            .map(|writing| writing.start)
+            .or_else(|| self.sealed.front().map(|group| group.start))
+            .unwrap_or(self.filling.start);
+        if self.written < next {
+            self.written = next;
+        }
+    }
+
+    fn meet_write_error(&mut self, offset: u64, errno: Errno) {
+        if !is_weather(errno) {
+            self.failed.get_or_insert(Failed {
+                doing: "write",
+                offset,
+                errno,
+            });
+            return;
+        }
+        if self.wipe.is_some() {
+            return; // Of the same storm; everything from the first failure on is void.
+        }
+        let end = self.appended;
+        self.rejected_from = Some(offset);
+        self.wipe = Some((offset, end));
+        self.weather = Some((0, errno));
+        self.sealed.clear();
+        self.filling.bytes.clear();
+        tracing::error!(offset, %errno, "records could not be written and were refused; the log waits for room");
+    }
+
+    fn complete_wipe(&mut self, io: &impl Io, len: u64, result: Result<u32, Errno>) {
+        self.wiping = false;
+        let (from, to) = self.wipe.expect("a wipe has its range");
+        if let Err(errno) = result {
+            if is_weather(errno) {
+                self.weather = Some((io.now_ns() + WEATHER_RETRY_NS, errno));
+            } else {
+                self.failed.get_or_insert(Failed {
+                    doing: "wipe",
+                    offset: from,
+                    errno,
+                });
+            }
+            return;
+        }
+        if from + len < to {
+            // The first part was wiped, but the log goes on from its start all the same.
+            self.wipe = Some((from + len, to));
+            return;
+        }
+        self.wipe = None;
+        self.weather = None;
+        self.appended = self.written;
+        self.filling.start = self.written;
+        self.room_grew = true;
+        tracing::info!(offset = self.written, "the log goes on");
+    }
+
+    fn complete_sync(&mut self, result: Result<u32, Errno>) {
+        let covers = self.syncing.take().expect("one sync is in flight");
+        match result {
+            Ok(_) => {
+                self.synced = covers;
+                self.syncs += 1;
+            }
+            // After a failed fsync Linux may have dropped the dirty pages, so a second one that
+            // succeeds proves nothing. See kernel-notes/fsync-errors.md.
+            Err(errno) => {
+                let offset = self.synced;
+                self.failed.get_or_insert(Failed {
+                    doing: "fdatasync",
+                    offset,
+                    errno,
+                });
+            }
+        }
+    }
+
+    fn complete_prepare(&mut self, io: &impl Io, len: u64, result: Result<u32, Errno>) {
+        self.preparing = false;
+        match result {
+            Ok(_) => {
+                self.prepared += len;
+                if self.wipe.is_none() {
+                    self.weather = None;
+                }
+            }
+            Err(errno) => self.meet_prepare_error(io, errno, "prepare a segment"),
+        }
+    }
+
+    fn complete_open(&mut self, io: &impl Io, completion: Completion) {
+        self.preparing = false;
+        match (completion.result, completion.payload) {
+            (Ok(_), Payload::Opened(file, _)) => {
+                let base = self.prepared;
+                if let Some(last) = self.segments.at_mut(base.saturating_sub(1)) {
+                    last.last_ms = io.wall_ms();
+                }
+                self.segments.push(Segment {
+                    base,
+                    file,
+                    last_ms: io.wall_ms(),
+                });
+            }
+            (Err(errno), _) => self.meet_prepare_error(io, errno, "make a segment"),
+            (Ok(_), payload) => unreachable!("an open brings a file, not {payload:?}"),
+        }
+    }
+
+    fn meet_prepare_error(&mut self, io: &impl Io, errno: Errno, doing: &'static str) {
+        // EMFILE: nothing on the disk is wrong; a descriptor may come free.
+        if is_weather(errno) || matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) {
+            if self.weather.is_none() {
+                tracing::error!(%errno, "cannot {doing}: producers are refused until there is room");
+            }
+            self.weather = Some((io.now_ns() + WEATHER_RETRY_NS, errno));
+        } else {
+            let offset = self.prepared;
+            self.failed.get_or_insert(Failed {
+                doing,
+                offset,
+                errno,
+            });
+        }
+    }
+
+    /// The checkpoint with this horizon is durable: appends may go up to it.
+    pub fn horizon_is_durable(&mut self, horizon: u64) {
+        assert!(horizon <= self.prepared);
+        if self.horizon < horizon {
+            self.horizon = horizon;
+            self.room_grew = true;
+        }
+    }
+
+    /// Whether there is more room than when this was last asked.
+    pub const fn room_grew(&mut self) -> bool {
+        std::mem::replace(&mut self.room_grew, false)
+    }
+
+    /// Appends from this offset on are void (their write failed): refuse them, give their queue
+    /// offsets back. Asked once; the log goes on after that.
+    pub const fn take_rejected(&mut self) -> Option<u64> {
+        self.rejected_from.take()
+    }
+
+    /// Removes the oldest segment; it must not be the one that is appended to.
+    pub fn remove_oldest(&mut self, io: &mut impl Io) -> Option<Segment> {
+        let oldest = *self.segments.iter().next()?;
+        if self.synced < oldest.base + self.options.segment_size {
+            return None;
+        }
+        let path = self.segments.path(oldest.base);
+        self.segments.pop_oldest();
+        self.push(io, FORGET, Op::Release { file: oldest.file });
+        self.push(io, FORGET, Op::Remove { path });
+        Some(oldest)
+    }
+}
+
+/// Errors that say nothing bad about what is on the disk and that pass by themselves.
+#[must_use]
+pub const fn is_weather(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG | Errno::EROFS
+    )
+}

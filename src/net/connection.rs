@@ -1,0 +1,567 @@
+//! Connections of a shard: receiving with backpressure, sending in order, closing for a reason.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use super::ROOM;
+use super::frames::{FrameSize, Frames};
+use crate::base::{Key, Slab};
+use crate::egress::{Delivery, Egress, Progress};
+use crate::io::{Completion, Errno, Io, Lease, ListenerId, Op, Payload, SocketId, Token};
+
+const ACCEPT: u64 = 1 << 52;
+const RECEIVE: u64 = 2 << 52;
+const SEND: u64 = 3 << 52;
+const OTHER: u64 = 4 << 52;
+const KIND: u64 = 7 << 52;
+
+/// Bounds of a shard's connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at most; further ones are closed as soon as they are accepted.
+    pub connections_max: usize,
+    /// Bytes that wait to be sent to one peer before nothing more is read from it.
+    pub unsent_max: usize,
+    /// Bytes of frames that are not whole, over all connections.
+    pub carry_total_max: usize,
+    /// A connection without a byte in either direction is closed after this long.
+    pub idle_ns_max: u64,
+    /// A frame that was begun must go on within this time.
+    pub frame_ns_max: u64,
+}
+
+impl Limits {
+    /// As RocketMQ has them where it has them: idle 120 s (P§1.2).
+    #[must_use]
+    pub const fn for_connections(connections_max: usize) -> Self {
+        Self {
+            connections_max,
+            unsent_max: 8 << 20,
+            carry_total_max: 512 << 20,
+            idle_ns_max: 120_000_000_000,
+            frame_ns_max: 30_000_000_000,
+        }
+    }
+}
+
+/// Something happened to a connection.
+#[derive(Debug)]
+pub enum Event {
+    /// It is there.
+    Opened(Key),
+    /// Bytes came: [`Net::frames`].
+    Received(Key, Lease),
+    /// It is gone; its key names nothing any more.
+    Closed(Key),
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetCounters {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused at the bound.
+    pub refused: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Bytes sent, heads and small answers; bodies are counted by egress.
+    pub sent_bytes: u64,
+    /// Connections closed because of what they sent.
+    pub broken_frames: u64,
+}
+
+enum Outgoing {
+    Bytes(Vec<u8>),
+    Delivery(Delivery),
+}
+
+struct Connection {
+    socket: SocketId,
+    peer: SocketAddr,
+    carry: Vec<u8>,
+    carry_since_ns: u64,
+    receiving: bool,
+    stopping: bool,
+    queue: VecDeque<Outgoing>,
+    /// Bytes in `queue`.
+    unsent: usize,
+    sending: bool,
+    /// A whole buffer went out and may be used again.
+    spare: Vec<u8>,
+    sent_of_buffer: usize,
+    active_ns: u64,
+    /// Close when everything has been sent.
+    closing: bool,
+    listed: bool,
+}
+
+/// All connections of a ring.
+pub struct Net {
+    limits: Limits,
+    frame_size: FrameSize,
+    connections: Slab<Connection>,
+    by_delivery: BTreeMap<Key, Key>,
+    /// Connections with something new to send.
+    dirty: Vec<Key>,
+    /// Listeners that accept no more until there is room (EMFILE) or at all.
+    accepting: bool,
+    accept_again: Vec<ListenerId>,
+    carry_total: usize,
+    counters: NetCounters,
+    /// The refusal was logged; again only after there was room.
+    refusal_logged: bool,
+}
+
+impl Net {
+    /// No connections yet.
+    #[must_use]
+    pub fn new(limits: Limits, frame_size: FrameSize) -> Self {
+        Self {
+            limits,
+            frame_size,
+            connections: Slab::default(),
+            by_delivery: BTreeMap::new(),
+            dirty: Vec::new(),
+            accepting: true,
+            accept_again: Vec::new(),
+            carry_total: 0,
+            counters: NetCounters::default(),
+            refusal_logged: false,
+        }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub const fn counters(&self) -> NetCounters {
+        self.counters
+    }
+
+    /// Connections that are there.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Starts accepting on a listener.
+    pub fn listen(&mut self, io: &mut impl Io, listener: ListenerId) {
+        let token = Token::of(ROOM, ACCEPT | u64::from(listener.0));
+        let pushed = io.push(token, Op::Accept { listener });
+        assert!(pushed.is_ok(), "a ring has room for its listeners");
+    }
+
+    /// Takes no new connections from now on.
+    pub const fn stop_accepting(&mut self) {
+        self.accepting = false;
+    }
+
+    /// Address of a peer.
+    #[must_use]
+    pub fn peer(&self, key: Key) -> Option<SocketAddr> {
+        self.connections.get(key).map(|connection| connection.peer)
+    }
+
+    /// Takes one answer of the kernel.
+    pub fn complete(&mut self, io: &mut impl Io, done: Completion, events: &mut Vec<Event>) {
+        let rest = done.token.rest();
+        match rest & KIND {
+            ACCEPT => self.complete_accept(io, done, events),
+            RECEIVE => self.complete_receive(io, done, events),
+            SEND => self.complete_send(io, done, events),
+            _ => (),
+        }
+    }
+
+    fn complete_accept(&mut self, io: &mut impl Io, done: Completion, events: &mut Vec<Event>) {
+        if !done.more {
+            self.accept_again.push(ListenerId(done.token.rest() as u32));
+        }
+        match (done.result, done.payload) {
+            (Ok(_), Payload::Accepted(socket, peer)) => self.open(io, socket, peer, events),
+            (Ok(_), _) | (Err(Errno::ECANCELED), _) => (),
+            (Err(errno), _) => {
+                tracing::warn!(%errno, "a connection could not be accepted; trying again");
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        io: &mut impl Io,
+        socket: SocketId,
+        peer: SocketAddr,
+        events: &mut Vec<Event>,
+    ) {
+        if !self.accepting || self.limits.connections_max <= self.connections.len() {
+            self.counters.refused += 1;
+            if self.accepting && !std::mem::replace(&mut self.refusal_logged, true) {
+                tracing::warn!(
+                    connections = self.connections.len(),
+                    %peer,
+                    "too many connections: new ones are closed; raise the limit of open files (ulimit -n)"
+                );
+            }
+            self.push(io, OTHER, Key::default(), Op::Close { socket });
+            return;
+        }
+        self.refusal_logged = false;
+        self.counters.accepted += 1;
+        let key = self.connections.insert(Connection {
+            socket,
+            peer,
+            carry: Vec::new(),
+            carry_since_ns: 0,
+            receiving: false,
+            stopping: false,
+            queue: VecDeque::new(),
+            unsent: 0,
+            sending: false,
+            spare: Vec::new(),
+            sent_of_buffer: 0,
+            active_ns: io.now_ns(),
+            closing: false,
+            listed: false,
+        });
+        events.push(Event::Opened(key));
+        self.receive(io, key);
+    }
+
+    fn push(&self, io: &mut impl Io, kind: u64, key: Key, op: Op) {
+        // 32 bits of slot and 20 of generation: enough for the life of an operation.
+        let bits = u64::from(key.index) | (u64::from(key.generation & 0xf_ffff) << 32);
+        let pushed = io.push(Token::of(ROOM, kind | bits), op);
+        assert!(
+            pushed.is_ok(),
+            "the ring has room for three operations a connection"
+        );
+    }
+
+    fn key_of(&self, token: Token) -> Option<Key> {
+        let rest = token.rest() & !KIND;
+        let index = rest as u32;
+        let generation = (rest >> 32) as u32 & 0xf_ffff;
+        let (key, _) = self.connections.at(index)?;
+        (key.generation & 0xf_ffff == generation).then_some(key)
+    }
+
+    fn receive(&mut self, io: &mut impl Io, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.receiving || connection.closing {
+            return;
+        }
+        connection.receiving = true;
+        connection.stopping = false;
+        let socket = connection.socket;
+        self.push(io, RECEIVE, key, Op::Receive { socket });
+    }
+
+    fn complete_receive(&mut self, io: &mut impl Io, done: Completion, events: &mut Vec<Event>) {
+        let Some(key) = self.key_of(done.token) else {
+            return;
+        };
+        let now_ns = io.now_ns();
+        let connection = self.connections.get_mut(key).expect("the key is of now");
+        if !done.more {
+            connection.receiving = false;
+        }
+        match (done.result, done.payload) {
+            (Ok(count @ 1..), Payload::Received(lease)) => {
+                connection.active_ns = now_ns;
+                self.counters.received_bytes += u64::from(count);
+                if !connection.closing {
+                    events.push(Event::Received(key, lease));
+                }
+            }
+            // The buffers ran out, or receiving was stopped: nothing is lost.
+            (Err(Errno::ENOBUFS | Errno::ECANCELED), _) => (),
+            _ => return self.close(io, key, events),
+        }
+        let connection = self.connections.get(key).expect("was there a line ago");
+        if !connection.receiving && connection.unsent < self.limits.unsent_max {
+            self.receive(io, key);
+        }
+    }
+
+    /// The frames in a piece that came. Give what is left back with [`Self::keep`].
+    pub fn frames(&mut self, key: Key, piece: Lease) -> Option<Frames> {
+        let connection = self.connections.get_mut(key)?;
+        let carry = std::mem::take(&mut connection.carry);
+        self.carry_total -= carry.len();
+        Some(Frames::new(carry, piece, self.frame_size))
+    }
+
+    /// Keeps the beginning of a frame for the next piece. Closes the connection where all connections
+    /// together hold too much.
+    pub fn keep(&mut self, io: &mut impl Io, key: Key, frames: Frames, events: &mut Vec<Event>) {
+        let carry = frames.into_carry();
+        let now_ns = io.now_ns();
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if !carry.is_empty() {
+            connection.carry_since_ns = now_ns;
+        }
+        self.carry_total += carry.len();
+        connection.carry = carry;
+        if self.limits.carry_total_max < self.carry_total {
+            tracing::warn!(
+                peer = %connection.peer,
+                bytes = self.carry_total,
+                "unfinished requests fill the memory set aside for them: this connection is closed"
+            );
+            self.close(io, key, events);
+        }
+    }
+
+    /// The peer sent what is no frame: says so once and closes.
+    pub fn break_off(&mut self, io: &mut impl Io, key: Key, why: &str, events: &mut Vec<Event>) {
+        self.counters.broken_frames += 1;
+        if let Some(connection) = self.connections.get(key) {
+            tracing::debug!(peer = %connection.peer, why, "connection closed");
+        }
+        self.close(io, key, events);
+    }
+
+    /// Buffer to which small answers for a peer are appended. `None`: it is gone.
+    pub fn reply(&mut self, key: Key) -> Option<&mut Vec<u8>> {
+        let connection = self.connections.get_mut(key)?;
+        if !connection.listed {
+            connection.listed = true;
+            self.dirty.push(key);
+        }
+        // The front may be with the kernel; what is behind it may still grow.
+        let can_grow = matches!(connection.queue.back(), Some(Outgoing::Bytes(_)));
+        if !can_grow {
+            let mut spare = std::mem::take(&mut connection.spare);
+            spare.clear();
+            connection.queue.push_back(Outgoing::Bytes(spare));
+        }
+        match connection.queue.back_mut() {
+            Some(Outgoing::Bytes(bytes)) => Some(bytes),
+            _ => unreachable!("was put there just now"),
+        }
+    }
+
+    /// Queues a delivery behind what is queued.
+    pub fn deliver(&mut self, key: Key, delivery: Delivery) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if !connection.listed {
+            connection.listed = true;
+            self.dirty.push(key);
+        }
+        let spans: u64 = delivery.spans.iter().map(|span| u64::from(span.len)).sum();
+        connection.unsent += delivery.head.len() + spans as usize;
+        connection.queue.push_back(Outgoing::Delivery(delivery));
+    }
+
+    /// Sends what was queued in this turn, one operation a connection.
+    pub fn flush(&mut self, io: &mut impl Io, egress: &mut Egress) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for key in &dirty {
+            if let Some(connection) = self.connections.get_mut(*key) {
+                connection.listed = false;
+            }
+            self.send_next(io, egress, *key);
+        }
+        self.dirty = dirty;
+        self.dirty.clear();
+        for listener in std::mem::take(&mut self.accept_again) {
+            if self.accepting {
+                self.listen(io, listener);
+            }
+        }
+    }
+
+    fn send_next(&mut self, io: &mut impl Io, egress: &mut Egress, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.sending {
+            return;
+        }
+        let socket = connection.socket;
+        match connection.queue.pop_front() {
+            None => {
+                if connection.closing {
+                    self.push(io, OTHER, key, Op::Close { socket });
+                }
+            }
+            Some(Outgoing::Bytes(from)) if from.is_empty() => {
+                connection.spare = from;
+                self.send_next(io, egress, key);
+            }
+            Some(Outgoing::Bytes(from)) => {
+                connection.sending = true;
+                connection.sent_of_buffer = 0;
+                // A delivery behind these bytes follows at once: let both share their packets.
+                let more = matches!(connection.queue.front(), Some(Outgoing::Delivery(_)));
+                let op = Op::Send {
+                    socket,
+                    from,
+                    skip: 0,
+                    more,
+                };
+                self.push(io, SEND, key, op);
+            }
+            Some(Outgoing::Delivery(delivery)) => {
+                connection.sending = true;
+                let spans: u64 = delivery.spans.iter().map(|span| u64::from(span.len)).sum();
+                connection.unsent -= delivery.head.len() + spans as usize;
+                let under_way = egress.start(io, socket, delivery);
+                self.by_delivery.insert(under_way, key);
+            }
+        }
+    }
+
+    fn complete_send(&mut self, io: &mut impl Io, done: Completion, events: &mut Vec<Event>) {
+        let Some(key) = self.key_of(done.token) else {
+            return;
+        };
+        let Payload::Buffer(from) = done.payload else {
+            unreachable!("a send gives its buffer back")
+        };
+        let Ok(count) = done.result else {
+            return self.close(io, key, events);
+        };
+        self.counters.sent_bytes += u64::from(count);
+        let now_ns = io.now_ns();
+        let connection = self.connections.get_mut(key).expect("the key is of now");
+        connection.active_ns = now_ns;
+        connection.sent_of_buffer += count as usize;
+        if connection.sent_of_buffer < from.len() {
+            let (socket, skip) = (connection.socket, connection.sent_of_buffer);
+            let op = Op::Send {
+                socket,
+                from,
+                skip,
+                more: false,
+            };
+            return self.push(io, SEND, key, op);
+        }
+        connection.sending = false;
+        if from.capacity() <= 64 << 10 {
+            connection.spare = from;
+        }
+        self.sent(io, key);
+    }
+
+    /// A delivery that egress reports on.
+    pub fn delivered(
+        &mut self,
+        io: &mut impl Io,
+        under_way: Key,
+        progress: Progress,
+        events: &mut Vec<Event>,
+    ) {
+        if progress == Progress::Busy {
+            return;
+        }
+        let Some(key) = self.by_delivery.remove(&under_way) else {
+            return;
+        };
+        let now_ns = io.now_ns();
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.sending = false;
+        connection.active_ns = now_ns;
+        match progress {
+            Progress::Broken(errno) => {
+                tracing::debug!(peer = %connection.peer, %errno, "a delivery broke off");
+                self.close(io, key, events);
+            }
+            _ => self.sent(io, key),
+        }
+    }
+
+    fn sent(&mut self, io: &mut impl Io, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if !connection.listed && (!connection.queue.is_empty() || connection.closing) {
+            connection.listed = true;
+            self.dirty.push(key);
+        }
+        let connection = self.connections.get(key).expect("was there a line ago");
+        if !connection.receiving && connection.unsent < self.limits.unsent_max {
+            self.receive(io, key);
+        }
+    }
+
+    /// Stops reading from peers that do not take their answers.
+    pub fn hold_back(&mut self, io: &mut impl Io, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let queued: usize = connection
+            .queue
+            .iter()
+            .map(|item| match item {
+                Outgoing::Bytes(bytes) => bytes.len(),
+                Outgoing::Delivery(delivery) => delivery.head.len(),
+            })
+            .sum();
+        let too_much = self.limits.unsent_max <= connection.unsent + queued;
+        if too_much && connection.receiving && !connection.stopping {
+            connection.stopping = true;
+            let socket = connection.socket;
+            self.push(io, OTHER, key, Op::StopReceive { socket });
+        }
+    }
+
+    /// Closes now; the answers that were not sent are lost with it.
+    pub fn close(&mut self, io: &mut impl Io, key: Key, events: &mut Vec<Event>) {
+        let Some(connection) = self.connections.remove(key) else {
+            return;
+        };
+        self.carry_total -= connection.carry.len();
+        let socket = connection.socket;
+        self.push(io, OTHER, key, Op::Close { socket });
+        events.push(Event::Closed(key));
+    }
+
+    /// Closes what has been silent for too long. Called about once a second.
+    pub fn sweep(&mut self, io: &mut impl Io, events: &mut Vec<Event>) {
+        let now_ns = io.now_ns();
+        let late: Vec<Key> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                let idle = self.limits.idle_ns_max <= now_ns.saturating_sub(connection.active_ns);
+                let begun = !connection.carry.is_empty();
+                let since = now_ns.saturating_sub(connection.carry_since_ns);
+                idle || (begun && self.limits.frame_ns_max <= since)
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in late {
+            if let Some(peer) = self.peer(key) {
+                tracing::debug!(%peer, "connection closed: silent for too long");
+            }
+            self.close(io, key, events);
+        }
+    }
+
+    /// Whether everything that was answered has been sent.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.connections
+            .iter()
+            .all(|(_, connection)| !connection.sending && connection.queue.is_empty())
+    }
+
+    /// Keys of all connections.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        self.connections.keys()
+    }
+}

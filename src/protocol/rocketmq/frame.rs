@@ -1,0 +1,582 @@
+//! Frames: where one ends, what its header says, and how one is written (P§1.1 to §1.5).
+
+use std::fmt;
+
+use crate::base::{Reader, Writer};
+
+use super::codes;
+use super::header_json;
+
+/// The largest frame, including the 4 bytes of its own length: Java's decoder closes the channel above it.
+pub const FRAME_SIZE_MAX: usize = 16 * 1024 * 1024;
+
+/// The largest header. Properties end at 32,767 bytes, sixfold if every one of them is written as `\u0001`;
+/// four times that is room enough, and no peer can make a [`Scratch`] grow beyond it.
+pub const HEADER_SIZE_MAX: usize = 1024 * 1024;
+
+/// The most extension fields a header may have.
+pub const FIELD_COUNT_MAX: usize = 128;
+
+/// A remark is cut here: it may quote what a client sent.
+const REMARK_SIZE_MAX: usize = 32 * 1024;
+
+/// What we report as our version: V5_3_3 (P§1.6).
+pub const VERSION: i32 = 479;
+
+/// Length (4), header kind (1) and header length (3).
+pub(super) const HEAD_SIZE: usize = 8;
+
+/// The bytes are not a frame. There is nobody to answer: close the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FrameError {
+    /// The first four bytes name a length that no frame has.
+    Size {
+        /// As read: it does not count itself.
+        length: u32,
+    },
+    /// The header is said to be longer than the frame, or than any header.
+    HeaderSize {
+        /// As read.
+        header: u32,
+        /// Bytes of the frame behind the first eight.
+        rest: u32,
+    },
+    /// Neither 0 (JSON) nor 1 (ROCKETMQ).
+    HeaderKind(u8),
+    /// The bytes given to `decode` are not one whole frame.
+    Incomplete {
+        /// Bytes that the frame says it has.
+        size: usize,
+        /// Bytes that were given.
+        given: usize,
+    },
+    /// The header cannot be read.
+    Header {
+        /// Byte of the header.
+        at: usize,
+        /// What is wrong there.
+        what: String,
+    },
+}
+
+impl FrameError {
+    pub(super) fn header(at: usize, what: impl Into<String>) -> Self {
+        Self::Header {
+            at,
+            what: what.into(),
+        }
+    }
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size { length } => write!(
+                out,
+                "not a frame: its length field says {length}, allowed are 4 to {}; is the peer a RocketMQ client?",
+                FRAME_SIZE_MAX - 4
+            ),
+            Self::HeaderSize { header, rest } => write!(
+                out,
+                "not a frame: its header is said to have {header} bytes, but only {rest} follow (and at most {HEADER_SIZE_MAX} are allowed)"
+            ),
+            Self::HeaderKind(kind) => write!(
+                out,
+                "unknown header kind {kind}: known are 0 (JSON) and 1 (ROCKETMQ)"
+            ),
+            Self::Incomplete { size, given } => {
+                write!(out, "a frame of {size} bytes was given as {given} bytes")
+            }
+            Self::Header { at, what } => {
+                write!(out, "bad header: {what}, at byte {at} of the header")
+            }
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// How long the frame is whose first bytes these are, including its prefix. `Ok(None)`: too few bytes to say.
+///
+/// A lying length is found as soon as its bytes are there.
+pub fn frame_size(head: &[u8]) -> Result<Option<usize>, FrameError> {
+    let mut reader = Reader::new(head);
+    let Some(length) = reader.u32() else {
+        return Ok(None);
+    };
+    let size = length as usize + 4;
+    if length < 4 || FRAME_SIZE_MAX < size {
+        return Err(FrameError::Size { length });
+    }
+    let Some(kind_and_header) = reader.u32() else {
+        return Ok(None);
+    };
+    let kind = (kind_and_header >> 24) as u8;
+    if HeaderKind::from_byte(kind).is_none() {
+        return Err(FrameError::HeaderKind(kind));
+    }
+    let header = kind_and_header & 0x00ff_ffff;
+    let rest = length - 4;
+    if rest < header || HEADER_SIZE_MAX < header as usize {
+        return Err(FrameError::HeaderSize { header, rest });
+    }
+    Ok(Some(size))
+}
+
+/// How a header is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HeaderKind {
+    /// Serialize type 0.
+    Json,
+    /// Serialize type 1, called ROCKETMQ.
+    Binary,
+}
+
+impl HeaderKind {
+    /// The fifth byte of a frame.
+    const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Json),
+            1 => Some(Self::Binary),
+            _ => None,
+        }
+    }
+
+    /// The other way round.
+    const fn to_byte(self) -> u8 {
+        match self {
+            Self::Json => 0,
+            Self::Binary => 1,
+        }
+    }
+}
+
+/// A piece of text: either of the header itself, or of the arena where text goes that had to be rewritten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) start: u32,
+    pub(super) len: u32,
+    pub(super) in_arena: bool,
+}
+
+impl Piece {
+    fn of<'a>(self, header: &'a str, arena: &'a str) -> &'a str {
+        let text = if self.in_arena { arena } else { header };
+        &text[self.start as usize..(self.start + self.len) as usize]
+    }
+}
+
+/// Memory that decoding uses again and again: once warm, a request allocates nothing.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Text that does not stand in the frame as it is: JSON strings with escapes, all text of binary headers.
+    pub(super) arena: String,
+    /// Names and values of the extension fields.
+    pub(super) fields: Vec<(Piece, Piece)>,
+}
+
+/// What a header says, before its pieces have become text.
+#[derive(Debug, Default)]
+pub(super) struct Header {
+    pub(super) code: i32,
+    pub(super) language: Option<&'static str>,
+    pub(super) version: i32,
+    pub(super) opaque: i32,
+    pub(super) flag: i32,
+    pub(super) remark: Option<Piece>,
+}
+
+/// One decoded frame: a request, or a client's response to a request of ours.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Request code, or response code.
+    pub code: i32,
+    /// How its header was written, and how its answer's has to be.
+    pub kind: HeaderKind,
+    /// A known name of P§1.6; `OTHER` for everything unknown.
+    pub language: &'a str,
+    /// Of the sender.
+    pub version: i32,
+    /// Pairs a response with its request.
+    pub opaque: i32,
+    /// Bit 0 response, bit 1 oneway.
+    pub flag: i32,
+    /// Error text.
+    pub remark: Option<&'a str>,
+    /// What follows the header.
+    pub body: &'a [u8],
+    header: &'a str,
+    arena: &'a str,
+    fields: &'a [(Piece, Piece)],
+}
+
+impl<'a> Request<'a> {
+    /// Whether this answers a request of ours.
+    #[must_use]
+    pub const fn is_response(&self) -> bool {
+        self.flag & 1 != 0
+    }
+
+    /// Whether no answer is wanted.
+    #[must_use]
+    pub const fn is_oneway(&self) -> bool {
+        self.flag & 2 != 0
+    }
+
+    /// An extension field. Of several with one name the last counts, as in a Java map.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&'a str> {
+        self.fields
+            .iter()
+            .rev()
+            .find(|(key, _)| {
+                key.len as usize == name.len() && key.of(self.header, self.arena) == name
+            })
+            .map(|(_, value)| value.of(self.header, self.arena))
+    }
+
+    /// All extension fields, in the order in which they stand.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let (header, arena) = (self.header, self.arena);
+        self.fields
+            .iter()
+            .map(move |(key, value)| (key.of(header, arena), value.of(header, arena)))
+    }
+
+    /// What [`encode_response`] must know of this request, for its ticket.
+    #[must_use]
+    pub fn note(&self) -> u64 {
+        Note {
+            opaque: self.opaque,
+            kind: self.kind,
+            oneway: self.is_oneway(),
+            code: self.code,
+        }
+        .pack()
+    }
+}
+
+/// What an answer must know of its request: in a `u64`, bits 0 to 31 opaque, 32 header kind, 33 oneway,
+/// 34 to 53 request code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// Echoed as it is.
+    pub opaque: i32,
+    /// Of the request.
+    pub kind: HeaderKind,
+    /// Nothing is to be answered.
+    pub oneway: bool,
+    /// Request code; −1 where the number is no code of RocketMQ's.
+    pub code: i32,
+}
+
+impl Note {
+    /// All ones in 20 bits: a request code that fits nowhere.
+    const CODE_OTHER: u64 = 0x000f_ffff;
+
+    /// As a number.
+    #[must_use]
+    pub fn pack(self) -> u64 {
+        let code = match u64::try_from(self.code) {
+            Ok(code) if code < Self::CODE_OTHER => code,
+            _ => Self::CODE_OTHER,
+        };
+        u64::from(self.opaque as u32)
+            | u64::from(self.kind.to_byte()) << 32
+            | u64::from(self.oneway) << 33
+            | code << 34
+    }
+
+    /// The other way round.
+    #[must_use]
+    pub fn unpack(note: u64) -> Self {
+        let code = note >> 34 & Self::CODE_OTHER;
+        Self {
+            opaque: note as u32 as i32,
+            kind: if note >> 32 & 1 == 0 {
+                HeaderKind::Json
+            } else {
+                HeaderKind::Binary
+            },
+            oneway: note >> 33 & 1 != 0,
+            code: if code == Self::CODE_OTHER {
+                -1
+            } else {
+                code as i32
+            },
+        }
+    }
+}
+
+/// Reads one whole frame. What the request lends comes from the frame or from `scratch`.
+pub fn decode<'a>(frame: &'a [u8], scratch: &'a mut Scratch) -> Result<Request<'a>, FrameError> {
+    match frame_size(frame)? {
+        Some(size) if size == frame.len() => {}
+        size => {
+            return Err(FrameError::Incomplete {
+                size: size.unwrap_or(HEAD_SIZE),
+                given: frame.len(),
+            });
+        }
+    }
+    let header_size = u32::from_be_bytes([0, frame[5], frame[6], frame[7]]) as usize;
+    let (head, body) = frame.split_at(HEAD_SIZE + header_size);
+    let bytes = &head[HEAD_SIZE..];
+    scratch.arena.clear();
+    scratch.fields.clear();
+    let (kind, text, header) = if frame[4] == HeaderKind::Json.to_byte() {
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            FrameError::header(error.valid_up_to(), "the JSON header is not UTF-8 text")
+        })?;
+        let header = header_json::read(text, scratch)?;
+        (HeaderKind::Json, text, header)
+    } else {
+        (HeaderKind::Binary, "", read_binary(bytes, scratch)?)
+    };
+    let scratch: &'a Scratch = scratch;
+    Ok(Request {
+        code: header.code,
+        kind,
+        language: header.language.unwrap_or(codes::LANGUAGE_OTHER),
+        version: header.version,
+        opaque: header.opaque,
+        flag: header.flag,
+        remark: header.remark.map(|piece| piece.of(text, &scratch.arena)),
+        body,
+        header: text,
+        arena: &scratch.arena,
+        fields: &scratch.fields,
+    })
+}
+
+/// P§1.4.
+fn read_binary(bytes: &[u8], scratch: &mut Scratch) -> Result<Header, FrameError> {
+    let mut reader = Reader::new(bytes);
+    let short = |reader: &Reader<'_>| {
+        FrameError::header(
+            bytes.len() - reader.rest().len(),
+            "the ROCKETMQ header ends too early",
+        )
+    };
+    let mut header = Header {
+        code: codes::from_16_bits(reader.i16().ok_or_else(|| short(&reader))?),
+        language: Some(codes::language_name(i64::from(
+            reader.i8().ok_or_else(|| short(&reader))?,
+        ))),
+        version: i32::from(reader.i16().ok_or_else(|| short(&reader))?),
+        opaque: reader.i32().ok_or_else(|| short(&reader))?,
+        flag: reader.i32().ok_or_else(|| short(&reader))?,
+        remark: None,
+    };
+    let remark_len = reader.i32().ok_or_else(|| short(&reader))?;
+    header.remark = text_of(&mut reader, bytes.len(), remark_len, scratch)?;
+    let ext_len = reader.i32().ok_or_else(|| short(&reader))?;
+    let ext_at = bytes.len() - reader.rest().len();
+    let ext = usize::try_from(ext_len)
+        .ok()
+        .and_then(|len| reader.bytes(len))
+        .ok_or_else(|| {
+            FrameError::header(
+                ext_at,
+                format!("the extension fields are said to have {ext_len} bytes"),
+            )
+        })?;
+    let end = ext_at + ext.len();
+    let mut reader = Reader::new(ext);
+    while !reader.rest().is_empty() {
+        let at = end - reader.rest().len();
+        let short = || FrameError::header(at, "an extension field ends too early");
+        let name_len = reader.i16().ok_or_else(short)?;
+        let name = text_of(&mut reader, end, i32::from(name_len), scratch)?;
+        let value_len = reader.i32().ok_or_else(short)?;
+        let value = text_of(&mut reader, end, value_len, scratch)?;
+        // As in Java, text of length 0 is none.
+        if let (Some(name), Some(value)) = (name, value) {
+            if scratch.fields.len() == FIELD_COUNT_MAX {
+                return Err(FrameError::header(
+                    at,
+                    format!("more than {FIELD_COUNT_MAX} extension fields"),
+                ));
+            }
+            scratch.fields.push((name, value));
+        }
+    }
+    Ok(header)
+}
+
+/// The next `len` bytes, as text in the arena.
+fn text_of(
+    reader: &mut Reader<'_>,
+    end: usize,
+    len: i32,
+    scratch: &mut Scratch,
+) -> Result<Option<Piece>, FrameError> {
+    let at = end - reader.rest().len();
+    let bytes = usize::try_from(len)
+        .ok()
+        .and_then(|len| reader.bytes(len))
+        .ok_or_else(|| FrameError::header(at, format!("a text is said to have {len} bytes")))?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| FrameError::header(at + error.valid_up_to(), "text that is not UTF-8"))?;
+    let start = scratch.arena.len() as u32;
+    scratch.arena.push_str(text);
+    Ok(Some(Piece {
+        start,
+        len: text.len() as u32,
+        in_arena: true,
+    }))
+}
+
+/// Appends a response up to its body: the caller appends exactly `body_size` bytes more.
+/// Appends nothing for a oneway request.
+pub fn encode_response(
+    out: &mut Vec<u8>,
+    note: u64,
+    code: i32,
+    remark: Option<&str>,
+    fields: &[(&str, &str)],
+    body_size: usize,
+) {
+    let note = Note::unpack(note);
+    if note.oneway {
+        return;
+    }
+    let ext = if fields.is_empty() && !codes::answers_with_empty_fields(note.code, code) {
+        None
+    } else {
+        Some(fields)
+    };
+    let header = Written {
+        kind: note.kind,
+        code,
+        opaque: note.opaque,
+        flag: 1,
+        remark: remark.map(|remark| &remark[..remark.floor_char_boundary(REMARK_SIZE_MAX)]),
+        ext,
+    };
+    encode(out, &header, body_size);
+}
+
+/// Appends a whole request of ours, to a client or to a NameServer.
+pub fn encode_request(
+    out: &mut Vec<u8>,
+    kind: HeaderKind,
+    code: i32,
+    opaque: i32,
+    oneway: bool,
+    fields: &[(&str, &str)],
+    body: &[u8],
+) {
+    let header = Written {
+        kind,
+        code,
+        opaque,
+        flag: if oneway { 2 } else { 0 },
+        remark: None,
+        ext: if fields.is_empty() {
+            None
+        } else {
+            Some(fields)
+        },
+    };
+    encode(out, &header, body.len());
+    out.extend_from_slice(body);
+}
+
+/// A header on its way out.
+struct Written<'a> {
+    kind: HeaderKind,
+    code: i32,
+    opaque: i32,
+    flag: i32,
+    remark: Option<&'a str>,
+    ext: Option<&'a [(&'a str, &'a str)]>,
+}
+
+fn encode(out: &mut Vec<u8>, header: &Written<'_>, body_size: usize) {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEAD_SIZE]);
+    match header.kind {
+        HeaderKind::Json => encode_json(out, header),
+        HeaderKind::Binary => encode_binary(out, header),
+    }
+    let header_size = out.len() - start - HEAD_SIZE;
+    assert!(header_size < 1 << 24, "a header of {header_size} bytes");
+    let length = 4 + header_size + body_size;
+    assert!(length + 4 <= FRAME_SIZE_MAX, "a frame of {length} bytes");
+    out[start..start + 4].copy_from_slice(&(length as u32).to_be_bytes());
+    let kind_and_header = u32::from(header.kind.to_byte()) << 24 | header_size as u32;
+    out[start + 4..start + HEAD_SIZE].copy_from_slice(&kind_and_header.to_be_bytes());
+}
+
+/// The keys stand in the order of the alphabet, as Java writes them.
+fn encode_json(out: &mut Vec<u8>, header: &Written<'_>) {
+    out.extend_from_slice(b"{\"code\":");
+    put_number(out, i64::from(header.code));
+    if let Some(fields) = header.ext {
+        out.extend_from_slice(b",\"extFields\":{");
+        for (index, (name, value)) in fields.iter().enumerate() {
+            if index != 0 {
+                out.push(b',');
+            }
+            put_text(out, name);
+            out.push(b':');
+            put_text(out, value);
+        }
+        out.push(b'}');
+    }
+    out.extend_from_slice(b",\"flag\":");
+    put_number(out, i64::from(header.flag));
+    out.extend_from_slice(b",\"language\":\"JAVA\",\"opaque\":");
+    put_number(out, i64::from(header.opaque));
+    if let Some(remark) = header.remark {
+        out.extend_from_slice(b",\"remark\":");
+        put_text(out, remark);
+    }
+    out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+    put_number(out, i64::from(VERSION));
+    out.push(b'}');
+}
+
+fn encode_binary(out: &mut Vec<u8>, header: &Written<'_>) {
+    // Codes above 16 bits are cut, as Java cuts them: there is no room for more.
+    out.put_u16(header.code as u16);
+    out.put_u8(codes::LANGUAGE_JAVA_ORDINAL);
+    out.put_u16(VERSION as u16);
+    out.put_i32(header.opaque);
+    out.put_i32(header.flag);
+    let remark = header.remark.unwrap_or_default();
+    out.put_u32(remark.len() as u32);
+    out.put(remark.as_bytes());
+    let ext_at = out.len();
+    out.put_u32(0);
+    for (name, value) in header.ext.unwrap_or_default() {
+        assert!(
+            name.len() <= i16::MAX as usize,
+            "a field name of {} bytes",
+            name.len()
+        );
+        out.put_u16(name.len() as u16);
+        out.put(name.as_bytes());
+        out.put_u32(value.len() as u32);
+        out.put(value.as_bytes());
+    }
+    let ext_len = (out.len() - ext_at - 4) as u32;
+    out[ext_at..ext_at + 4].copy_from_slice(&ext_len.to_be_bytes());
+}
+
+/// Appends a decimal number.
+pub(super) fn put_number(out: &mut Vec<u8>, number: i64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Appends a JSON string.
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a Vec takes every byte, and text is always JSON");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,402 @@
+//! Reads a JSON header (P§1.3) without allocating: text that needs no rewriting stays where it is.
+//!
+//! A parser of our own, because this one sees every request: a general one allocates a buffer for every
+//! header with an escape (each property string has some), and turns the numbers that C++ and Node send into
+//! floats, whose text a signature would no longer match.
+
+use super::codes;
+use super::frame::{FIELD_COUNT_MAX, FrameError, Header, Piece, Scratch};
+
+/// Objects and arrays inside one another in what we skip.
+const DEPTH_MAX: u32 = 32;
+
+/// Reads the header; extension fields go to `scratch`.
+pub(super) fn read(text: &str, scratch: &mut Scratch) -> Result<Header, FrameError> {
+    let mut scan = Scan {
+        text,
+        bytes: text.as_bytes(),
+        at: 0,
+    };
+    let mut header = Header::default();
+    scan.expect(b'{', "the JSON header must be an object")?;
+    let mut first = true;
+    while scan.next_member(&mut first)? {
+        let name = scan.string(scratch)?;
+        scan.colon()?;
+        match name.text(text, scratch) {
+            "code" => header.code = scan.number("code", scratch)?,
+            "version" => header.version = scan.number("version", scratch)?,
+            "opaque" => header.opaque = scan.number("opaque", scratch)?,
+            "flag" => header.flag = scan.number("flag", scratch)?,
+            "language" => {
+                header.language = match scan.scalar("language", scratch)? {
+                    Scalar::Text(piece) => Some(codes::language(piece.text(text, scratch))),
+                    Scalar::Bare(piece) => {
+                        let number = piece.text(text, scratch).parse().unwrap_or(-1);
+                        Some(codes::language_name(number))
+                    }
+                    Scalar::Null => None,
+                }
+            }
+            "remark" => {
+                header.remark = match scan.scalar("remark", scratch)? {
+                    Scalar::Text(piece) | Scalar::Bare(piece) => Some(piece),
+                    Scalar::Null => None,
+                }
+            }
+            "extFields" => scan.fields(scratch)?,
+            _ => scan.skip()?,
+        }
+    }
+    scan.end()?;
+    Ok(header)
+}
+
+impl Piece {
+    fn text<'a>(self, header: &'a str, scratch: &'a Scratch) -> &'a str {
+        let text = if self.in_arena {
+            &scratch.arena
+        } else {
+            header
+        };
+        &text[self.start as usize..(self.start + self.len) as usize]
+    }
+}
+
+enum Scalar {
+    Text(Piece),
+    /// A number or a boolean, with the very characters that stand there.
+    Bare(Piece),
+    Null,
+}
+
+struct Scan<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Scan<'_> {
+    fn error(&self, what: impl Into<String>) -> FrameError {
+        FrameError::header(self.at, what)
+    }
+
+    /// The next byte that is no white space; it stays unread.
+    #[inline]
+    fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                other => return other.copied(),
+            }
+        }
+    }
+
+    fn expect(&mut self, byte: u8, what: &str) -> Result<(), FrameError> {
+        if self.peek() == Some(byte) {
+            self.at += 1;
+            return Ok(());
+        }
+        Err(self.error(what))
+    }
+
+    fn colon(&mut self) -> Result<(), FrameError> {
+        self.expect(b':', "expected `:` behind a name")
+    }
+
+    /// Moves to the next name of an object; false at its end.
+    #[inline]
+    fn next_member(&mut self, first: &mut bool) -> Result<bool, FrameError> {
+        let is_first = std::mem::replace(first, false);
+        match self.peek() {
+            Some(b'}') => {
+                self.at += 1;
+                return Ok(false);
+            }
+            Some(b',') if !is_first => {
+                self.at += 1;
+                self.peek();
+            }
+            _ if is_first => {}
+            _ => return Err(self.error("expected `,` or `}`")),
+        }
+        if self.bytes.get(self.at) == Some(&b'"') {
+            return Ok(true);
+        }
+        Err(self.error("expected a name in quotes"))
+    }
+
+    /// Nothing but white space may follow (C++ ends its header with a newline).
+    fn end(&mut self) -> Result<(), FrameError> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.error("something stands behind the JSON header")),
+        }
+    }
+
+    /// A string, from its opening quote on.
+    #[inline]
+    fn string(&mut self, scratch: &mut Scratch) -> Result<Piece, FrameError> {
+        let start = self.at + 1;
+        let end = find_quote_or_backslash(self.bytes, start);
+        if self.bytes.get(end) == Some(&b'"') {
+            self.at = end + 1;
+            return Ok(Piece {
+                start: start as u32,
+                len: (end - start) as u32,
+                in_arena: false,
+            });
+        }
+        self.escaped_string(start, end, scratch)
+    }
+
+    /// A string whose first backslash stands at `end`.
+    #[inline(never)]
+    fn escaped_string(
+        &mut self,
+        mut start: usize,
+        mut end: usize,
+        scratch: &mut Scratch,
+    ) -> Result<Piece, FrameError> {
+        let arena_start = scratch.arena.len();
+        loop {
+            scratch.arena.push_str(&self.text[start..end]);
+            match self.bytes.get(end) {
+                Some(b'"') => break,
+                Some(_) => {
+                    self.at = end + 1;
+                    let character = self.escape()?;
+                    scratch.arena.push(character);
+                    start = self.at;
+                    end = find_quote_or_backslash(self.bytes, start);
+                }
+                None => return Err(self.error("a string has no end")),
+            }
+        }
+        self.at = end + 1;
+        Ok(Piece {
+            start: arena_start as u32,
+            len: (scratch.arena.len() - arena_start) as u32,
+            in_arena: true,
+        })
+    }
+
+    /// What stands behind a backslash.
+    fn escape(&mut self) -> Result<char, FrameError> {
+        let Some(&byte) = self.bytes.get(self.at) else {
+            return Err(self.error("a string has no end"));
+        };
+        self.at += 1;
+        Ok(match byte {
+            b'"' | b'\\' | b'/' | b'\'' => byte as char,
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let unit = self.hex4()?;
+                if !(0xd800..0xdc00).contains(&unit) {
+                    // A lone low half is what Java writes as `?` when it makes bytes of it.
+                    return Ok(char::from_u32(unit).unwrap_or('?'));
+                }
+                if !self.bytes[self.at..].starts_with(b"\\u") {
+                    return Ok('?');
+                }
+                let behind_high = self.at;
+                self.at += 2;
+                let low = self.hex4()?;
+                if !(0xdc00..0xe000).contains(&low) {
+                    self.at = behind_high;
+                    return Ok('?');
+                }
+                let both = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
+                char::from_u32(both).unwrap_or('?')
+            }
+            _ => return Err(self.error("an unknown escape in a string")),
+        })
+    }
+
+    fn hex4(&mut self) -> Result<u32, FrameError> {
+        let digits = self.bytes.get(self.at..self.at + 4);
+        let number = digits.and_then(|digits| {
+            digits.iter().try_fold(0, |number, digit| {
+                (*digit as char)
+                    .to_digit(16)
+                    .map(|digit| number << 4 | digit)
+            })
+        });
+        let Some(number) = number else {
+            return Err(self.error("`\\u` without four hexadecimal digits"));
+        };
+        self.at += 4;
+        Ok(number)
+    }
+
+    /// Text, number, boolean or null.
+    fn scalar(&mut self, name: &str, scratch: &mut Scratch) -> Result<Scalar, FrameError> {
+        if self.peek() == Some(b'"') {
+            return Ok(Scalar::Text(self.string(scratch)?));
+        }
+        let start = self.at;
+        let is_bare =
+            |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
+        let rest = &self.bytes[start..];
+        let len = rest
+            .iter()
+            .position(|byte| !is_bare(byte))
+            .unwrap_or(rest.len());
+        let word = &rest[..len];
+        if word == b"null" {
+            self.at += len;
+            return Ok(Scalar::Null);
+        }
+        let is_number = word
+            .first()
+            .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'-');
+        if word != b"true" && word != b"false" && !is_number {
+            return Err(self.error(format!(
+                "`{name}` is neither text nor number nor boolean nor null"
+            )));
+        }
+        self.at += len;
+        Ok(Scalar::Bare(Piece {
+            start: start as u32,
+            len: len as u32,
+            in_arena: false,
+        }))
+    }
+
+    /// A 32-bit number, in quotes or not. Null counts as absent, hence as 0.
+    fn number(&mut self, name: &str, scratch: &mut Scratch) -> Result<i32, FrameError> {
+        self.peek();
+        let start = self.at;
+        let piece = match self.scalar(name, scratch)? {
+            Scalar::Text(piece) | Scalar::Bare(piece) => piece,
+            Scalar::Null => return Ok(0),
+        };
+        let text = piece.text(self.text, scratch);
+        text.parse().map_err(|_| {
+            let shown: String = text.chars().take(32).collect();
+            FrameError::header(start, format!("`{name}` is {shown:?}, not a 32-bit number"))
+        })
+    }
+
+    /// The value of `extFields`. As the last of two such keys counts in Java, it begins anew.
+    fn fields(&mut self, scratch: &mut Scratch) -> Result<(), FrameError> {
+        scratch.fields.clear();
+        if self.peek() == Some(b'n') {
+            return match self.scalar("extFields", scratch)? {
+                Scalar::Null => Ok(()),
+                Scalar::Text(_) | Scalar::Bare(_) => Err(self.error("`extFields` is no object")),
+            };
+        }
+        self.expect(b'{', "`extFields` is no object")?;
+        let mut first = true;
+        while self.next_member(&mut first)? {
+            let name = self.string(scratch)?;
+            self.colon()?;
+            // Nearly all values are text.
+            let value = if self.peek() == Some(b'"') {
+                self.string(scratch)?
+            } else {
+                match self.scalar("a field of extFields", scratch)? {
+                    Scalar::Text(piece) | Scalar::Bare(piece) => piece,
+                    Scalar::Null => continue,
+                }
+            };
+            if scratch.fields.len() == FIELD_COUNT_MAX {
+                return Err(self.error(format!("more than {FIELD_COUNT_MAX} extension fields")));
+            }
+            scratch.fields.push((name, value));
+        }
+        Ok(())
+    }
+
+    /// Passes over a value that nobody asked for. Only strings and brackets are looked at.
+    fn skip(&mut self) -> Result<(), FrameError> {
+        let mut depth = 0u32;
+        loop {
+            match self.peek() {
+                Some(b'"') => self.skip_string()?,
+                Some(b'{' | b'[') => {
+                    depth += 1;
+                    self.at += 1;
+                    if DEPTH_MAX < depth {
+                        return Err(self.error(format!("more than {DEPTH_MAX} levels of JSON")));
+                    }
+                    continue;
+                }
+                Some(b'}' | b']') if 0 < depth => {
+                    depth -= 1;
+                    self.at += 1;
+                }
+                Some(b',' | b':') if 0 < depth => {
+                    self.at += 1;
+                    continue;
+                }
+                Some(byte)
+                    if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.') =>
+                {
+                    let rest = &self.bytes[self.at..];
+                    let len = rest
+                        .iter()
+                        .position(|byte| {
+                            matches!(
+                                byte,
+                                b',' | b':' | b'}' | b']' | b'"' | b' ' | b'\n' | b'\r' | b'\t'
+                            )
+                        })
+                        .unwrap_or(rest.len());
+                    self.at += len;
+                }
+                Some(_) => return Err(self.error("expected a value")),
+                None => return Err(self.error("a value has no end")),
+            }
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn skip_string(&mut self) -> Result<(), FrameError> {
+        self.at += 1;
+        loop {
+            self.at = find_quote_or_backslash(self.bytes, self.at);
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(_) => self.at += 2,
+                None => return Err(self.error("a string has no end")),
+            }
+        }
+    }
+}
+
+/// Index of the first quote or backslash from `start` on, or the length. Eight bytes at a time.
+#[inline]
+fn find_quote_or_backslash(bytes: &[u8], start: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    const QUOTES: u64 = ONES * b'"' as u64;
+    const BACKSLASHES: u64 = ONES * b'\\' as u64;
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let mut at = start;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        // The lowest mark is always a true one; only those above it can be wrong.
+        let found = zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES);
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    found.map_or(bytes.len(), |index| at + index)
+}
+
+#[cfg(test)]
+mod tests;

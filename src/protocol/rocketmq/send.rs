@@ -1,0 +1,382 @@
+//! Sending: 10, 310, 320 and their answer (P§2.1); a message sent back, 36 (P§2.7).
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::base::PhysicalOffset;
+use crate::command::{Command, Produce, Produced, Refusal, RefusalKind};
+
+use super::codes::{request, response};
+use super::fields::{is_true, missing, number};
+use super::frame::{Request, encode_response};
+
+/// `MSG_REGION` where no other region is known: refusals carry it too.
+const REGION: &str = "DefaultRegion";
+
+/// The fields of a send, in the order of their letters in 310 and 320.
+const NAMES: [&str; 14] = [
+    "producerGroup",
+    "topic",
+    "defaultTopic",
+    "defaultTopicQueueNums",
+    "queueId",
+    "sysFlag",
+    "bornTimestamp",
+    "flag",
+    "properties",
+    "reconsumeTimes",
+    "unitMode",
+    "maxReconsumeTimes",
+    "batch",
+    "brokerName",
+];
+
+const LETTERS: [&str; 14] = [
+    "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n",
+];
+
+/// The fields of one send. The code says whether they have letters or names.
+struct Fields<'a> {
+    code: i32,
+    names: &'static [&'static str; 14],
+    found: [Option<&'a str>; 14],
+}
+
+impl<'a> Fields<'a> {
+    fn of(request: &Request<'a>) -> Self {
+        let mut found = [None; 14];
+        if request.code == request::SEND_MESSAGE {
+            for (name, value) in request.fields() {
+                if let Some(index) = NAMES.iter().position(|known| *known == name) {
+                    found[index] = Some(value);
+                }
+            }
+        } else {
+            for (name, value) in request.fields() {
+                if let [letter @ b'a'..=b'n'] = name.as_bytes() {
+                    found[usize::from(letter - b'a')] = Some(value);
+                }
+            }
+        }
+        let is_long = request.code == request::SEND_MESSAGE;
+        Self {
+            code: request.code,
+            names: if is_long { &NAMES } else { &LETTERS },
+            found,
+        }
+    }
+
+    fn text(&self, index: usize) -> Result<&'a str, Refusal> {
+        self.found[index].ok_or_else(|| {
+            let mut refusal = missing(self.code, self.names[index]);
+            if self.names[index] != NAMES[index] {
+                refusal.text.push_str(" (the ");
+                refusal.text.push_str(NAMES[index]);
+                refusal.text.push(')');
+            }
+            refusal
+        })
+    }
+
+    fn number<T: super::fields::Number>(&self, index: usize) -> Result<T, Refusal> {
+        number(self.code, self.names[index], self.text(index)?)
+    }
+
+    fn number_if_any<T: super::fields::Number>(&self, index: usize) -> Result<Option<T>, Refusal> {
+        self.found[index]
+            .filter(|text| !text.is_empty())
+            .map(|text| number(self.code, self.names[index], text))
+            .transpose()
+    }
+
+    fn flag(&self, index: usize) -> bool {
+        self.found[index].is_some_and(is_true)
+    }
+}
+
+/// 10, 310, 320. The code chooses the form of the fields; the field `batch`, not the code, makes a batch.
+pub(super) fn produce<'a>(request: &Request<'a>) -> Result<Command<'a>, Refusal> {
+    let fields = Fields::of(request);
+    Ok(Command::Produce(Produce {
+        group: fields.text(0)?,
+        topic: fields.text(1)?,
+        default_topic: fields.text(2)?,
+        default_queue_count: fields.number(3)?,
+        queue_id: fields.number(4)?,
+        sys_flag: fields.number(5)?,
+        born_ms: fields.number(6)?,
+        flag: fields.number(7)?,
+        properties: fields.found[8].unwrap_or_default(),
+        reconsume_times: fields.number_if_any(9)?.unwrap_or(0),
+        unit_mode: fields.flag(10),
+        max_reconsume_times: fields.number_if_any(11)?,
+        batch: fields.flag(12),
+        body: request.body,
+    }))
+}
+
+/// 36.
+pub(super) fn send_back<'a>(request: &Request<'a>) -> Result<Command<'a>, Refusal> {
+    Ok(Command::SendBack {
+        group: request.text("group")?,
+        offset: request.number("offset")?,
+        delay_level: request.number("delayLevel")?,
+        origin_message_id: request.text_if_any("originMsgId"),
+        origin_topic: request.text_if_any("originTopic"),
+        max_reconsume_times: request.number_if_any("maxReconsumeTimes")?,
+    })
+}
+
+/// Upper-case hexadecimal digits of an offset id: address, port, physical offset (P§3.5).
+struct OffsetId {
+    digits: [u8; 56],
+    len: usize,
+}
+
+impl OffsetId {
+    fn new(host: SocketAddr, offset: PhysicalOffset) -> Self {
+        let mut id = Self {
+            digits: [0; 56],
+            len: 0,
+        };
+        match host.ip() {
+            IpAddr::V4(address) => id.push(&address.octets()),
+            IpAddr::V6(address) => id.push(&address.octets()),
+        }
+        id.push(&u32::from(host.port()).to_be_bytes());
+        id.push(&offset.0.to_be_bytes());
+        id
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+        for byte in bytes {
+            self.digits[self.len] = DIGITS[usize::from(byte >> 4)];
+            self.digits[self.len + 1] = DIGITS[usize::from(byte & 15)];
+            self.len += 2;
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.digits[..self.len]).expect("digits are ASCII")
+    }
+}
+
+/// The answer to a stored send. A batch has one id for each message, with commas between.
+pub(super) fn produced(out: &mut Vec<u8>, note: u64, produced: &Produced) {
+    let code = if produced.flush_timed_out {
+        response::FLUSH_DISK_TIMEOUT
+    } else {
+        response::SUCCESS
+    };
+    let first = produced.offsets.first().copied().unwrap_or_default();
+    let first = OffsetId::new(produced.store_host, first);
+    let mut list = String::new();
+    if 1 < produced.offsets.len() {
+        for offset in &produced.offsets {
+            if !list.is_empty() {
+                list.push(',');
+            }
+            list.push_str(OffsetId::new(produced.store_host, *offset).as_str());
+        }
+    }
+    let ids = if list.is_empty() {
+        first.as_str()
+    } else {
+        &list
+    };
+    let mut queue_id = itoa::Buffer::new();
+    let mut queue_offset = itoa::Buffer::new();
+    let fields = [
+        ("queueId", queue_id.format(produced.queue_id)),
+        ("msgId", ids),
+        ("TRACE_ON", "true"),
+        ("MSG_REGION", produced.region),
+        ("queueOffset", queue_offset.format(produced.queue_offset.0)),
+        (
+            "transactionId",
+            produced.transaction_id.as_deref().unwrap_or_default(),
+        ),
+    ];
+    let count = match produced.transaction_id {
+        Some(_) => fields.len(),
+        None => fields.len() - 1,
+    };
+    encode_response(out, note, code, None, &fields[..count], 0);
+}
+
+/// What a refused send says beside code and remark. Exceptions and unknown codes say nothing.
+pub(super) fn refusal_fields(refusal: &Refusal) -> &'static [(&'static str, &'static str)] {
+    match refusal.kind {
+        RefusalKind::SystemError | RefusalKind::RequestNotSupported => &[],
+        _ => &[("TRACE_ON", "true"), ("MSG_REGION", REGION)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::QueueOffset;
+    use crate::protocol::rocketmq::frame::{HeaderKind, Note, Scratch, decode, encode_request};
+
+    fn sent(code: i32, fields: &[(&str, &str)], check: impl Fn(Result<Produce<'_>, Refusal>)) {
+        for kind in [HeaderKind::Json, HeaderKind::Binary] {
+            let mut frame = Vec::new();
+            encode_request(&mut frame, kind, code, 1, false, fields, b"body");
+            let mut scratch = Scratch::default();
+            let request = decode(&frame, &mut scratch).unwrap();
+            check(produce(&request).map(|command| match command {
+                Command::Produce(produce) => produce,
+                other => panic!("{other:?}"),
+            }));
+        }
+    }
+
+    const LETTERED: [(&str, &str); 14] = [
+        ("a", "PG"),
+        ("b", "T"),
+        ("c", "TBW102"),
+        ("d", "4"),
+        ("e", "-1"),
+        ("f", "1"),
+        ("g", "1700000000000"),
+        ("h", "7"),
+        ("i", "KEYS\u{1}k\u{2}"),
+        ("j", "3"),
+        ("k", "false"),
+        ("l", "16"),
+        ("m", "true"),
+        ("n", "broker"),
+    ];
+
+    fn check_all(produce: &Produce<'_>) {
+        assert_eq!((produce.group, produce.topic), ("PG", "T"));
+        assert_eq!(
+            (produce.default_topic, produce.default_queue_count),
+            ("TBW102", 4)
+        );
+        assert_eq!(
+            (produce.queue_id, produce.sys_flag, produce.flag),
+            (-1, 1, 7)
+        );
+        assert_eq!(produce.born_ms, 1_700_000_000_000);
+        assert_eq!(produce.properties, "KEYS\u{1}k\u{2}");
+        assert_eq!(
+            (produce.reconsume_times, produce.max_reconsume_times),
+            (3, Some(16))
+        );
+        assert!(produce.batch && !produce.unit_mode);
+        assert_eq!(produce.body, b"body");
+    }
+
+    #[test]
+    fn the_code_chooses_letters_or_names() {
+        sent(310, &LETTERED, |produce| check_all(&produce.unwrap()));
+        sent(320, &LETTERED, |produce| check_all(&produce.unwrap()));
+        let named: Vec<_> = NAMES
+            .iter()
+            .zip(LETTERED)
+            .map(|(name, (_, value))| (*name, value))
+            .collect();
+        sent(10, &named, |produce| check_all(&produce.unwrap()));
+        sent(10, &LETTERED, |produce| {
+            assert_eq!(
+                produce.unwrap_err().text,
+                "request 10 has no field `producerGroup`: send one"
+            );
+        });
+    }
+
+    #[test]
+    fn the_field_makes_the_batch_in_each_spelling() {
+        for (spelling, batch) in [("1", true), ("0", false), ("true", true), ("false", false)] {
+            let mut fields = LETTERED;
+            fields[12].1 = spelling;
+            sent(310, &fields, |produce| {
+                assert_eq!(produce.unwrap().batch, batch)
+            });
+        }
+        sent(320, &LETTERED[..12], |produce| {
+            assert!(!produce.unwrap().batch)
+        });
+    }
+
+    #[test]
+    fn each_wrong_field_is_named_with_its_value() {
+        sent(310, &LETTERED[..7], |produce| {
+            let refusal = produce.unwrap_err();
+            assert_eq!(refusal.kind, RefusalKind::SystemError);
+            assert_eq!(
+                refusal.text,
+                "request 310 has no field `h`: send one (the flag)"
+            );
+        });
+        for (index, value) in [
+            (3, "four"),
+            (4, "99999999999"),
+            (6, "-"),
+            (9, "x"),
+            (11, "1.5"),
+        ] {
+            let mut fields = LETTERED;
+            fields[index].1 = value;
+            sent(310, &fields, |produce| {
+                let text = produce.unwrap_err().text;
+                assert!(
+                    text.contains(value) && text.contains(LETTERED[index].0),
+                    "{text}"
+                );
+            });
+        }
+    }
+
+    fn answered(produced_value: &Produced) -> Vec<(String, String)> {
+        let note = Note {
+            opaque: 1,
+            kind: HeaderKind::Json,
+            oneway: false,
+            code: 310,
+        };
+        let mut out = Vec::new();
+        produced(&mut out, note.pack(), produced_value);
+        let mut scratch = Scratch::default();
+        let response = decode(&out, &mut scratch).unwrap();
+        response
+            .fields()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn an_offset_id_is_address_port_and_offset() {
+        // Protocol reference, A.3.
+        let host = "127.0.0.1:10911".parse().unwrap();
+        let id = OffsetId::new(host, PhysicalOffset(4096));
+        assert_eq!(id.as_str(), "7F00000100002A9F0000000000001000");
+        let id = OffsetId::new("[::1]:10911".parse().unwrap(), PhysicalOffset(u64::MAX));
+        assert_eq!(
+            id.as_str(),
+            "0000000000000000000000000000000100002A9FFFFFFFFFFFFFFFFF"
+        );
+    }
+
+    #[test]
+    fn a_batch_is_answered_with_one_id_for_each_message() {
+        let mut value = Produced {
+            flush_timed_out: false,
+            offsets: vec![PhysicalOffset(4096), PhysicalOffset(8192)],
+            store_host: "127.0.0.1:10911".parse().unwrap(),
+            queue_id: 3,
+            queue_offset: QueueOffset(42),
+            transaction_id: None,
+            region: "DefaultRegion",
+        };
+        let fields = answered(&value);
+        assert!(fields.contains(&(
+            "msgId".to_owned(),
+            "7F00000100002A9F0000000000001000,7F00000100002A9F0000000000002000".to_owned()
+        )));
+        assert!(!fields.iter().any(|(name, _)| name == "transactionId"));
+        value.transaction_id = Some("KEY".to_owned());
+        assert!(answered(&value).contains(&("transactionId".to_owned(), "KEY".to_owned())));
+    }
+}

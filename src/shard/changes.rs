@@ -1,0 +1,137 @@
+//! Changes of topics and groups that must be durable, on all shards and known to the name servers before
+//! anybody is told that they were made.
+
+use std::collections::BTreeMap;
+
+use super::{Condition, Outbound, Shard};
+use crate::command::{Answer, Ticket, TopicConfig};
+
+/// Names a change of this shard.
+pub type ChangeNumber = u64;
+
+/// A change under way.
+#[derive(Debug)]
+pub struct Change {
+    /// Topics must have been stored in this state or a later one.
+    topics_changes: u64,
+    /// Groups likewise.
+    groups_changes: u64,
+    /// Other shards that have not said yet that they have it.
+    sharing: u32,
+    /// The name servers have not answered yet.
+    registering: bool,
+    /// Who is told when it is complete.
+    waiting: Vec<(Ticket, Answer)>,
+    /// Topics that it makes, so that a second send finds it.
+    topics: Vec<String>,
+}
+
+/// All changes under way.
+#[derive(Debug, Default)]
+pub struct Changes {
+    next: ChangeNumber,
+    table: BTreeMap<ChangeNumber, Change>,
+    /// States that are durable.
+    topics_saved: u64,
+    groups_saved: u64,
+}
+
+impl Shard {
+    /// Begins a change whose settings are in the tables already.
+    pub(super) fn begin_change(
+        &mut self,
+        share: Vec<TopicConfig>,
+        register: bool,
+        waiting: Option<(Ticket, Answer)>,
+    ) -> ChangeNumber {
+        let number = self.changes.next;
+        self.changes.next += 1;
+        let others = self.settings.shard_count - 1;
+        let sharing = if share.is_empty() { 0 } else { others };
+        let change = Change {
+            topics_changes: self.topics.changes(),
+            groups_changes: self.groups.changes(),
+            sharing,
+            registering: register,
+            waiting: waiting.into_iter().collect(),
+            topics: share.iter().map(|config| config.name.clone()).collect(),
+        };
+        self.changes.table.insert(number, change);
+        if 0 < sharing {
+            self.outbox.push_back(Outbound::ShareTopics(number, share));
+        }
+        if register {
+            self.outbox.push_back(Outbound::Register(number));
+        }
+        number
+    }
+
+    /// The change that makes a topic, while it is under way.
+    pub(super) fn change_of_topic(&self, topic: &str) -> Option<ChangeNumber> {
+        self.changes
+            .table
+            .iter()
+            .find(|(_, change)| change.topics.iter().any(|name| name == topic))
+            .map(|(number, _)| *number)
+    }
+
+    /// Another shard has stored the topics of a change.
+    pub fn topics_taken(&mut self, number: ChangeNumber) {
+        if let Some(change) = self.changes.table.get_mut(&number) {
+            change.sharing = change.sharing.saturating_sub(1);
+        }
+        self.complete_changes();
+    }
+
+    /// The name servers that can be reached know the topics of a change.
+    pub fn change_registered(&mut self, number: ChangeNumber) {
+        if let Some(change) = self.changes.table.get_mut(&number) {
+            change.registering = false;
+        }
+        self.complete_changes();
+    }
+
+    /// These states of the tables are durable.
+    pub fn tables_saved(&mut self, topics_changes: u64, groups_changes: u64) {
+        self.changes.topics_saved = self.changes.topics_saved.max(topics_changes);
+        self.changes.groups_saved = self.changes.groups_saved.max(groups_changes);
+        self.complete_changes();
+    }
+
+    /// Topics that another shard has made: taken over unless known, and durable before `number` is met.
+    pub fn take_over_topics(&mut self, topics: Vec<TopicConfig>, now_ms: u64) -> ChangeNumber {
+        for config in topics {
+            if self.topics.get(&config.name).is_none() {
+                self.topics.put(config, now_ms);
+            }
+        }
+        self.begin_change(Vec::new(), true, None)
+    }
+
+    fn complete_changes(&mut self) {
+        let saved = (self.changes.topics_saved, self.changes.groups_saved);
+        let complete: Vec<ChangeNumber> = self
+            .changes
+            .table
+            .iter()
+            .filter(|(_, change)| {
+                let durable = change.topics_changes <= saved.0 && change.groups_changes <= saved.1;
+                durable && change.sharing == 0 && !change.registering
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        for number in complete {
+            let change = self.changes.table.remove(&number);
+            for (ticket, answer) in change.into_iter().flat_map(|change| change.waiting) {
+                self.outbox.push_back(Outbound::Answer(ticket, answer));
+            }
+            self.met.push(Condition::Change(number));
+        }
+    }
+
+    /// Whether a change is under way.
+    #[must_use]
+    pub fn is_changing(&self, number: ChangeNumber) -> bool {
+        self.changes.table.contains_key(&number)
+    }
+}

@@ -1,0 +1,311 @@
+//! One core's messaging state machine: a command goes in, an answer comes out, now or later.
+//!
+//! One file per concern. Nothing here knows a frame, JSON, a request code or a protocol's text.
+
+mod changes;
+mod clients;
+mod delay;
+mod fetch;
+mod filter;
+mod groups;
+mod locks;
+mod offsets;
+mod pending;
+mod produce;
+mod retry;
+mod settings;
+mod statistics;
+mod topics;
+mod wakeups;
+
+use std::collections::VecDeque;
+
+use crate::command::{
+    Answer, Command, ConnectionId, GroupConfig, Notice, Peer, Refusal, RefusalKind, Ticket,
+    TopicConfig,
+};
+use crate::index::{Index, Queues};
+use crate::io::{Completion, Io};
+use crate::log::CommitLog;
+
+pub use changes::{Change, ChangeNumber};
+pub use clients::Clients;
+pub use delay::Delay;
+pub use fetch::ROOM;
+pub use groups::Groups;
+pub use locks::Locks;
+pub use offsets::Offsets;
+pub use pending::Pending;
+pub use settings::{DELAY_LEVELS_DEFAULT, Settings};
+pub use statistics::Statistics;
+pub use topics::{Topic, Topics, plain as plain_topic};
+
+/// How a command was met.
+#[derive(Debug)]
+pub enum Reply {
+    /// Answered.
+    Now(Answer),
+    /// The answer comes through [`Shard::take_outbox`] with the ticket.
+    Later,
+    /// Not yet: give the same command in again when the condition holds.
+    Again(Condition),
+}
+
+/// What a command waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// The log has room again (or will never have).
+    Room,
+    /// A change of topics or groups is complete everywhere.
+    Change(ChangeNumber),
+}
+
+/// What a shard wants done outside of itself.
+#[derive(Debug)]
+pub enum Outbound {
+    /// An answer to an earlier command.
+    Answer(Ticket, Answer),
+    /// A word to a client that did not ask.
+    Notice(ConnectionId, Notice),
+    /// Tell the other shards about topics; each says when it has them: [`Shard::topics_taken`].
+    ShareTopics(ChangeNumber, Vec<TopicConfig>),
+    /// Tell the name servers about this shard's topics: [`Shard::change_registered`].
+    Register(ChangeNumber),
+    /// Remove a topic's queue files.
+    RemoveFiles(std::path::PathBuf),
+}
+
+/// What was counted since the start; one plain value, taken as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages stored for producers.
+    pub produced: u64,
+    /// Bytes of their records.
+    pub produced_bytes: u64,
+    /// Sends that were refused.
+    pub produce_refused: u64,
+    /// Messages handed to consumers.
+    pub fetched: u64,
+    /// Bytes of their records.
+    pub fetched_bytes: u64,
+    /// Pulls that found something.
+    pub fetches_found: u64,
+    /// Pulls that found nothing.
+    pub fetches_missed: u64,
+    /// Pulls that were parked.
+    pub fetches_parked: u64,
+}
+
+/// An opened store, as recovery found it.
+pub struct Store {
+    /// The truth.
+    pub log: CommitLog,
+    /// Where queues find their records.
+    pub queues: Queues,
+    /// Where keys find their records.
+    pub index: Index,
+    /// Settings of topics.
+    pub topics: Topics,
+    /// Settings of groups.
+    pub groups: Groups,
+    /// How far groups have read.
+    pub offsets: Offsets,
+    /// How far the delay levels have been delivered.
+    pub delay: Delay,
+}
+
+/// One core's queues, log and indexes, and everything that it knows of clients.
+pub struct Shard {
+    /// What was configured.
+    pub settings: Settings,
+    /// The truth.
+    pub log: CommitLog,
+    /// Where queues find their records.
+    pub queues: Queues,
+    /// Where keys find their records.
+    pub index: Index,
+    /// What is known of topics.
+    pub topics: Topics,
+    /// What is known of groups.
+    pub groups: Groups,
+    /// How far groups have read.
+    pub offsets: Offsets,
+    /// How far the delay levels have been delivered.
+    pub delay: Delay,
+    /// Who is connected.
+    pub clients: Clients,
+    /// Who consumes which queue in order.
+    pub locks: Locks,
+    /// What was counted.
+    pub counters: Counters,
+    /// What was counted, by topic and group.
+    pub statistics: Statistics,
+    reading: fetch::Reading,
+    returns: retry::Returns,
+    filters: filter::Filters,
+    /// Properties that every message gets, encoded.
+    added_always: Vec<u8>,
+    /// Scratch of a send.
+    added: Vec<u8>,
+    keys: Vec<u32>,
+    /// Made so far.
+    unique_keys: u64,
+    pending: Pending,
+    wakeups: wakeups::Wakeups,
+    changes: changes::Changes,
+    outbox: VecDeque<Outbound>,
+    /// Conditions that hold since they were last asked for.
+    met: Vec<Condition>,
+    /// Producers are refused because the disk is nearly full.
+    pub disk_full: bool,
+    prng: crate::base::Prng,
+}
+
+impl Shard {
+    /// A shard over an opened store.
+    #[must_use]
+    pub fn new(settings: Settings, store: Store, seed: u64) -> Self {
+        let mut added_always = Vec::new();
+        let cluster = settings.cluster.as_str();
+        for (name, value) in [
+            ("MSG_REGION", produce::REGION),
+            ("TRACE_ON", "true"),
+            ("CLUSTER", cluster),
+        ] {
+            crate::log::record::put_property(&mut added_always, name, value);
+        }
+        let visible = store.log.synced();
+        let mut shard = Self {
+            settings,
+            log: store.log,
+            queues: store.queues,
+            index: store.index,
+            topics: store.topics,
+            groups: store.groups,
+            offsets: store.offsets,
+            delay: store.delay,
+            clients: Clients::default(),
+            locks: Locks::default(),
+            counters: Counters::default(),
+            statistics: Statistics::default(),
+            reading: fetch::Reading::default(),
+            returns: retry::Returns::default(),
+            filters: filter::Filters::default(),
+            added_always,
+            added: Vec::new(),
+            keys: Vec::new(),
+            unique_keys: 0,
+            pending: Pending::default(),
+            wakeups: wakeups::Wakeups::default(),
+            changes: changes::Changes::default(),
+            outbox: VecDeque::new(),
+            met: Vec::new(),
+            disk_full: false,
+            prng: crate::base::Prng::from_seed(seed),
+        };
+        shard.starts_visible_at(visible);
+        shard
+    }
+
+    /// Takes an answer of the kernel to something that a shard itself asked for.
+    pub fn complete(&mut self, io: &mut impl Io, done: Completion) {
+        let rest = done.token.rest();
+        let number = rest & 0xffff_ffff;
+        match rest & (0xff << 48) {
+            fetch::UNITS => self.units_read(io, number, done.result, done.payload),
+            retry::RECORD => self.returning_read(io, number, done.result, done.payload),
+            _ => self.delay_read(io, rest, done.result, done.payload),
+        }
+    }
+
+    /// Meets one command.
+    pub fn execute(
+        &mut self,
+        io: &mut impl Io,
+        peer: &Peer<'_>,
+        ticket: Ticket,
+        command: Command<'_>,
+    ) -> Reply {
+        match command {
+            Command::Produce(produce) => self.produce(io, peer, ticket, &produce),
+            Command::Fetch(fetch) => self.fetch(io, peer, ticket, &fetch),
+            Command::Heartbeat(heartbeat) => self.heartbeat(io, peer, ticket, heartbeat),
+            Command::Lock {
+                group,
+                client_id,
+                queues,
+            } => self.lock(io.now_ns(), group, &client_id, queues),
+            Command::Unlock {
+                group,
+                client_id,
+                queues,
+            } => self.unlock(&group, &client_id, &queues),
+            Command::Unregister {
+                client_id,
+                producer_group,
+                consumer_group,
+            } => self.unregister(peer, client_id, producer_group, consumer_group),
+            Command::GroupMembers { group } => self.group_members(group),
+            Command::OffsetQuery {
+                group,
+                topic,
+                queue_id,
+                zero_if_missing,
+            } => self.offset_query(group, topic, queue_id, zero_if_missing),
+            Command::OffsetCommit {
+                group,
+                topic,
+                queue_id,
+                offset,
+            } => self.offset_commit(group, topic, queue_id, offset),
+            Command::SendBack {
+                group,
+                offset,
+                delay_level,
+                max_reconsume_times,
+                ..
+            } => {
+                let back = retry::SendBack {
+                    group,
+                    offset,
+                    delay_level,
+                    max_reconsume_times,
+                };
+                self.send_back(io, peer, ticket, &back)
+            }
+            Command::OffsetMax { topic, queue_id } => self.offset_max(topic, queue_id),
+            Command::OffsetMin { topic, queue_id } => self.offset_min(topic, queue_id),
+            other => Reply::Now(Answer::Refused(Refusal::new(
+                RefusalKind::RequestNotSupported,
+                format!(" request {other:?} not supported"),
+            ))),
+        }
+    }
+
+    /// What is to be done outside, in order.
+    pub fn take_outbox(&mut self) -> Option<Outbound> {
+        self.outbox.pop_front()
+    }
+
+    /// Conditions under which commands wait and that hold now.
+    pub fn take_met(&mut self) -> Vec<Condition> {
+        std::mem::take(&mut self.met)
+    }
+
+    /// The settings of a group; made with defaults where that is allowed.
+    fn group_or_default(&mut self, group: &str, now_ms: u64) -> Option<GroupConfig> {
+        if let Some(config) = self.groups.get(group) {
+            return Some(config.clone());
+        }
+        if !self.settings.auto_create_groups || topics::check_group_name(group).is_err() {
+            return None;
+        }
+        let config = GroupConfig::with_defaults(group);
+        self.groups.put(config.clone(), now_ms);
+        Some(config)
+    }
+
+    fn refuse(kind: RefusalKind, text: impl Into<String>) -> Reply {
+        Reply::Now(Answer::Refused(Refusal::new(kind, text)))
+    }
+}

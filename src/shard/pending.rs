@@ -1,0 +1,266 @@
+//! Records on their way to being visible, and who waits for them.
+//!
+//! In the order of the log: a record becomes visible in the turn in which its write (async flush) or the sync
+//! that covers it (sync flush) completes, and not before everything in front of it.
+
+use std::collections::VecDeque;
+
+use super::{Condition, Outbound, Shard};
+use crate::base::QueueOffset;
+use crate::command::{Answer, Produced, Refusal, RefusalKind, Ticket};
+use crate::index::{QueueIndex, Unit};
+use crate::io::Io;
+
+/// What happens when a record is safe.
+#[derive(Debug)]
+pub(super) enum After {
+    /// Nobody waits.
+    Nothing,
+    /// A producer waits.
+    Produced(Ticket, Produced),
+    /// A client waits for a plain yes.
+    Done(Ticket),
+    /// A delay level may go on behind this offset of its queue.
+    Delayed { level: u32, next: u64 },
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// One behind the record.
+    end: u64,
+    queue: QueueIndex,
+    queue_offset: QueueOffset,
+    unit: Unit,
+    store_ms: u64,
+    since_ns: u64,
+    key_count: u8,
+    /// The answer need not wait for durability (WAIT=false).
+    at_write: bool,
+    after: After,
+}
+
+/// Records that are appended and not visible yet.
+#[derive(Debug, Default)]
+pub struct Pending {
+    entries: VecDeque<Entry>,
+    /// Key hashes of the entries, one after another.
+    keys: VecDeque<u32>,
+    /// Entries at the front that were looked at when their write completed.
+    written_count: usize,
+    /// End of the last record that became visible.
+    visible: u64,
+    /// Of that record.
+    last_offset: u64,
+    last_ms: u64,
+}
+
+/// A record that has just got its place.
+pub(super) struct Appended {
+    pub(super) end: u64,
+    pub(super) queue: QueueIndex,
+    pub(super) queue_offset: QueueOffset,
+    pub(super) unit: Unit,
+    pub(super) store_ms: u64,
+    pub(super) at_write: bool,
+}
+
+impl Pending {
+    /// How many records wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn push(&mut self, now_ns: u64, record: &Appended, keys: &[u32], after: After) {
+        self.keys.extend(keys);
+        self.entries.push_back(Entry {
+            end: record.end,
+            queue: record.queue,
+            queue_offset: record.queue_offset,
+            unit: record.unit,
+            store_ms: record.store_ms,
+            since_ns: now_ns,
+            key_count: keys.len() as u8,
+            at_write: record.at_write,
+            after,
+        });
+    }
+}
+
+impl Shard {
+    /// One behind the last byte whose records consumers see.
+    #[must_use]
+    pub const fn visible(&self) -> u64 {
+        self.pending.visible
+    }
+
+    /// Start of the last visible record.
+    #[must_use]
+    pub const fn last_record_offset(&self) -> u64 {
+        self.pending.last_offset
+    }
+
+    /// Store time of the last visible record, wall milliseconds; 0 if there was none since start.
+    #[must_use]
+    pub const fn last_record_ms(&self) -> u64 {
+        self.pending.last_ms
+    }
+
+    /// Says where the visible part ends when a store was opened.
+    pub const fn starts_visible_at(&mut self, offset: u64) {
+        self.pending.visible = offset;
+    }
+
+    /// Takes note of how far the log has come: answers, units, keys, wake-ups. Once a turn, after the
+    /// completions of the turn.
+    pub fn advance(&mut self, io: &mut impl Io) {
+        if let Some(from) = self.log.take_rejected() {
+            self.reject_from(from);
+        }
+        if let Some(failed) = self.log.failed() {
+            // Nothing is acknowledged any more; whoever waits will see the connection close.
+            tracing::debug!(?failed, "nothing becomes visible any more");
+            return;
+        }
+        if self.log.room_grew() || self.log.weather().is_some() {
+            self.met.push(Condition::Room);
+        }
+        self.answer_written();
+        let end = if self.log.is_sync() {
+            self.log.synced()
+        } else {
+            self.log.written()
+        };
+        while let Some(entry) = self.pending.entries.front() {
+            if end < entry.end {
+                break;
+            }
+            let entry = self
+                .pending
+                .entries
+                .pop_front()
+                .expect("was there a line ago");
+            self.pending.written_count = self.pending.written_count.saturating_sub(1);
+            self.make_visible(entry);
+        }
+        self.run_woken(io);
+    }
+
+    fn make_visible(&mut self, entry: Entry) {
+        self.pending.visible = entry.end;
+        self.pending.last_offset = entry.unit.offset.0;
+        self.pending.last_ms = entry.store_ms;
+        self.queues.push(entry.queue, entry.unit, entry.store_ms);
+        let keys = self.pending.keys.drain(..usize::from(entry.key_count));
+        for hash in keys {
+            self.index.put(
+                hash,
+                entry.unit.offset,
+                entry.store_ms as i64,
+                entry.store_ms,
+            );
+        }
+        self.wakeups.arrived(entry.queue, entry.unit.tags_code);
+        self.finish(entry.after);
+    }
+
+    fn finish(&mut self, after: After) {
+        let (ticket, answer) = match after {
+            After::Nothing => return,
+            After::Produced(ticket, produced) => (ticket, Answer::Produced(produced)),
+            After::Done(ticket) => (ticket, Answer::Done),
+            After::Delayed { level, next } => return self.delay.delivered(level, next),
+        };
+        self.outbox.push_back(Outbound::Answer(ticket, answer));
+    }
+
+    /// Producers that do not wait for the sync are answered when their write has completed.
+    fn answer_written(&mut self) {
+        if !self.log.is_sync() {
+            return;
+        }
+        let written = self.log.written();
+        while let Some(entry) = self.pending.entries.get_mut(self.pending.written_count) {
+            if written < entry.end {
+                return;
+            }
+            self.pending.written_count += 1;
+            if entry.at_write
+                && let After::Produced(..) = entry.after
+            {
+                let after = std::mem::replace(&mut entry.after, After::Nothing);
+                self.finish(after);
+            }
+        }
+    }
+
+    /// Records from this physical offset on were not written: refuse them and give their places in the
+    /// queues back.
+    fn reject_from(&mut self, from: u64) {
+        let reason = self.log.weather();
+        while self
+            .pending
+            .entries
+            .back()
+            .is_some_and(|entry| from < entry.end)
+        {
+            let entry = self
+                .pending
+                .entries
+                .pop_back()
+                .expect("was there a line ago");
+            let keys_left = self.pending.keys.len() - usize::from(entry.key_count);
+            self.pending.keys.truncate(keys_left);
+            self.queues
+                .queue_mut(entry.queue)
+                .unassign(entry.queue_offset);
+            let (After::Produced(ticket, _) | After::Done(ticket)) = entry.after else {
+                if let After::Delayed { level, .. } = entry.after {
+                    self.delay.rejected(level);
+                }
+                continue;
+            };
+            let reason = reason.map_or_else(String::new, |errno| format!(": {errno}"));
+            let refusal = Refusal::new(
+                RefusalKind::ServiceNotAvailable,
+                format!(
+                    "service not available now, the message could not be written{reason}; send it again later"
+                ),
+            );
+            self.counters.produce_refused += 1;
+            self.outbox
+                .push_back(Outbound::Answer(ticket, Answer::Refused(refusal)));
+        }
+        self.pending.written_count = self.pending.written_count.min(self.pending.entries.len());
+    }
+
+    /// Tells producers whose flush takes too long that their message is stored but not durable yet.
+    pub fn answer_late_flushes(&mut self, now_ns: u64) {
+        let patience_ns = self.settings.sync_flush_timeout_ms * 1_000_000;
+        let written = self.log.written();
+        for entry in &mut self.pending.entries {
+            if now_ns.saturating_sub(entry.since_ns) < patience_ns || written < entry.end {
+                break;
+            }
+            if let After::Produced(ticket, mut produced) =
+                std::mem::replace(&mut entry.after, After::Nothing)
+            {
+                produced.flush_timed_out = true;
+                self.outbox
+                    .push_back(Outbound::Answer(ticket, Answer::Produced(produced)));
+            }
+        }
+    }
+
+    /// Whether every record that was taken is visible and answered.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.pending.is_empty()
+    }
+}

@@ -1,0 +1,113 @@
+//! What a shard was configured with, in plain values.
+
+use std::net::SocketAddr;
+
+use crate::base::ShardId;
+
+/// RocketMQ's 18 levels: `1s 5s 10s 30s 1m … 2h`, in milliseconds.
+pub const DELAY_LEVELS_DEFAULT: [u64; 18] = {
+    const S: u64 = 1000;
+    const M: u64 = 60 * S;
+    const H: u64 = 60 * M;
+    [
+        S,
+        5 * S,
+        10 * S,
+        30 * S,
+        M,
+        2 * M,
+        3 * M,
+        4 * M,
+        5 * M,
+        6 * M,
+        7 * M,
+        8 * M,
+        9 * M,
+        10 * M,
+        20 * M,
+        30 * M,
+        H,
+        2 * H,
+    ]
+};
+
+/// Settings of one shard.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which one this is.
+    pub shard: ShardId,
+    /// How many there are.
+    pub shard_count: u32,
+    /// Name of this shard's broker, as routes say it.
+    pub broker_name: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Where clients reach this shard: written into records and message ids.
+    pub store_host: SocketAddr,
+    /// 4 read, 2 write.
+    pub perm: u32,
+    /// Bytes of a body at most.
+    pub message_size_max: usize,
+    /// Make unknown topics out of TBW102.
+    pub auto_create_topics: bool,
+    /// Make unknown groups with defaults.
+    pub auto_create_groups: bool,
+    /// Queues of TBW102 on this shard.
+    pub default_queue_count: u32,
+    /// Make the topic that is named after the cluster writable.
+    pub cluster_topic: bool,
+    /// Make the topic that is named after the broker writable.
+    pub broker_topic: bool,
+    /// Make RMQ_SYS_TRACE_TOPIC at start.
+    pub trace_topic: bool,
+    /// Milliseconds of delay level 1, 2, ….
+    pub delay_levels: Vec<u64>,
+    /// Hold pulls that find nothing.
+    pub long_polling: bool,
+    /// Hold them this long where long polling is off.
+    pub short_polling_ms: u64,
+    /// Tell consumers when their group's members change.
+    pub notify_members_changed: bool,
+    /// A producer that waits for a flush longer than this is told so.
+    pub sync_flush_timeout_ms: u64,
+    /// A queue that still has its first message is young while its shard's log is no larger than this:
+    /// 40 % of memory, as RocketMQ's accessMessageInMemoryMaxRatio.
+    pub young_log_size: u64,
+    /// Keep an index of keys.
+    pub index_keys: bool,
+    /// Wall milliseconds at start.
+    pub boot_ms: u64,
+    /// Everything in force, for those who ask.
+    pub properties: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Settings of a single shard on loopback; for tests, benches and the simulator.
+    #[must_use]
+    pub fn plain(store_host: SocketAddr) -> Self {
+        Self {
+            shard: ShardId(0),
+            shard_count: 1,
+            broker_name: "broker-0".to_owned(),
+            cluster: "DefaultCluster".to_owned(),
+            store_host,
+            perm: 6,
+            message_size_max: 4 << 20,
+            auto_create_topics: true,
+            auto_create_groups: true,
+            default_queue_count: 8,
+            cluster_topic: true,
+            broker_topic: true,
+            trace_topic: false,
+            delay_levels: DELAY_LEVELS_DEFAULT.to_vec(),
+            long_polling: true,
+            short_polling_ms: 1000,
+            notify_members_changed: true,
+            sync_flush_timeout_ms: 5000,
+            young_log_size: 1 << 30,
+            index_keys: true,
+            boot_ms: 0,
+            properties: Vec::new(),
+        }
+    }
+}

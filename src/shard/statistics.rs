@@ -1,0 +1,200 @@
+//! What went in and out, by topic and group: sums since the start and over windows.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::command::Rate;
+
+/// A sample every ten seconds gives the last minute, one a minute the hour, one an hour the day.
+const WINDOWS: [(u64, usize); 3] = [(10_000, 7), (60_000, 61), (3_600_000, 25)];
+
+/// A sum with its past.
+#[derive(Debug, Default)]
+struct Item {
+    sum: u64,
+    /// How often something was added: sums are averaged over it.
+    times: u64,
+    /// (wall milliseconds, sum, times) at the samples of each window, oldest first.
+    samples: [VecDeque<(u64, u64, u64)>; 3],
+}
+
+impl Item {
+    fn add(&mut self, value: u64) {
+        self.sum += value;
+        self.times += 1;
+    }
+
+    fn sample(&mut self, now_ms: u64) {
+        for ((period_ms, count_max), samples) in WINDOWS.iter().zip(&mut self.samples) {
+            let due = samples
+                .back()
+                .is_none_or(|(at, _, _)| at + period_ms <= now_ms);
+            if due {
+                samples.push_back((now_ms, self.sum, self.times));
+                if *count_max < samples.len() {
+                    samples.pop_front();
+                }
+            }
+        }
+    }
+
+    fn rate(&self, window: usize, now_ms: u64) -> Rate {
+        let (since_ms, sum, times) = self.samples[window]
+            .front()
+            .copied()
+            .unwrap_or((now_ms, self.sum, self.times));
+        let seconds = (now_ms.saturating_sub(since_ms) as f64 / 1000.0).max(1.0);
+        let (sum, times) = (self.sum - sum, self.times - times);
+        Rate {
+            sum: sum as i64,
+            tps: sum as f64 / seconds,
+            average: if times == 0 {
+                0.0
+            } else {
+                sum as f64 / times as f64
+            },
+        }
+    }
+}
+
+type Items = BTreeMap<String, Item>;
+
+fn add(items: &mut Items, key: &str, value: u64) {
+    match items.get_mut(key) {
+        Some(item) => item.add(value),
+        None => items.entry(key.to_owned()).or_default().add(value),
+    }
+}
+
+/// All sums of a shard. Names are RocketMQ's (P§2.10, 315).
+#[derive(Debug, Default)]
+pub struct Statistics {
+    topic_put_numbers: Items,
+    topic_put_sizes: Items,
+    /// By topic and group; joined as `topic@group` only when somebody asks.
+    got: BTreeMap<String, BTreeMap<String, (Item, Item)>>,
+    sent_back: Items,
+    all_put: Item,
+    all_got: Item,
+}
+
+impl Statistics {
+    /// A message was stored.
+    pub(super) fn put(&mut self, topic: &str, size: u64) {
+        add(&mut self.topic_put_numbers, topic, 1);
+        add(&mut self.topic_put_sizes, topic, size);
+        self.all_put.add(1);
+    }
+
+    /// Messages were handed out.
+    pub(super) fn got(&mut self, group: &str, topic: &str, count: u32, size: u64) {
+        let groups = match self.got.get_mut(topic) {
+            Some(groups) => groups,
+            None => self.got.entry(topic.to_owned()).or_default(),
+        };
+        let (numbers, sizes) = match groups.get_mut(group) {
+            Some(items) => items,
+            None => groups.entry(group.to_owned()).or_default(),
+        };
+        numbers.add(u64::from(count));
+        sizes.add(size);
+        self.all_got.add(u64::from(count));
+    }
+
+    /// A message was sent back by a group.
+    pub(super) fn sent_back(&mut self, topic: &str, group: &str) {
+        add(&mut self.sent_back, &format!("{topic}@{group}"), 1);
+    }
+
+    /// Takes samples where they are due. Called about once a second.
+    pub fn sample(&mut self, now_ms: u64) {
+        let got = self.got.values_mut().flat_map(BTreeMap::values_mut);
+        let items = self
+            .topic_put_numbers
+            .values_mut()
+            .chain(self.topic_put_sizes.values_mut())
+            .chain(self.sent_back.values_mut())
+            .chain(got.flat_map(|(numbers, sizes)| [numbers, sizes]))
+            .chain([&mut self.all_put, &mut self.all_got]);
+        for item in items {
+            item.sample(now_ms);
+        }
+    }
+
+    fn item(&self, name: &str, key: &str) -> Option<&Item> {
+        let of_group = || {
+            let (topic, group) = key.rsplit_once('@')?;
+            self.got.get(topic)?.get(group)
+        };
+        match name {
+            "TOPIC_PUT_NUMS" => self.topic_put_numbers.get(key),
+            "TOPIC_PUT_SIZE" => self.topic_put_sizes.get(key),
+            "GROUP_GET_NUMS" => of_group().map(|(numbers, _)| numbers),
+            "GROUP_GET_SIZE" => of_group().map(|(_, sizes)| sizes),
+            "SNDBCK_PUT_NUMS" => self.sent_back.get(key),
+            "BROKER_PUT_NUMS" => Some(&self.all_put),
+            "BROKER_GET_NUMS" => Some(&self.all_got),
+            _ => None,
+        }
+    }
+
+    /// Rates over the last minute, hour and day; `None` for what was never counted.
+    #[must_use]
+    pub fn rates(&self, name: &str, key: &str, now_ms: u64) -> Option<[Rate; 3]> {
+        let item = self.item(name, key)?;
+        Some([0, 1, 2].map(|window| item.rate(window, now_ms)))
+    }
+
+    /// Messages per second a group takes from all its topics.
+    #[must_use]
+    pub fn consume_tps(&self, group: &str, topics: &[String], now_ms: u64) -> f64 {
+        topics
+            .iter()
+            .filter_map(|topic| self.got.get(topic)?.get(group))
+            .map(|(numbers, _)| numbers.rate(0, now_ms).tps)
+            .sum()
+    }
+
+    /// Messages per second stored and handed out, over about 10 s, a minute and an hour.
+    #[must_use]
+    pub fn broker_tps(&self, now_ms: u64) -> [[f64; 3]; 2] {
+        [&self.all_put, &self.all_got]
+            .map(|item| [0, 1, 2].map(|window| item.rate(window.min(2), now_ms).tps))
+    }
+
+    /// Forgets a topic.
+    pub fn remove_topic(&mut self, topic: &str) {
+        self.topic_put_numbers.remove(topic);
+        self.topic_put_sizes.remove(topic);
+        self.got.remove(topic);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_of_the_window_and_unknown_names_are_unknown() {
+        let mut statistics = Statistics::default();
+        statistics.sample(0);
+        for second in 0..100u64 {
+            statistics.put("t", 100);
+            statistics.got("g", "t", 2, 200);
+            statistics.sample(second * 1000);
+        }
+        let [minute, hour, _] = statistics
+            .rates("TOPIC_PUT_NUMS", "t", 99_000)
+            .expect("counted");
+        assert!((55..=70).contains(&minute.sum), "{minute:?}");
+        assert_eq!(
+            hour.sum, 99,
+            "all but the first, which the first sample holds: {hour:?}"
+        );
+        let [minute, ..] = statistics
+            .rates("GROUP_GET_SIZE", "t@g", 99_000)
+            .expect("counted");
+        assert!((minute.average - 200.0).abs() < 1e-9);
+        assert_eq!(statistics.rates("TOPIC_PUT_NUMS", "other", 0), None);
+        assert_eq!(statistics.rates("NOTHING", "t", 0), None);
+    }
+}

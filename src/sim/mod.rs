@@ -1,0 +1,1 @@
+//! The same seam as `io`, made of a seed: one seed, one history.

@@ -1,0 +1,118 @@
+//! The program as it is typed: exit codes, what is said where.
+
+use std::process::{Command, Output};
+
+fn corelane(words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corelane"));
+    command
+        .args(words)
+        .env_remove("CORELANE_LOG")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn the_version_and_the_help_are_information_on_stdout() {
+    let version = corelane(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(
+        text(&version.stdout),
+        format!("corelane {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    let help = corelane(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    let help = text(&help.stdout);
+    for part in [
+        "Examples:",
+        "Exit codes:",
+        "could not start",
+        "corelane serve --config broker.conf",
+    ] {
+        assert!(help.contains(part), "{part} is not in\n{help}");
+    }
+}
+
+#[test]
+fn what_is_not_understood_ends_with_2() {
+    for words in [
+        &[][..],
+        &["dance"],
+        &["serve", "--dance"],
+        &["serve", "--set", "x"],
+        &["serve", "--port", "x"],
+        &["serve", "--log", "loud", "--print-config"],
+        &["nameserver", "--port", "0"],
+        &["nameserver", "--bind", "0.0.0.0"],
+    ] {
+        let output = corelane(words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        assert!(!output.stderr.is_empty(), "{words:?}");
+        assert!(output.stdout.is_empty(), "{words:?}");
+    }
+}
+
+#[test]
+fn a_bad_file_is_named_on_stderr() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broker.conf");
+    std::fs::write(&file, "brokerName=a\nflushDiskType=NEVER\n").unwrap();
+    let file = file.to_str().unwrap();
+    let output = corelane(&["serve", "--config", file, "--print-config"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        text(&output.stderr),
+        format!(
+            "corelane: cannot use flushDiskType=NEVER ({file}:2): it is not one of the known words; \
+             allowed is ASYNC_FLUSH (async) or SYNC_FLUSH (sync)\n"
+        )
+    );
+    let output = corelane(&["serve", "--config", "/nowhere/broker.conf"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        text(&output.stderr),
+        "corelane: cannot read the configuration in /nowhere/broker.conf: No such file or directory \
+         (os error 2); name a file that is there and that this user may read\n"
+    );
+}
+
+#[test]
+fn print_config_shows_what_is_in_force_and_warns_on_stderr() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broker.conf");
+    std::fs::write(
+        &file,
+        "brokerName=a\nlistenport=1\nsendMessageThreadPoolNums=4\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let words = [
+        "serve",
+        "--config",
+        file,
+        "--port",
+        "12000",
+        "--print-config",
+    ];
+    let output = corelane(&words);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    assert!(
+        stdout.contains(&format!("brokerName=a  # {file}:1\n")),
+        "{stdout}"
+    );
+    assert!(stdout.contains("listenPort=12000  # --port\n"), "{stdout}");
+    let stderr = text(&output.stderr);
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{stderr}");
+    assert!(
+        lines[0].contains(" WARN  corelane: listenport ("),
+        "{stderr}"
+    );
+    assert!(lines[1].ends_with("INFO  corelane: without effect here: sendMessageThreadPoolNums"));
+    let quiet = corelane(&[&words[..], &["--log", "error"]].concat());
+    assert!(quiet.stderr.is_empty(), "{}", text(&quiet.stderr));
+}
