@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use corelane::cli::{Cli, Command, NameServer, Serve};
-use corelane::config::{self, Host, NameServerSettings, Note, Settings, StartError};
+use corelane::config::{self, Host, Note, Settings, StartError};
 use corelane::logging;
 use tracing::{info, warn};
 
@@ -38,7 +38,7 @@ fn serve(flags: &Serve) -> Result<ExitCode, StartError> {
         print!("{}", settings.print());
         return Ok(ExitCode::SUCCESS);
     }
-    run_broker(settings)
+    corelane::broker::serve(settings)
 }
 
 fn settings(flags: &Serve) -> Result<Settings, StartError> {
@@ -61,28 +61,5 @@ fn nameserver(flags: &NameServer) -> Result<ExitCode, StartError> {
     let flags = flags.flags(std::env::var(LOG_VARIABLE).ok());
     let settings = config::load_name_server(&flags)?;
     logging::start(&settings.log);
-    run_name_server(settings)
-}
-
-fn run_broker(settings: Settings) -> Result<ExitCode, StartError> {
-    let what = format!(
-        "on {}:{}",
-        settings.addresses.bind, settings.addresses.listen_port
-    );
-    Err(StartError::new(
-        "serve",
-        what,
-        "this build has no broker",
-        "build a later version",
-    ))
-}
-
-fn run_name_server(settings: NameServerSettings) -> Result<ExitCode, StartError> {
-    let what = format!("on {}:{}", settings.bind, settings.port);
-    Err(StartError::new(
-        "serve",
-        what,
-        "this build has no name server",
-        "build a later version",
-    ))
+    corelane::broker::serve_names(&settings)
 }

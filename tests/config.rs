@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use corelane::base::ShardId;
-use corelane::config::{Egress, Flag, Host, NameServers, Note, Origin, Settings, StartError, load};
+use corelane::config::{
+    Egress, Flag, Host, NameServers, Note, Origin, Settings, StartError, keys, load,
+};
 
 fn host() -> Host {
     Host {
@@ -440,5 +442,32 @@ fn ports_must_exist_and_not_meet() {
             &[]
         )
         .is_ok()
+    );
+}
+
+/// The README's table is made of the table of keys; the failure prints what belongs there.
+#[test]
+fn the_readme_shows_every_key_as_it_is() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let mut table = String::from("| Key | Default | Allowed | What it does |\n|---|---|---|---|\n");
+    for key in keys::KEYS {
+        let alias = key
+            .alias
+            .map(|alias| format!(", `{alias}`"))
+            .unwrap_or_default();
+        let default = match key.default {
+            "" => "—".to_owned(),
+            default => format!("`{default}`"),
+        };
+        let allowed = key.kind.allowed().replace('|', "\\|");
+        table += &format!(
+            "| `{}`{alias} | {default} | {allowed} | {} |\n",
+            key.name, key.about
+        );
+    }
+    assert!(
+        readme.contains(&table),
+        "README.md lacks this table:\n{table}"
     );
 }

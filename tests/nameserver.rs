@@ -271,6 +271,19 @@ fn order_configuration_is_in_the_route_only_where_order_messages_are_enabled() {
     );
 }
 
+#[test]
+fn a_brokers_zone_is_in_its_routes() {
+    let mut server = Server::new();
+    server.register(&MASTER, &two_topics(), 1);
+    let brokers = |server: &mut Server| server.route("TBW102").unwrap()["brokerDatas"].clone();
+    assert!(brokers(&mut server)[0].get("zoneName").is_none());
+    let mut fields = MASTER.fields();
+    fields.push(("__ZONE_NAME", "z1"));
+    let body = body::encode(&two_topics(), DataVersion::default());
+    assert_eq!(server.ask_at(0, A, 103, &fields, &body).code, 0);
+    assert_eq!(brokers(&mut server)[0]["zoneName"], "z1");
+}
+
 // Registration.
 
 #[test]
@@ -511,6 +524,27 @@ fn a_broker_below_413_sends_no_queue_mappings_and_its_topics_no_attributes() {
             body::decode(&packed, true, 0, 413).is_err(),
             "from 413 on a mapping section must follow"
         );
+    }
+}
+
+/// Recorded from Apache's 5.5.0 broker with `compressedRegister=true`. Its header says `compressed=false`.
+const APACHE_COMPRESSED: &str = "eNqNUVtPwjAUXvwFPvPUTKMxIboh4/bGtnIJ24prnRJjThZSA5EN2EaIIf53WwyJWEF62tOk37n1+zRNa2z08XyVFjzTW2ZZz4u44BHP8uk81VtGWS+mCRePyULA9aZVsYym0bQs41PTtHNxyqH/AHREgYXtgEKv7XWAkWHfQaawGqL9oOthYO0u2sica5un40kSZ+9M1EWmUal+OzW0xOwnAaGGsLqCVneNQ+IMqGufOoCVJUvIP3IIcdSPMHikCy5/i1ezwpmtckHEtqGaeEGxLI0pO1r/hjo97D7KJxkFz2IhsyH3kWHoKHDADskAh+Bj3xZXvIjHE77tYqrc/EBVbm73PyS+OvRGx2XZDbKecD4DqXp2IPRuX3Ey/J/z+t9anZJaCviapBzdC1PRK9LpUMzAJxF2AUc4YAfqXP7S2KzJrVJ39vIqvPYFW7PZ5g==";
+
+#[test]
+fn apaches_compressed_body_is_read_though_its_header_denies_it() {
+    use base64::Engine;
+    let engine = base64::engine::general_purpose::STANDARD;
+    let body = engine.decode(APACHE_COMPRESSED).unwrap();
+    let mut fields = MASTER.fields();
+    fields.push(("bodyCrc32", "968975174"));
+    for compressed in ["false", "true"] {
+        let mut server = Server::new();
+        fields.push(("compressed", compressed));
+        assert_eq!(server.ask_at(0, A, 103, &fields, &body).code, 0);
+        let route = server.route("NewOne").unwrap();
+        assert_eq!(route["queueDatas"][0]["readQueueNums"], 3);
+        assert_eq!(server.perm("TBW102"), 7);
+        assert_eq!(server.0.table().topics().count(), 16);
     }
 }
 
@@ -993,12 +1027,10 @@ fn deep_json_is_refused() {
 fn an_answer_that_fits_into_no_frame_is_a_refusal() {
     let mut server = Server::new();
     let name = "x".repeat(900);
-    let mut counter = 0;
-    for part in 0..2 {
+    for (counter, part) in (1..).zip(0..2) {
         let topics: Vec<_> = (0..10_000)
             .map(|index| topic(&format!("{part}-{index}-{name}"), 1))
             .collect();
-        counter += 1;
         let body = body::encode_compressed(
             &topics,
             DataVersion {

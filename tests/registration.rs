@@ -343,6 +343,16 @@ fn a_refusal_is_an_error_with_the_name_servers_reason() {
     );
     assert!(!why.contains(&server.address), "{why}");
     assert!(server.knows("host-0"));
+    // The next update is tried at once, not when the pause after a refusal is over.
+    let started = Instant::now();
+    for counter in 2..5 {
+        outcome(&update(&registrar, 0, &topics(&["T", "U"], 4), counter)).unwrap_err();
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[test]
@@ -386,6 +396,7 @@ fn a_stop_unregisters_everywhere_and_takes_at_most_a_second() {
     }
     // Nobody is left waiting, neither from before nor from after.
     let _ = outcome(&pending);
+    std::thread::sleep(Duration::from_millis(300));
     let why = outcome(&update(&registrar, 0, &topics, 3)).unwrap_err();
     assert!(why.contains("stopping"), "{why}");
     std::thread::sleep(Duration::from_millis(200));

@@ -1,3 +1,16 @@
 //! The broker as a whole: what starts, registers and stops its shards.
 
+mod checkpoint;
+mod control;
+mod launch;
+mod layout;
+mod names;
+mod open;
 pub mod registration;
+mod retention;
+mod saving;
+mod start;
+mod worker;
+
+pub use names::serve as serve_names;
+pub use start::serve;

@@ -171,6 +171,8 @@ impl Registrar {
 impl Drop for Registrar {
     fn drop(&mut self) {
         self.stop();
+        self.shared.lock().dropped = true;
+        self.shared.changed.notify_all();
     }
 }
 
@@ -256,6 +258,8 @@ struct State {
     /// Threads of name servers.
     running: usize,
     stop_at: Option<Instant>,
+    /// There will be no update any more.
+    dropped: bool,
 }
 
 impl State {
@@ -296,13 +300,32 @@ enum Work {
 
 /// What a name server's thread knows.
 struct Progress {
-    /// By shard: generation that was registered last, and when to register again.
-    registered: Vec<(u64, Instant)>,
+    /// By shard.
+    shards: Vec<ShardProgress>,
     /// Not before this time: the name server was away.
     retry_at: Option<Instant>,
     backoff: Duration,
     standing: Standing,
     prng: Prng,
+}
+
+#[derive(Clone, Copy)]
+struct ShardProgress {
+    /// Whether the name server knows the broker, as far as is known here.
+    is_known: bool,
+    /// Generation that was registered, or refused, last.
+    tried: u64,
+    again_at: Instant,
+}
+
+impl ShardProgress {
+    fn unknown() -> Self {
+        Self {
+            is_known: false,
+            tried: 0,
+            again_at: Instant::now(),
+        }
+    }
 }
 
 /// For the log: one line a change.
@@ -327,12 +350,11 @@ impl Shared {
 
     /// The life of one name server's thread.
     fn keep_registered(&self, server: usize) {
-        let now = Instant::now();
         let seed = std::collections::hash_map::RandomState::new();
         let seed = std::hash::BuildHasher::hash_one(&seed, server);
         let mut link = Link::new(&self.addresses[server], &self.brokers, &self.stopping);
         let mut progress = Progress {
-            registered: vec![(0, now); self.brokers.len()],
+            shards: vec![ShardProgress::unknown(); self.brokers.len()],
             retry_at: None,
             backoff: BACKOFF_MIN,
             standing: Standing::Unknown,
@@ -343,7 +365,7 @@ impl Shared {
                 Work::Register(work) => self.register_all(server, &mut link, &mut progress, work),
                 Work::Probe => {
                     for shard in link.take_closed() {
-                        progress.registered[shard] = (0, Instant::now());
+                        progress.shards[shard] = ShardProgress::unknown();
                     }
                 }
                 Work::Stop { until } => {
@@ -369,13 +391,13 @@ impl Shared {
                 continue;
             }
             let due: Vec<_> = progress
-                .registered
+                .shards
                 .iter()
                 .zip(&state.told)
                 .enumerate()
-                .filter_map(|(shard, (&(generation, again_at), told))| {
+                .filter_map(|(shard, (known, told))| {
                     let told = told.as_ref()?;
-                    let due = generation < told.generation || again_at <= now;
+                    let due = known.tried < told.generation || known.again_at <= now;
                     due.then(|| (shard, Arc::clone(told)))
                 })
                 .collect();
@@ -400,25 +422,28 @@ impl Shared {
     ) {
         let mut refusal = None;
         for (shard, told) in work {
-            let first = progress.registered[shard].0 == 0;
+            let introduce = !progress.shards[shard].is_known && told.topics.len() == 1;
             let result = told
                 .encoded()
-                .and_then(|encoded| link.register(shard, encoded, first && told.topics.len() == 1));
-            let outcome = match result {
+                .and_then(|encoded| link.register(shard, encoded, introduce));
+            let (wait, outcome) = match result {
                 Ok(()) => {
-                    let wait = PERIOD_MS - progress.prng.below(JITTER_MS);
-                    let again_at = Instant::now() + Duration::from_millis(wait);
-                    progress.registered[shard] = (told.generation, again_at);
-                    Outcome::Registered
+                    let wait_ms = PERIOD_MS - progress.prng.below(JITTER_MS);
+                    (Duration::from_millis(wait_ms), Outcome::Registered)
                 }
                 Err(Failure::Refused(why)) => {
                     refusal = Some(why.clone());
-                    Outcome::Refused(why)
+                    (progress.backoff, Outcome::Refused(why))
                 }
                 Err(Failure::Unreachable(why)) => {
                     self.went_away(server, link, progress, why);
                     return;
                 }
+            };
+            progress.shards[shard] = ShardProgress {
+                is_known: matches!(outcome, Outcome::Registered),
+                tried: told.generation,
+                again_at: Instant::now() + wait,
             };
             let mut state = self.lock();
             state.away[server] = None;
@@ -428,14 +453,14 @@ impl Shared {
             drop(state);
             self.changed.notify_all();
         }
+        progress.retry_at = None;
         match refusal {
             None => {
-                progress.retry_at = None;
                 progress.backoff = BACKOFF_MIN;
                 self.log(server, progress, Standing::Registered, "");
             }
             Some(why) => {
-                progress.wait_longer();
+                progress.lengthen_backoff();
                 self.log(server, progress, Standing::Refused, &why);
             }
         }
@@ -447,10 +472,9 @@ impl Shared {
             return;
         }
         link.close();
-        for registered in &mut progress.registered {
-            *registered = (0, Instant::now());
-        }
-        progress.wait_longer();
+        progress.shards.fill(ShardProgress::unknown());
+        progress.retry_at = Some(Instant::now() + progress.backoff);
+        progress.lengthen_backoff();
         self.log(server, progress, Standing::Away, &why);
         let outcome = Outcome::Unreachable(why);
         let mut state = self.lock();
@@ -511,7 +535,7 @@ impl Shared {
                 state = self.lock();
                 continue;
             }
-            if state.stop_at.is_some() && state.running == 0 {
+            if state.dropped && state.waiters.is_empty() {
                 return;
             }
             let next = state.waiters.iter().map(|waiter| waiter.deadline).min();
@@ -522,8 +546,7 @@ impl Shared {
 }
 
 impl Progress {
-    fn wait_longer(&mut self) {
-        self.retry_at = Some(Instant::now() + self.backoff);
+    fn lengthen_backoff(&mut self) {
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
     }
 }

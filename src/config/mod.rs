@@ -7,6 +7,7 @@ mod address;
 mod demands;
 mod host;
 pub mod keys;
+mod kinds;
 mod properties;
 mod resolve;
 mod settings;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::address;
-use super::keys;
+use super::kinds;
 use super::settings::UNIT_SIZE;
 use super::values::{Note, Values};
 use super::{
@@ -134,7 +134,7 @@ fn address_of(values: &Values, name: &str) -> Option<IpAddr> {
 }
 
 fn name_servers(values: &Values) -> NameServers {
-    let list = keys::name_servers(values.text("namesrvAddr")).unwrap_or_default();
+    let list = kinds::name_servers(values.text("namesrvAddr")).unwrap_or_default();
     if list.is_empty() {
         NameServers::Embedded {
             port: values.number("nameserverPort"),
@@ -165,7 +165,7 @@ fn store(values: &Values, host: &Host) -> Store {
 fn retention(values: &Values) -> Retention {
     Retention {
         reserved_hours: values.number("fileReservedTime"),
-        delete_hours: keys::hours(values.text("deleteWhen")).unwrap_or_default(),
+        delete_hours: kinds::hours(values.text("deleteWhen")).unwrap_or_default(),
         delete_from_percent: values.number("diskMaxUsedSpaceRatio"),
         force_from_percent: values.number("diskSpaceCleanForciblyRatio"),
         force: values.boolean("cleanFileForciblyEnable"),
@@ -185,7 +185,7 @@ fn messages(values: &Values) -> Messages {
         trace_topic: values.boolean("traceTopicEnable").then_some(trace_topic),
         trace_on: values.boolean("traceOn"),
         region: values.text("regionId").to_owned(),
-        delay_levels_ms: keys::levels(values.text("messageDelayLevel")).unwrap_or_default(),
+        delay_levels_ms: kinds::levels(values.text("messageDelayLevel")).unwrap_or_default(),
         permission: values.number("brokerPermission"),
         reject_transactions: values.boolean("rejectTransactionMessage"),
         notify_members: values.boolean("notifyConsumerIdsChangedEnable"),

@@ -1,5 +1,6 @@
 //! Why the broker could not start, in words that say what to do about it.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -7,7 +8,7 @@ use std::fmt;
 #[derive(Debug)]
 pub struct StartError {
     /// What was being done, as it reads behind "cannot": `open the log in`.
-    pub doing: &'static str,
+    pub doing: Cow<'static, str>,
     /// To what: a path, an address, a key with its value.
     pub what: String,
     /// What stood in the way.
@@ -19,13 +20,13 @@ pub struct StartError {
 impl StartError {
     /// All four parts; a text is a cause too.
     pub fn new(
-        doing: &'static str,
+        doing: impl Into<Cow<'static, str>>,
         what: impl fmt::Display,
         cause: impl Into<Box<dyn Error + Send + Sync>>,
         remedy: impl Into<String>,
     ) -> Self {
         Self {
-            doing,
+            doing: doing.into(),
             what: what.to_string(),
             cause: cause.into(),
             remedy: remedy.into(),
@@ -35,11 +36,11 @@ impl StartError {
 
 impl fmt::Display for StartError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "cannot {} {}: {}; {}",
-            self.doing, self.what, self.cause, self.remedy
-        )
+        write!(out, "cannot {}", self.doing)?;
+        if !self.what.is_empty() {
+            write!(out, " {}", self.what)?;
+        }
+        write!(out, ": {}; {}", self.cause, self.remedy)
     }
 }
 

@@ -132,12 +132,17 @@ impl Values {
         value: &str,
         origin: Origin,
     ) -> Result<(), StartError> {
-        if value.is_empty() && key.may_be_empty() {
+        if value.is_empty() && key.kind.may_be_empty() {
             return Ok(());
         }
         let value = key.check(value).map_err(|why| {
             let what = format!("{name}={value} ({origin})");
-            StartError::new("use", what, why, format!("allowed is {}", key.allowed()))
+            StartError::new(
+                "use",
+                what,
+                why,
+                format!("allowed is {}", key.kind.allowed()),
+            )
         })?;
         let is_file = |origin: &Origin| matches!(origin, Origin::File { .. });
         if let Some((_, before)) = self.said.get(key.name)

@@ -264,6 +264,15 @@ impl ConsumeQueue {
         Look::Miss(self.wanted(from.0, WINDOW))
     }
 
+    /// One unit, if it is in memory.
+    #[must_use]
+    pub fn in_memory(&self, offset: QueueOffset) -> Option<Unit> {
+        match self.look(offset) {
+            Look::Units(units) => Unit::decode(units),
+            Look::Miss(_) | Look::Nothing => None,
+        }
+    }
+
     /// What to read for `count` units from an offset on, at most to the end of its file.
     #[must_use]
     pub fn wanted(&self, from: u64, count: u64) -> Wanted {

@@ -111,6 +111,8 @@ struct Table {
     /// Entries from `held_from` on, as they are stored.
     held: Vec<u8>,
     held_from: u32,
+    /// Record of the entry before that.
+    written_end: PhysicalOffset,
     /// Entries of an older history that are to be overwritten with zeros, or a later recovery could take
     /// them for ours. Always behind the last entry.
     stale: std::ops::Range<u32>,
@@ -121,6 +123,7 @@ struct Table {
 struct Flushing {
     stamp: u64,
     entries_to: u32,
+    end_offset: PhysicalOffset,
     stale_to: u32,
     pages: Vec<u32>,
 }
@@ -231,7 +234,7 @@ impl Index {
         self.files.push(File {
             stamp,
             header: Header::EMPTY,
-            table: Some(Table::new(&self.options, 1)),
+            table: Some(Table::new(&self.options, &Header::EMPTY)),
         });
     }
 
@@ -270,8 +273,13 @@ impl Index {
         table.put_pages(options, &pages, &mut pieces);
         // Entries behind the count do not exist for a reader, so the header tells of no more than
         // what is in the file after this write.
+        let last = held_bytes.checked_sub(ENTRY_SIZE as usize);
+        let last = last.and_then(|at| Entry::decode(&table.held[at..]));
+        let end_offset = last.map_or(table.written_end, |entry| entry.offset);
         let header = Header {
             next_number: entries_to,
+            end_offset,
+            slot_used_count: file.header.slot_used_count.min(entries_to - 1),
             ..file.header
         };
         pieces.push((0, header.encode().to_vec()));
@@ -279,6 +287,7 @@ impl Index {
         self.flushing = Some(Flushing {
             stamp: file.stamp,
             entries_to,
+            end_offset,
             stale_to: table.stale.start + stale_count,
             pages,
         });
@@ -314,6 +323,7 @@ impl Index {
         let bytes = (done.entries_to - table.held_from) as usize * ENTRY_SIZE as usize;
         table.held.drain(..bytes);
         table.held_from = done.entries_to;
+        table.written_end = done.end_offset;
         if table.held.capacity() - table.held.len() > 1 << 20 {
             table.held.shrink_to(2 * table.held.len());
         }
@@ -414,14 +424,16 @@ impl Index {
 }
 
 impl Table {
-    fn new(options: &Options, held_from: u32) -> Self {
+    /// For a file whose written part ends as its header says; no slot is used yet.
+    fn new(options: &Options, header: &Header) -> Self {
         let pages = page_of(options.slot_count - 1) + 1;
         Self {
             slots: vec![0; options.slot_count as usize],
             changed: vec![0; pages.div_ceil(u64::BITS) as usize],
             header_changed: false,
             held: Vec::new(),
-            held_from,
+            held_from: header.next_number,
+            written_end: header.end_offset,
             stale: 0..0,
         }
     }

@@ -34,6 +34,8 @@ pub struct Queues {
     in_flight: u32,
     /// Of the last batch that failed.
     weather: Option<Errno>,
+    /// Some queue has many units in memory only.
+    large: bool,
 }
 
 impl Queues {
@@ -49,6 +51,7 @@ impl Queues {
             unsynced: BTreeSet::new(),
             in_flight: 0,
             weather: None,
+            large: false,
         }
     }
 
@@ -126,9 +129,11 @@ impl Queues {
         let queue = &mut self.list[index.0 as usize];
         queue.push(unit);
         queue.last_store_ms = store_ms;
-        if queue.unflushed() == 1 {
+        let unflushed = queue.unflushed();
+        if unflushed == 1 {
             self.dirty.insert(index);
         }
+        self.large |= FLUSH_UNITS <= unflushed && !queue.is_flushing();
     }
 
     /// Takes a record in while the log is walked again. `false`: units before it are missing, though the
@@ -173,10 +178,13 @@ impl Queues {
         self.find(queue.topic(), queue.queue_id()) == Some(index)
     }
 
-    /// Units that are in memory only, over all queues.
+    /// Queues with units that are in memory only, and where they end now.
     #[must_use]
-    pub fn has_unflushed(&self) -> bool {
-        !self.dirty.is_empty()
+    pub fn unflushed(&self) -> Vec<(QueueIndex, u64)> {
+        self.dirty
+            .iter()
+            .map(|index| (*index, self.queue(*index).max()))
+            .collect()
     }
 
     /// Writes batches: of every queue with units in memory only if `all`, else of those with many.
@@ -203,11 +211,12 @@ impl Queues {
         }
     }
 
-    /// Whether a flush of many units is due.
-    #[must_use]
-    pub fn wants_flush(&self, index: QueueIndex) -> bool {
-        let queue = self.queue(index);
-        FLUSH_UNITS <= queue.unflushed() && !queue.is_flushing()
+    /// Writes batches of queues with many units in memory only; the rest waits for the checkpoint.
+    pub fn flush_large(&mut self, io: &mut impl Io) {
+        if self.large {
+            self.large = false;
+            self.flush(io, false, 64);
+        }
     }
 
     /// A batch was written, or not.

@@ -55,3 +55,15 @@ impl Clock {
         wall
     }
 }
+
+/// The hour of the day where this machine stands, 0 to 23.
+#[must_use]
+#[allow(unsafe_code)]
+pub fn local_hour(wall_ms: u64) -> u8 {
+    let seconds = (wall_ms / 1000) as libc::time_t;
+    // SAFETY: all zeros is a valid `tm`.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both point to values that outlive the call.
+    unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
+    u8::try_from(parts.tm_hour).unwrap_or(0)
+}

@@ -322,7 +322,11 @@ fn sync_paths(paths: &[PathBuf]) -> std::io::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn replace(path: &Path, bytes: &[u8], backup: Option<&Path>) -> std::io::Result<Outcome> {
+pub(super) fn replace(
+    path: &Path,
+    bytes: &[u8],
+    backup: Option<&Path>,
+) -> std::io::Result<Outcome> {
     let folder = parent(path);
     create_folders(folder)?;
     let mut temporary = path.as_os_str().to_owned();

@@ -21,16 +21,18 @@ mod setup;
 mod uring;
 
 use std::net::SocketAddr;
+pub use std::net::TcpListener;
 use std::path::PathBuf;
 
 pub use nix::errno::Errno;
 
 pub use bell::Bell;
+pub use clock::local_hour;
 pub use lane::{Lanes, read_small};
 pub use lease::Lease;
 pub use setup::{
-    FolderLock, SetupError, allowed_cpus, listen, lock_folder, pin, prove_writable,
-    raise_file_limit,
+    FolderLock, SetupError, allowed_cpus, listen, lock_folder, memory_size, pin, prove_writable,
+    raise_file_limit, replace_small,
 };
 pub use uring::{Options, Uring};
 

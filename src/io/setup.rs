@@ -196,3 +196,24 @@ pub fn raise_file_limit() -> u64 {
         soft
     }
 }
+
+/// Replaces a small file at start: temp, fsync, rename, fsync of the folder.
+///
+/// # Errors
+/// The kernel's.
+pub fn replace_small(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    super::lane::replace(path, bytes, None).map(|_| ())
+}
+
+/// Bytes of memory of this machine.
+#[must_use]
+pub fn memory_size() -> u64 {
+    use nix::unistd::{SysconfVar, sysconf};
+    let number = |what| {
+        sysconf(what)
+            .ok()
+            .flatten()
+            .and_then(|value| u64::try_from(value).ok())
+    };
+    number(SysconfVar::_PHYS_PAGES).unwrap_or(0) * number(SysconfVar::PAGE_SIZE).unwrap_or(4096)
+}

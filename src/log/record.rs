@@ -616,11 +616,18 @@ pub fn blank(len: u32) -> [u8; BLANK_SIZE] {
 /// Pairs of name and value, in stored order. As in Java's decoder a pair without a name, without a value
 /// or without a separator between them is passed over.
 pub fn pairs(properties: &(impl AsRef<[u8]> + ?Sized)) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let pairs = properties
-        .as_ref()
-        .split(|byte| *byte == PROPERTY_SEPARATOR);
+    let mut rest = properties.as_ref();
+    let pairs = std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(PROPERTY_SEPARATOR, rest).unwrap_or(rest.len());
+        let pair = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or_default();
+        Some(pair)
+    });
     pairs.filter_map(|pair| {
-        let at = pair.iter().position(|byte| *byte == NAME_VALUE_SEPARATOR)?;
+        let at = memchr::memchr(NAME_VALUE_SEPARATOR, pair)?;
         let (name, value) = (&pair[..at], &pair[at + 1..]);
         (!name.is_empty() && !value.is_empty()).then_some((name, value))
     })

@@ -41,6 +41,9 @@ pub struct QueueMapping {
 }
 
 /// Reads the body of a 103 as it came. `crc` is the header's `bodyCrc32`, 0 = not checked.
+///
+/// Apache's 5.5.0 broker with `compressedRegister=true` packs the body and says `compressed=false` (its own
+/// NameServer refuses that): a zlib stream is taken for what it is.
 pub fn decode(body: &[u8], compressed: bool, crc: u32, version: i32) -> Result<Told, String> {
     if crc != 0 && crc != crc_of(body) {
         return Err(format!(
@@ -51,7 +54,7 @@ pub fn decode(body: &[u8], compressed: bool, crc: u32, version: i32) -> Result<T
     }
     let told = if body.is_empty() {
         Ok(Told::default())
-    } else if compressed {
+    } else if compressed || is_zlib(body) {
         unpack(body).and_then(|bytes| read_compressed(&bytes, version))
     } else {
         read_json(body)
@@ -367,13 +370,16 @@ fn quote_keys(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The two first bytes of a zlib stream name deflate and are a multiple of 31; those of JSON never do.
+fn is_zlib(body: &[u8]) -> bool {
+    matches!(body, [first, second, ..]
+        if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]) % 31 == 0)
+}
+
 fn unpack(body: &[u8]) -> Result<Vec<u8>, String> {
-    // Java writes a zlib stream; its two first bytes are a multiple of 31 and name deflate.
-    let is_zlib = matches!(body, [first, second, ..]
-        if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]) % 31 == 0);
     let mut bytes = Vec::new();
     let limit = UNPACKED_SIZE_MAX as u64 + 1;
-    let read = if is_zlib {
+    let read = if is_zlib(body) {
         let unpacker = flate2::read::ZlibDecoder::new(body);
         unpacker.take(limit).read_to_end(&mut bytes)
     } else {

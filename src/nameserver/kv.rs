@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 /// Where the queue numbers of globally ordered topics are: `broker-a:4;broker-b:4` by topic.
 pub const ORDER_NAMESPACE: &str = "ORDER_TOPIC_CONFIG";
@@ -10,20 +11,22 @@ pub const ORDER_NAMESPACE: &str = "ORDER_TOPIC_CONFIG";
 /// Names and values together: far more than operators type, far less than a machine has.
 const SIZE_MAX: usize = 8 * 1024 * 1024;
 
+/// What an entry takes besides its text, about.
+const ENTRY_OVERHEAD: usize = 128;
+
 /// The values, and whether they were stored.
 #[derive(Debug, Default)]
 pub struct Kv {
-    table: BTreeMap<String, BTreeMap<String, String>>,
-    /// Bytes of all namespaces, keys and values.
+    table: Table,
+    /// Bytes of all entries.
     size: usize,
     dirty: bool,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct File<T> {
-    #[serde(default)]
-    config_table: Option<T>,
+struct File<'a> {
+    config_table: &'a Table,
 }
 
 type Table = BTreeMap<String, BTreeMap<String, String>>;
@@ -31,12 +34,11 @@ type Table = BTreeMap<String, BTreeMap<String, String>>;
 impl Kv {
     /// Takes the bytes of a `kvConfig.json`.
     pub fn load(bytes: &[u8]) -> Result<Self, String> {
-        let file: File<Table> = serde_json::from_slice(bytes).map_err(|error| {
+        let table = read(bytes).map_err(|error| {
             format!(
                 "kvConfig.json is not what RocketMQ stores: {error}; repair the file or remove it"
             )
         })?;
-        let table = file.config_table.unwrap_or_default();
         let size = table
             .iter()
             .flat_map(|(namespace, values)| {
@@ -58,7 +60,7 @@ impl Kv {
             return None;
         }
         let file = File {
-            config_table: Some(&self.table),
+            config_table: &self.table,
         };
         Some(serde_json::to_vec(&file).expect("maps of text are always JSON"))
     }
@@ -110,8 +112,16 @@ impl Kv {
     }
 }
 
+fn read(bytes: &[u8]) -> serde_json::Result<Table> {
+    let mut file: BTreeMap<String, Value> = serde_json::from_slice(bytes)?;
+    match file.remove("configTable") {
+        None | Some(Value::Null) => Ok(Table::new()),
+        Some(table) => serde_json::from_value(table),
+    }
+}
+
 fn entry_size(namespace: &str, key: &str, value: &str) -> usize {
-    namespace.len() + key.len() + value.len()
+    ENTRY_OVERHEAD + namespace.len() + key.len() + value.len()
 }
 
 #[cfg(test)]

@@ -255,7 +255,7 @@ fn identity<'a>(request: &Request<'a>) -> Result<Identity<'a>, Reply> {
         ha_address: request.field("haServerAddr").unwrap_or_default(),
         timeout_ms: number(request, "heartbeatTimeoutMillis")?,
         acting_master: flag(request, "enableActingMaster"),
-        zone: request.field("zoneName").filter(|zone| !zone.is_empty()),
+        zone: request.field("__ZONE_NAME").filter(|zone| !zone.is_empty()),
     })
 }
 

@@ -16,8 +16,8 @@ pub struct Change {
     topics_changes: u64,
     /// Groups likewise.
     groups_changes: u64,
-    /// The other shards have not said yet that they have it.
-    sharing: bool,
+    /// Other shards that have not said yet that they have it.
+    sharing: u32,
     /// The name servers have not answered yet.
     registering: bool,
     /// Who is told when it is complete.
@@ -46,7 +46,8 @@ impl Shard {
     ) -> ChangeNumber {
         let number = self.changes.next;
         self.changes.next += 1;
-        let sharing = !share.is_empty() && 1 < self.settings.shard_count;
+        let others = self.settings.shard_count - 1;
+        let sharing = if share.is_empty() { 0 } else { others };
         let change = Change {
             topics_changes: self.topics.changes(),
             groups_changes: self.groups.changes(),
@@ -56,7 +57,7 @@ impl Shard {
             topics: share.iter().map(|config| config.name.clone()).collect(),
         };
         self.changes.table.insert(number, change);
-        if sharing {
+        if 0 < sharing {
             self.outbox.push_back(Outbound::ShareTopics(number, share));
         }
         if register {
@@ -74,10 +75,10 @@ impl Shard {
             .map(|(number, _)| *number)
     }
 
-    /// All other shards have stored the topics of a change.
-    pub fn change_shared(&mut self, number: ChangeNumber) {
+    /// Another shard has stored the topics of a change.
+    pub fn topics_taken(&mut self, number: ChangeNumber) {
         if let Some(change) = self.changes.table.get_mut(&number) {
-            change.sharing = false;
+            change.sharing = change.sharing.saturating_sub(1);
         }
         self.complete_changes();
     }
@@ -115,7 +116,7 @@ impl Shard {
             .iter()
             .filter(|(_, change)| {
                 let durable = change.topics_changes <= saved.0 && change.groups_changes <= saved.1;
-                durable && !change.sharing && !change.registering
+                durable && change.sharing == 0 && !change.registering
             })
             .map(|(number, _)| *number)
             .collect();

@@ -16,7 +16,7 @@ use crate::index::{Look, QueueIndex, UNIT_SIZE, Unit};
 use crate::io::{Errno, Io, Op, Payload, Token};
 
 /// This room's byte in tokens.
-pub(super) const ROOM: u8 = 5;
+pub const ROOM: u8 = 5;
 /// Units that were read back for a pull.
 pub(super) const UNITS: u64 = 1 << 48;
 
@@ -222,6 +222,7 @@ impl Shard {
                 let queue = self.queues.queue(plan.queue);
                 let fetched = Fetched {
                     status: FetchStatus::OffsetFoundNull,
+                    from: plan.from,
                     next: (start.0 + 1) as i64,
                     min: queue.min() as i64,
                     max: queue.max() as i64,
@@ -240,6 +241,7 @@ impl Shard {
         let nothing = |status, next| {
             Outcome::Answer(Fetched {
                 status,
+                from: plan.from,
                 next,
                 min,
                 max,
@@ -311,6 +313,7 @@ impl Shard {
         }
         Outcome::Answer(Fetched {
             status: FetchStatus::Found,
+            from: plan.from,
             next: next as i64,
             min,
             max,

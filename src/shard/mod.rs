@@ -12,6 +12,7 @@ mod locks;
 mod offsets;
 mod pending;
 mod produce;
+mod retry;
 mod settings;
 mod statistics;
 mod topics;
@@ -30,13 +31,14 @@ use crate::log::CommitLog;
 pub use changes::{Change, ChangeNumber};
 pub use clients::Clients;
 pub use delay::Delay;
+pub use fetch::ROOM;
 pub use groups::Groups;
 pub use locks::Locks;
 pub use offsets::Offsets;
 pub use pending::Pending;
 pub use settings::{DELAY_LEVELS_DEFAULT, Settings};
 pub use statistics::Statistics;
-pub use topics::{Topic, Topics};
+pub use topics::{Topic, Topics, plain as plain_topic};
 
 /// How a command was met.
 #[derive(Debug)]
@@ -65,14 +67,12 @@ pub enum Outbound {
     Answer(Ticket, Answer),
     /// A word to a client that did not ask.
     Notice(ConnectionId, Notice),
-    /// Tell the other shards about topics, and say when all have them: [`Shard::change_shared`].
+    /// Tell the other shards about topics; each says when it has them: [`Shard::topics_taken`].
     ShareTopics(ChangeNumber, Vec<TopicConfig>),
     /// Tell the name servers about this shard's topics: [`Shard::change_registered`].
     Register(ChangeNumber),
     /// Remove a topic's queue files.
     RemoveFiles(std::path::PathBuf),
-    /// A change of settings that concerns the whole process.
-    UpdateConfig(Ticket, Vec<(String, String)>),
 }
 
 /// What was counted since the start; one plain value, taken as a whole.
@@ -141,6 +141,7 @@ pub struct Shard {
     /// What was counted, by topic and group.
     pub statistics: Statistics,
     reading: fetch::Reading,
+    returns: retry::Returns,
     filters: filter::Filters,
     /// Properties that every message gets, encoded.
     added_always: Vec<u8>,
@@ -188,6 +189,7 @@ impl Shard {
             counters: Counters::default(),
             statistics: Statistics::default(),
             reading: fetch::Reading::default(),
+            returns: retry::Returns::default(),
             filters: filter::Filters::default(),
             added_always,
             added: Vec::new(),
@@ -211,6 +213,7 @@ impl Shard {
         let number = rest & 0xffff_ffff;
         match rest & (0xff << 48) {
             fetch::UNITS => self.units_read(io, number, done.result, done.payload),
+            retry::RECORD => self.returning_read(io, number, done.result, done.payload),
             _ => self.delay_read(io, rest, done.result, done.payload),
         }
     }
@@ -255,6 +258,21 @@ impl Shard {
                 queue_id,
                 offset,
             } => self.offset_commit(group, topic, queue_id, offset),
+            Command::SendBack {
+                group,
+                offset,
+                delay_level,
+                max_reconsume_times,
+                ..
+            } => {
+                let back = retry::SendBack {
+                    group,
+                    offset,
+                    delay_level,
+                    max_reconsume_times,
+                };
+                self.send_back(io, peer, ticket, &back)
+            }
             Command::OffsetMax { topic, queue_id } => self.offset_max(topic, queue_id),
             Command::OffsetMin { topic, queue_id } => self.offset_min(topic, queue_id),
             other => Reply::Now(Answer::Refused(Refusal::new(

@@ -49,6 +49,9 @@ pub struct Pending {
     written_count: usize,
     /// End of the last record that became visible.
     visible: u64,
+    /// Of that record.
+    last_offset: u64,
+    last_ms: u64,
 }
 
 /// A record that has just got its place.
@@ -97,6 +100,18 @@ impl Shard {
         self.pending.visible
     }
 
+    /// Start of the last visible record.
+    #[must_use]
+    pub const fn last_record_offset(&self) -> u64 {
+        self.pending.last_offset
+    }
+
+    /// Store time of the last visible record, wall milliseconds; 0 if there was none since start.
+    #[must_use]
+    pub const fn last_record_ms(&self) -> u64 {
+        self.pending.last_ms
+    }
+
     /// Says where the visible part ends when a store was opened.
     pub const fn starts_visible_at(&mut self, offset: u64) {
         self.pending.visible = offset;
@@ -139,6 +154,8 @@ impl Shard {
 
     fn make_visible(&mut self, entry: Entry) {
         self.pending.visible = entry.end;
+        self.pending.last_offset = entry.unit.offset.0;
+        self.pending.last_ms = entry.store_ms;
         self.queues.push(entry.queue, entry.unit, entry.store_ms);
         let keys = self.pending.keys.drain(..usize::from(entry.key_count));
         for hash in keys {

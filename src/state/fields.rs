@@ -168,7 +168,7 @@ impl Kept {
             .into_iter()
             .map(|(name, node)| (Key::Text(name.to_owned()), node));
         let mut fields: Vec<_> = known.chain(self.0.iter().cloned()).collect();
-        fields.sort_by(|left, right| left.0.clone().into_text().cmp(&right.0.clone().into_text()));
+        fields.sort_by_cached_key(|(key, _)| key.clone().into_text());
         Node::new(Value::Table(fields))
     }
 }

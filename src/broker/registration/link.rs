@@ -120,7 +120,12 @@ impl<'a> Link<'a> {
             };
             self.send_registration(shard, &nothing)?;
         }
-        self.send_registration(shard, encoded)
+        let result = self.send_registration(shard, encoded);
+        if matches!(result, Err(Failure::Unreachable(_))) {
+            // Half a frame may be on its way: nothing can follow it.
+            self.connections[shard] = None;
+        }
+        result
     }
 
     fn send_registration(&mut self, shard: usize, encoded: &Encoded) -> Result<(), Failure> {

@@ -59,7 +59,8 @@ pub enum LoadStep {
 #[derive(Debug)]
 pub struct Loaded {
     /// Ready for [`Index::dispatch`], which begins where [`Index::dispatched`] says: at the caller's mark,
-    /// or before it where files are damaged.
+    /// or before it where files are damaged. Such a place is not always the start of a record: walk the
+    /// log from the start of its segment, dispatch passes over what it knows.
     pub index: Index,
     /// Files to remove: they hold nothing that is known to be whole.
     pub remove: Vec<PathBuf>,
@@ -172,12 +173,13 @@ impl Load {
     /// Dispatch has to begin again in the last record that the remaining files know: its entries may go
     /// on in the file that is lost.
     fn lower_to_last_end(&mut self) {
-        let index = &mut self.loaded.index;
-        let end = index
-            .files
-            .last()
-            .map_or(PhysicalOffset(0), |file| file.header.end_offset);
-        index.dispatched = index.dispatched.min(end);
+        let last = self.loaded.index.files.last();
+        self.lower_to(last.map_or(PhysicalOffset(0), |file| file.header.end_offset));
+    }
+
+    fn lower_to(&mut self, again: PhysicalOffset) {
+        let dispatched = &mut self.loaded.index.dispatched;
+        *dispatched = again.min(*dispatched);
     }
 
     /// The last file is the one that holds the mark. What is wholly behind it is dispatched again.
@@ -194,7 +196,7 @@ impl Load {
         };
         if self.clean && file.header.end_offset < dispatched {
             if file.header.next_number < self.options.entry_count {
-                file.table = Some(Table::new(&self.options, file.header.next_number));
+                file.table = Some(Table::new(&self.options, &file.header));
                 return self.get_slots(0, 0, false);
             }
             return self.done();
@@ -209,7 +211,7 @@ impl Load {
             .files
             .last_mut()
             .expect("there is a last file");
-        file.table = Some(Table::new(&self.options, 1));
+        file.table = Some(Table::new(&self.options, &Header::EMPTY));
         self.get_entries(Scan::default())
     }
 
@@ -242,7 +244,7 @@ impl Load {
         } else {
             Outcome::Fits
         };
-        for stored in bytes.chunks(ENTRY_SIZE as usize) {
+        for (at, stored) in bytes.chunks(ENTRY_SIZE as usize).enumerate() {
             if scan.next == file.header.next_number {
                 break;
             }
@@ -250,6 +252,9 @@ impl Load {
                 Some(entry) => scan.take(&entry, &file.header, table, dispatched, slot_of(&entry)),
                 None => Outcome::Damaged,
             };
+            if outcome != Outcome::Fits {
+                outcome = scan.judge(&bytes[at * ENTRY_SIZE as usize..], dispatched);
+            }
             if outcome != Outcome::Fits {
                 break;
             }
@@ -261,35 +266,38 @@ impl Load {
         if outcome == Outcome::Fits && scan.next < file.header.next_number {
             return self.get_entries(scan);
         }
-        if outcome == Outcome::Damaged {
-            scan.undo_last_record(table);
+        // Its count and the place of its last record came into the header with one write.
+        if outcome == Outcome::Fits && scan.last.end.0 != file.header.end_offset {
+            outcome = Outcome::Damaged;
         }
-        let damaged = outcome == Outcome::Damaged;
-        self.cut(scan, damaged)
+        if outcome == Outcome::Damaged {
+            let again = scan.undo(table);
+            self.lower_to(again);
+        }
+        self.cut(scan)
     }
 
-    fn cut(&mut self, scan: Scan, damaged: bool) -> LoadStep {
+    fn cut(&mut self, scan: Scan) -> LoadStep {
         let index = &mut self.loaded.index;
         if scan.next == 1 {
+            // Not even its first entry fits, so its header is not believed either.
             let file = index.files.pop().expect("there is a last file");
-            index.dispatched = index.dispatched.min(file.header.begin_offset);
             self.loaded.remove.push(self.options.path(file.stamp));
+            self.lower_to_last_end();
             return self.choose_last();
-        }
-        if damaged {
-            index.dispatched = index.dispatched.min(scan.undone);
         }
         let file = index.files.last_mut().expect("there is a last file");
         let table = file.table.as_mut().expect("made before the scan");
         let stored = file.header;
         if scan.next < stored.next_number {
             // The entry knows the second only; its end is the safe side for a search by time.
-            file.header.end_ms = stored.begin_ms + i64::from(scan.end.1) * 1000 + 999;
+            file.header.end_ms = stored.begin_ms + i64::from(scan.last.end.1) * 1000 + 999;
         }
         file.header.next_number = scan.next;
-        file.header.end_offset = scan.end.0;
+        file.header.end_offset = scan.last.end.0;
         file.header.slot_used_count = scan.slot_used_count;
         table.held_from = scan.next;
+        table.written_end = scan.last.end.0;
         table.stale = scan.next..stored.next_number;
         table.header_changed = file.header != stored;
         self.get_slots(0, 0, true)
@@ -387,14 +395,21 @@ impl Load {
 struct Scan {
     next: u32,
     slot_used_count: u32,
-    /// Place and second of the last entry.
+    /// The last record whose entries were taken.
+    last: Taken,
+    /// The one before.
+    before: Taken,
+    /// The one before that, its entries forgotten.
+    kept: (PhysicalOffset, u32),
+}
+
+/// The entries of one record.
+#[derive(Debug, Default)]
+struct Taken {
+    /// Its place, and the second that its entries name.
     end: (PhysicalOffset, u32),
-    /// The same before the last record's entries.
-    end_before: (PhysicalOffset, u32),
-    /// Slot and previous head, for each entry of the last record.
-    last_record: Vec<(u32, u32)>,
-    /// The record whose entries were taken back.
-    undone: PhysicalOffset,
+    /// Slot and previous head of each.
+    entries: Vec<(u32, u32)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -410,10 +425,9 @@ impl Default for Scan {
         Self {
             next: 1,
             slot_used_count: 0,
-            end: (PhysicalOffset(0), 0),
-            end_before: (PhysicalOffset(0), 0),
-            last_record: Vec::new(),
-            undone: PhysicalOffset(0),
+            last: Taken::default(),
+            before: Taken::default(),
+            kept: (PhysicalOffset(0), 0),
         }
     }
 }
@@ -432,7 +446,7 @@ impl Scan {
         let fits = begins
             && entry.hash <= i32::MAX as u32
             && entry.seconds <= i32::MAX as u32
-            && self.end.0 <= entry.offset
+            && self.last.end.0 <= entry.offset
             && entry.offset <= header.end_offset
             && entry.previous == head;
         if !fits {
@@ -441,26 +455,50 @@ impl Scan {
         if dispatched <= entry.offset {
             return Outcome::End;
         }
-        if self.end.0 < entry.offset {
-            self.end_before = self.end;
-            self.last_record.clear();
+        if self.last.end.0 < entry.offset {
+            self.kept = self.before.end;
+            std::mem::swap(&mut self.before, &mut self.last);
+            self.last.entries.clear();
         }
-        self.last_record.push((slot, head));
+        self.last.end = (entry.offset, entry.seconds);
+        self.last.entries.push((slot, head));
         self.slot_used_count += u32::from(head == 0);
         table.slots[slot as usize] = self.next;
-        self.end = (entry.offset, entry.seconds);
         self.next += 1;
         Outcome::Fits
     }
 
-    /// Of a record whose entries end in damage none is kept: it is dispatched again as a whole.
-    fn undo_last_record(&mut self, table: &mut Table) {
-        for (slot, head) in self.last_record.drain(..).rev() {
+    /// An entry does not fit, or is of a record behind the mark. If no entry from there on is one of a
+    /// record below it, this is where the synced part ends: behind it a power cut leaves anything.
+    fn judge(&self, rest: &[u8], dispatched: PhysicalOffset) -> Outcome {
+        let below_mark = |stored: &[u8]| match Entry::decode(stored) {
+            Some(entry) => {
+                let known = self.last.end.0 <= entry.offset && entry.offset < dispatched;
+                known && stored.iter().any(|byte| *byte != 0)
+            }
+            None => true,
+        };
+        if rest.chunks(ENTRY_SIZE as usize).any(below_mark) {
+            Outcome::Damaged
+        } else {
+            Outcome::End
+        }
+    }
+
+    /// Of a record whose entries end in damage none is kept, nor of the one before: the place that the
+    /// last one names may be what is wrong, and then it tells not where to begin again.
+    fn undo(&mut self, table: &mut Table) -> PhysicalOffset {
+        let entries = self
+            .before
+            .entries
+            .drain(..)
+            .chain(self.last.entries.drain(..));
+        for (slot, head) in entries.rev() {
             table.slots[slot as usize] = head;
             self.slot_used_count -= u32::from(head == 0);
             self.next -= 1;
         }
-        self.undone = self.end.0;
-        self.end = self.end_before;
+        self.last.end = self.kept;
+        self.before.end.0
     }
 }

@@ -183,3 +183,43 @@ pub fn language(text: &str) -> &'static str {
         .copied()
         .unwrap_or(LANGUAGE_OTHER)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_number() {
+        // P§1.7.
+        for (kind, code) in [
+            (RefusalKind::SystemError, 1),
+            (RefusalKind::SystemBusy, 2),
+            (RefusalKind::RequestNotSupported, 3),
+            (RefusalKind::MessageIllegal, 13),
+            (RefusalKind::ServiceNotAvailable, 14),
+            (RefusalKind::NoPermission, 16),
+            (RefusalKind::TopicNotExist, 17),
+            (RefusalKind::PullRetryImmediately, 20),
+            (RefusalKind::QueryNotFound, 22),
+            (RefusalKind::SubscriptionParseFailed, 23),
+            (RefusalKind::SubscriptionNotExist, 24),
+            (RefusalKind::SubscriptionNotLatest, 25),
+            (RefusalKind::GroupNotExist, 26),
+            (RefusalKind::InvalidParameter, 29),
+            (RefusalKind::ConsumerNotOnline, 206),
+            (RefusalKind::FlowControl, 215),
+        ] {
+            assert_eq!(of_refusal(kind), code);
+        }
+    }
+
+    #[test]
+    fn languages_have_names_and_ordinals() {
+        assert_eq!(language_name(9), "GO");
+        assert_eq!(language_name(-1), "OTHER");
+        assert_eq!(language_name(14), "OTHER");
+        assert_eq!(language("RUST"), "RUST");
+        assert_eq!(language("1"), "CPP");
+        assert_eq!(language("rust"), "OTHER");
+    }
+}

@@ -164,6 +164,11 @@ mod tests {
         );
         assert_eq!(read("a=\\"), pairs(&[("a", "")]));
         assert_eq!(read("a=\\u1"), pairs(&[("a", "\u{1}")]));
+        assert_eq!(
+            read("a=1\\\\\\\nb=2"),
+            pairs(&[("a", "1\\b=2")]),
+            "the third backslash continues the line"
+        );
     }
 
     #[test]

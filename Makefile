@@ -1,0 +1,60 @@
+# What can be done with this repository. `make` alone says what.
+
+CARGO := cargo
+STORE := store
+# Everything but the client libraries, which take minutes.
+QUICK_TESTS := $(filter-out clients,$(basename $(notdir $(wildcard tests/*.rs))))
+
+.DEFAULT_GOAL := help
+.PHONY: help check fmt lint test run bench clean test-reference test-apache
+
+help:
+	@echo 'make run             build the broker, start it with a name server and a store in ./$(STORE)'
+	@echo '                     (ARGS="--flush sync --shards 2" adds flags)'
+	@echo 'make test            all tests, the client libraries of five languages among them'
+	@echo 'make check           what must pass before a commit: format, lints, all tests but those'
+	@echo 'make fmt             format the code'
+	@echo 'make lint            clippy, warnings are errors'
+	@echo 'make bench           measure it beside Apache RocketMQ (ARGS="--list" shows the rows)'
+	@echo 'make test-reference  the client programs against Apache RocketMQ: are they right?'
+	@echo 'make test-apache     the integration tests of Apache RocketMQ against this broker'
+	@echo 'make clean           remove what was built; ./$(STORE) stays'
+
+check:
+	@.ci/prepare run
+	$(CARGO) fmt --check
+	$(MAKE) --no-print-directory lint
+	$(CARGO) test --lib --bins $(addprefix --test ,$(QUICK_TESTS))
+
+fmt:
+	$(CARGO) fmt
+
+lint:
+	$(CARGO) clippy --all-targets -- -D warnings
+
+test:
+	@.ci/prepare test
+	$(CARGO) test
+
+run:
+	@.ci/prepare run
+	$(CARGO) build --release --bin corelane
+	exec target/release/corelane serve --store $(STORE) $(ARGS)
+
+bench:
+	@.ci/prepare test
+	$(CARGO) build --release
+	tools/compare $(ARGS)
+
+test-reference:
+	@.ci/prepare test
+	CORELANE_REFERENCE=apache $(CARGO) test --test clients
+
+test-apache:
+	@.ci/prepare test
+	$(CARGO) build --release --bin corelane
+	tests/reference/test-apache $(ARGS)
+
+clean:
+	$(CARGO) clean
+	rm -rf tests/clients/*/target tests/clients/node/node_modules

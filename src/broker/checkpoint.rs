@@ -1,0 +1,254 @@
+//! The checkpoint of a shard: how far its log is durable, how far appends may go, how far the indexes are on
+//! disk. Rewritten whole each time, so that it is never torn.
+
+use std::path::PathBuf;
+
+use super::worker::{CHECKPOINT, INDEX_FLUSH, INDEX_SYNC, ROOM};
+use crate::index::QueueIndex;
+use crate::io::{Errno, Io, Op, Token};
+use crate::shard::Shard;
+use crate::state::checkpoint::{Checkpoint, Ours, encode};
+
+/// The indexes are brought to disk this often, or whenever the log has grown by `STRIDE`: that bounds what
+/// the next start has to walk.
+const PERIOD_NS: u64 = 5_000_000_000;
+const STRIDE: u64 = 64 << 20;
+
+/// Bytes of an IndexFile written at once.
+const INDEX_PIECE: usize = 1 << 20;
+
+/// Batches of ConsumeQueues under way at once.
+const BATCHES_MAX: u32 = 32;
+
+#[derive(Debug)]
+enum Stage {
+    Idle,
+    /// Units and entries of all records below `target` go to their files.
+    Flushing {
+        target: u64,
+        queues: Vec<(QueueIndex, u64)>,
+    },
+    Syncing {
+        target: u64,
+        paths: Vec<PathBuf>,
+    },
+}
+
+/// Keeps the checkpoint of one shard.
+#[derive(Debug)]
+pub(super) struct CheckpointState {
+    path: PathBuf,
+    /// The indexes are durable up to here.
+    dispatched: u64,
+    takeover: u64,
+    generation: u64,
+    stage: Stage,
+    index_flushing: bool,
+    /// What the rewrite under way says.
+    writing: Option<(u64, u64)>,
+    /// What the last rewrite said.
+    written_dispatched: u64,
+    last_ns: u64,
+    last_record_ms: u64,
+    retry_ns: u64,
+}
+
+impl CheckpointState {
+    pub(super) fn new(
+        dispatched: u64,
+        takeover: u64,
+        generation: u64,
+        last_record_ms: u64,
+    ) -> Self {
+        Self {
+            path: PathBuf::new(),
+            dispatched,
+            takeover,
+            generation,
+            stage: Stage::Idle,
+            index_flushing: false,
+            writing: None,
+            written_dispatched: u64::MAX,
+            last_ns: 0,
+            last_record_ms,
+            retry_ns: 0,
+        }
+    }
+
+    pub(super) fn place(&mut self, path: PathBuf) {
+        self.path = path;
+    }
+
+    /// Starts what is due.
+    pub(super) fn pump(&mut self, io: &mut impl Io, shard: &mut Shard) {
+        let now_ns = io.now_ns();
+        if now_ns < self.retry_ns {
+            return;
+        }
+        let reached = shard.log.synced().min(shard.visible());
+        let idle = matches!(self.stage, Stage::Idle);
+        let due = self.last_ns + PERIOD_NS <= now_ns || self.dispatched + STRIDE <= reached;
+        if idle && self.dispatched < reached && due {
+            self.begin(now_ns, shard, reached);
+        }
+        self.go_on(io, shard);
+        let horizon = shard.log.prepared();
+        let news = shard.log.horizon() < horizon || self.written_dispatched != self.dispatched;
+        if self.writing.is_none() && news {
+            self.write(io, shard, horizon, false);
+        }
+    }
+
+    /// Brings everything to disk now, whatever the time: the shard stops.
+    pub(super) fn begin_now(&mut self, now_ns: u64, shard: &mut Shard) {
+        let reached = shard.log.synced().min(shard.visible());
+        if matches!(self.stage, Stage::Idle) && self.dispatched < reached {
+            self.begin(now_ns, shard, reached);
+        }
+    }
+
+    fn begin(&mut self, now_ns: u64, shard: &Shard, target: u64) {
+        self.last_ns = now_ns;
+        let queues = shard.queues.unflushed();
+        self.stage = Stage::Flushing { target, queues };
+    }
+
+    fn go_on(&mut self, io: &mut impl Io, shard: &mut Shard) {
+        let Stage::Flushing { target, queues } = &mut self.stage else {
+            return;
+        };
+        let target = *target;
+        shard.queues.flush(io, true, BATCHES_MAX);
+        queues.retain(|(index, end)| {
+            shard.queues.is_known(*index) && shard.queues.queue(*index).flushed() < *end
+        });
+        let queues_done = queues.is_empty();
+        let index_done = target <= shard.index.written().0;
+        if !self.index_flushing && !index_done {
+            match shard.index.flush(INDEX_PIECE) {
+                Some(op) => {
+                    self.index_flushing = true;
+                    push(io, INDEX_FLUSH, op);
+                }
+                // Nothing left to write: what the mark lacks is records without keys.
+                None => return self.end_flushing(io, shard, target, queues_done),
+            }
+        }
+        if index_done {
+            self.end_flushing(io, shard, target, queues_done);
+        }
+    }
+
+    fn end_flushing(&mut self, io: &mut impl Io, shard: &mut Shard, target: u64, done: bool) {
+        if !done || self.index_flushing {
+            return;
+        }
+        let mut paths = shard.queues.take_unsynced();
+        paths.extend(shard.index.take_unsynced());
+        push(
+            io,
+            INDEX_SYNC,
+            Op::SyncPaths {
+                paths: paths.clone(),
+            },
+        );
+        self.stage = Stage::Syncing { target, paths };
+    }
+
+    fn write(&mut self, io: &mut impl Io, shard: &Shard, horizon: u64, clean: bool) {
+        self.last_record_ms = self.last_record_ms.max(shard.last_record_ms());
+        let last_ms = self.last_record_ms as i64;
+        let checkpoint = Checkpoint {
+            physic_msg_ms: last_ms,
+            logics_msg_ms: last_ms,
+            index_msg_ms: 0,
+            master_flushed: 0,
+            confirm: 0,
+            logics_physical_offset: shard.last_record_offset() as i64,
+            ours: Some(Ours {
+                synced: shard.log.synced(),
+                horizon,
+                dispatched: self.dispatched,
+                takeover: self.takeover,
+                generation: self.generation,
+                clean,
+            }),
+        };
+        self.writing = Some((horizon, self.dispatched));
+        let bytes = encode(&checkpoint);
+        push(
+            io,
+            CHECKPOINT,
+            Op::Replace {
+                path: self.path.clone(),
+                bytes,
+                backup: None,
+            },
+        );
+    }
+
+    /// Writes the last checkpoint of a clean stop.
+    pub(super) fn write_clean(&mut self, io: &mut impl Io, shard: &Shard) {
+        self.write(io, shard, shard.log.prepared(), true);
+    }
+
+    /// Whether the indexes are on disk as far as the log goes, and nothing is under way.
+    pub(super) fn is_done(&self, shard: &Shard) -> bool {
+        let reached = shard.log.synced().min(shard.visible());
+        matches!(self.stage, Stage::Idle) && self.writing.is_none() && reached <= self.dispatched
+    }
+
+    /// Whether a rewrite is under way.
+    pub(super) const fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Takes an answer of the kernel.
+    pub(super) fn complete(
+        &mut self,
+        io: &impl Io,
+        shard: &mut Shard,
+        what: u64,
+        result: Result<u32, Errno>,
+    ) {
+        if let Err(errno) = result {
+            self.retry_ns = io.now_ns() + 1_000_000_000;
+            tracing::error!(%errno, path = %self.path.display(), "the checkpoint or an index could not be written; trying again");
+        }
+        match what {
+            INDEX_FLUSH => {
+                self.index_flushing = false;
+                shard.index.flushed(result.is_ok());
+            }
+            INDEX_SYNC => self.complete_sync(io, result),
+            _ => {
+                let (horizon, dispatched) = self.writing.take().expect("a rewrite was under way");
+                if result.is_ok() {
+                    self.written_dispatched = dispatched;
+                    shard.log.horizon_is_durable(horizon);
+                }
+            }
+        }
+    }
+
+    fn complete_sync(&mut self, io: &impl Io, result: Result<u32, Errno>) {
+        let Stage::Syncing { target, paths } = std::mem::replace(&mut self.stage, Stage::Idle)
+        else {
+            unreachable!("a sync belongs to its stage")
+        };
+        match result {
+            Ok(_) => self.dispatched = target,
+            Err(errno) => {
+                // What a failed sync left on disk is unknown: the files are derived, so the next start
+                // walks the log from the last mark that is sure.
+                tracing::error!(%errno, files = paths.len(), "indexes may not be on disk; the mark stays");
+                self.last_ns = io.now_ns();
+            }
+        }
+    }
+}
+
+fn push(io: &mut impl Io, what: u64, op: Op) {
+    let pushed = io.push(Token::of(ROOM, what), op);
+    assert!(pushed.is_ok(), "the ring has room for the checkpoint");
+}

@@ -1,0 +1,463 @@
+//! Opening a shard's store: state files, segments, indexes, and the walk from the checkpoint to the end.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::CheckpointState;
+use super::saving::Loaded;
+use crate::base::{PhysicalOffset, QueueId, QueueOffset};
+use crate::config::{self, StartError};
+use crate::index::index_file::{Load, LoadStep, Options as IndexOptions};
+use crate::index::{Index, Queues, Unit};
+use crate::io::{Errno, Io, Op, Payload};
+use crate::log::record::{Record, sys_flag};
+use crate::log::{
+    CommitLog, FlushPolicy, Found, Mark, Options, RecoveryError, Segments, open_segments, recover,
+    run_one,
+};
+use crate::shard::{Delay, Groups, Offsets, Settings, Store, Topics, plain_topic};
+use crate::state::{self, checkpoint::Checkpoint};
+
+/// What opening a store needs to know.
+pub(super) struct Plan<'a> {
+    pub(super) paths: &'a config::Paths,
+    pub(super) log: Options,
+    pub(super) queue_file_size: u64,
+    pub(super) index: IndexOptions,
+    pub(super) settings: &'a Settings,
+    /// Topics and groups of shard 0, for a shard that is new in an old store.
+    pub(super) inherit_from: Option<PathBuf>,
+}
+
+/// An opened store and what its keeper must remember.
+pub(super) struct Opened {
+    pub(super) store: Store,
+    pub(super) loaded: Loaded,
+    pub(super) checkpoint: CheckpointState,
+}
+
+impl Plan<'_> {
+    /// The flush policy of a configuration.
+    pub(super) const fn policy(flush: &config::Flush) -> FlushPolicy {
+        if flush.sync {
+            FlushPolicy::GroupCommit
+        } else {
+            FlushPolicy::Interval {
+                age_ns_max: flush.interval_ms * 1_000_000,
+                unsynced_bytes_max: flush.bytes,
+            }
+        }
+    }
+}
+
+/// Opens everything. Nothing is changed in a store that cannot be opened.
+pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartError> {
+    let checkpoint = read_checkpoint(io, &plan.paths.checkpoint)?;
+    let abort = exists(io, &plan.paths.abort)?;
+    let loaded = Loaded::read(io, &plan.paths.config, plan.inherit_from.as_deref())?;
+    let segments = open_segments(io, &plan.paths.commit_log, plan.log.segment_size)
+        .map_err(|error| log_error(&plan.paths.commit_log, error))?;
+    let ours = checkpoint.as_ref().and_then(|checkpoint| checkpoint.ours);
+    let known = ours.is_some();
+    let clean = !abort && ours.is_some_and(|ours| ours.clean);
+    let mut taken_over = None;
+    let mut mark = match ours {
+        Some(ours) => Mark {
+            from: ours.dispatched,
+            synced: ours.synced,
+            horizon: ours.horizon,
+            takeover: ours.takeover,
+            clean,
+            known,
+        },
+        None => {
+            // Apache's store, or one whose checkpoint is lost: everything is walked, nothing is known.
+            taken_over = (!segments.is_empty()).then_some(());
+            Mark {
+                from: segments.first_offset(),
+                synced: 0,
+                horizon: segments.end_offset(),
+                takeover: u64::MAX,
+                clean: false,
+                known,
+            }
+        }
+    };
+    let (mut queues, mut index) = open_indexes(io, plan, &segments, mark, clean)?;
+    let mut walk = Walk::run(
+        io,
+        &segments,
+        mark,
+        &mut queues,
+        &mut index,
+        plan,
+        taken_over.is_some(),
+    )?;
+    if walk.gap {
+        // Units in front of the checkpoint's mark are missing: somebody deleted an index.
+        tracing::warn!(
+            "ConsumeQueues are missing in front of the checkpoint: all are rebuilt from the log"
+        );
+        mark.from = segments.first_offset();
+        (queues, index) = open_indexes(io, plan, &segments, mark, false)?;
+        walk = Walk::run(io, &segments, mark, &mut queues, &mut index, plan, true)?;
+    }
+    let end = walk.end;
+    if known && !clean {
+        tracing::info!(
+            end,
+            records = walk.records,
+            "the last stop was not clean; the log was walked to its end"
+        );
+    }
+    let takeover = match ours {
+        Some(ours) => ours.takeover,
+        None if taken_over.is_some() => {
+            tracing::info!(
+                end,
+                records = walk.records,
+                "a store of another broker was taken over"
+            );
+            end
+        }
+        None => 0,
+    };
+    let generation = ours.map_or(0, |ours| ours.generation) + u64::from(!clean);
+    let mut store = assemble(plan, segments, &loaded, queues, index, (end, mark));
+    lower_offsets(&mut store);
+    remove_unknown_topics(io, &mut store);
+    let keeper = CheckpointState::new(mark.from.min(end), takeover, generation, walk.last_ms);
+    Ok(Opened {
+        store,
+        loaded,
+        checkpoint: keeper,
+    })
+}
+
+fn assemble(
+    plan: &Plan<'_>,
+    segments: Segments,
+    loaded: &Loaded,
+    queues: Queues,
+    index: Index,
+    (end, mark): (u64, Mark),
+) -> Store {
+    let now_ms = plan.settings.boot_ms;
+    let mut topics = Topics::load(
+        loaded.topics.table.values().cloned().collect(),
+        loaded.topics.version,
+    );
+    if loaded.topics.table.is_empty() {
+        // The settings are lost, the messages are not: topics are made as their queues show them.
+        for (_, queue) in queues.iter() {
+            let count = queue.queue_id().0 + 1;
+            let known = topics
+                .get(queue.topic())
+                .map_or(0, |topic| topic.config.read_queue_count);
+            if known < count {
+                tracing::warn!(topic = %queue.topic(), "a topic without settings was found in the log");
+                topics.put(plain_topic(queue.topic(), count, 6), now_ms);
+            }
+        }
+    }
+    topics.add_system(plan.settings, now_ms);
+    let mut groups = Groups::load(
+        loaded.groups.table.values().cloned().collect(),
+        loaded.groups.version,
+    );
+    groups.add_system(now_ms);
+    let offsets = loaded.offsets.table.iter().flat_map(|(reader, queues)| {
+        queues.iter().map(|(queue_id, offset)| {
+            (
+                reader.topic.clone(),
+                reader.group.clone(),
+                *queue_id,
+                *offset,
+            )
+        })
+    });
+    let offsets = Offsets::load(offsets.collect(), loaded.offsets.version);
+    let delays: Vec<(i32, i64)> = loaded
+        .delay
+        .table
+        .iter()
+        .map(|(level, offset)| (*level, *offset))
+        .collect();
+    // What was wiped or is zero by nature may be appended to without another step.
+    let horizon = if mark.known {
+        mark.horizon.max(end)
+    } else {
+        end
+    };
+    Store {
+        log: CommitLog::open(plan.log, segments, end, horizon),
+        queues,
+        index,
+        topics,
+        groups,
+        offsets,
+        delay: Delay::load(plan.settings.delay_levels.len(), &delays),
+    }
+}
+
+struct Walk {
+    end: u64,
+    records: u64,
+    last_ms: u64,
+    gap: bool,
+}
+
+impl Walk {
+    fn run(
+        io: &mut impl Io,
+        segments: &Segments,
+        mark: Mark,
+        queues: &mut Queues,
+        index: &mut Index,
+        plan: &Plan<'_>,
+        rebuilding: bool,
+    ) -> Result<Self, StartError> {
+        let mut walk = Self {
+            end: 0,
+            records: 0,
+            last_ms: 0,
+            gap: false,
+        };
+        let end = recover(io, segments, mark, |found| match found {
+            Found::Record(record) => walk.take(record, queues, index, plan, rebuilding),
+            Found::Rot { from, to, why } => tracing::error!(
+                from,
+                to,
+                %why,
+                folder = %segments.folder().display(),
+                "bytes of the log are damaged that were durable; they are stepped over and kept as they are"
+            ),
+        });
+        walk.end = end.map_err(|error| log_error(segments.folder(), error))?;
+        Ok(walk)
+    }
+
+    fn take(
+        &mut self,
+        record: &Record<'_>,
+        queues: &mut Queues,
+        index: &mut Index,
+        plan: &Plan<'_>,
+        rebuilding: bool,
+    ) {
+        self.records += 1;
+        self.last_ms = u64::try_from(record.store_ms).unwrap_or(0);
+        let dispatched = matches!(
+            record.transaction_type(),
+            sys_flag::TRANSACTION_NONE | sys_flag::TRANSACTION_COMMIT
+        );
+        if dispatched && let Ok(queue_id) = u32::try_from(record.queue_id) {
+            let unit = Unit {
+                offset: record.physical_offset,
+                size: record.size,
+                tags_code: tags_code(record, plan.settings),
+            };
+            let offset = QueueOffset(record.queue_offset);
+            let in_order = queues.replay(
+                record.topic,
+                QueueId(queue_id),
+                offset,
+                unit,
+                self.last_ms,
+                rebuilding,
+            );
+            self.gap |= !in_order;
+        }
+        if plan.settings.index_keys {
+            index.dispatch(record, self.last_ms);
+        }
+    }
+}
+
+/// In the schedule topic a unit says when its message is due.
+fn tags_code(record: &Record<'_>, settings: &Settings) -> i64 {
+    if record.topic != "SCHEDULE_TOPIC_XXXX" {
+        return record.tags_code();
+    }
+    let level = record
+        .property("DELAY")
+        .and_then(|text| text.parse::<usize>().ok());
+    let delay = level.and_then(|level| settings.delay_levels.get(level.wrapping_sub(1)));
+    record.store_ms + delay.copied().unwrap_or(0) as i64
+}
+
+fn open_indexes(
+    io: &mut impl Io,
+    plan: &Plan<'_>,
+    segments: &Segments,
+    mark: Mark,
+    clean: bool,
+) -> Result<(Queues, Index), StartError> {
+    let mut queues = Queues::new(&plan.paths.consume_queue, plan.queue_file_size);
+    // Without a checkpoint of ours nobody knows how far the queues' files can be trusted.
+    if mark.known && mark.from > segments.first_offset() {
+        queues
+            .load(io, mark.from, segments.first_offset())
+            .map_err(|(path, errno)| {
+                StartError::new(
+                    "read the ConsumeQueues in",
+                    path.display(),
+                    errno,
+                    "make the folder readable, or remove it: it is rebuilt from the CommitLog",
+                )
+            })?;
+    }
+    let names = list(io, &plan.index.folder)?;
+    let from = PhysicalOffset(if mark.known {
+        mark.from
+    } else {
+        segments.first_offset()
+    });
+    let (mut load, mut step) = Load::start(plan.index.clone(), &names, from, clean);
+    loop {
+        match step {
+            LoadStep::Done(loaded) => {
+                for path in loaded.remove {
+                    run_one(io, Op::Remove { path });
+                }
+                for path in loaded.ignored {
+                    tracing::warn!(
+                        path = %path.display(),
+                        "an IndexFile of another size is left alone: maxHashSlotNum or maxIndexNum was changed"
+                    );
+                }
+                return Ok((queues, loaded.index));
+            }
+            LoadStep::Get { path, at, len } => {
+                let got = run_one(io, Op::Get { path, at, len });
+                let bytes = match got.payload {
+                    Payload::Buffer(bytes) => bytes,
+                    _ => Vec::new(),
+                };
+                step = load.resume(&bytes);
+            }
+        }
+    }
+}
+
+fn list(io: &mut impl Io, folder: &Path) -> Result<Vec<crate::io::Name>, StartError> {
+    let listed = run_one(
+        io,
+        Op::List {
+            path: folder.to_owned(),
+        },
+    );
+    match (listed.result, listed.payload) {
+        (Ok(_), Payload::Names(names)) => Ok(names),
+        (result, _) => Err(StartError::new(
+            "list",
+            folder.display(),
+            result.err().unwrap_or(Errno::EIO),
+            "make the folder readable for this user",
+        )),
+    }
+}
+
+fn exists(io: &mut impl Io, path: &Path) -> Result<bool, StartError> {
+    let got = run_one(
+        io,
+        Op::Get {
+            path: path.to_owned(),
+            at: 0,
+            len: 1,
+        },
+    );
+    match got.result {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(StartError::new(
+            "look for",
+            path.display(),
+            errno,
+            "make the store readable for this user",
+        )),
+    }
+}
+
+fn read_checkpoint(io: &mut impl Io, path: &Path) -> Result<Option<Checkpoint>, StartError> {
+    let got = run_one(
+        io,
+        Op::Get {
+            path: path.to_owned(),
+            at: 0,
+            len: 4096,
+        },
+    );
+    match (got.result, got.payload) {
+        (Ok(_), Payload::Buffer(bytes)) => Ok(state::checkpoint::decode(&bytes)
+            .map_err(|error| {
+                tracing::warn!(path = %path.display(), %error, "the checkpoint is not used");
+            })
+            .ok()),
+        (Err(Errno::ENOENT), _) => Ok(None),
+        (result, _) => Err(StartError::new(
+            "read",
+            path.display(),
+            result.err().unwrap_or(Errno::EIO),
+            "make the store readable for this user",
+        )),
+    }
+}
+
+fn log_error(folder: &Path, error: RecoveryError) -> StartError {
+    let remedy = match &error {
+        RecoveryError::Io { .. } => "look at the disk (dmesg); run as the owner of the folder",
+        RecoveryError::Missing { .. } => {
+            "put the missing file back from a backup; to give up what is before it, move the older segments away"
+        }
+        RecoveryError::Size { .. } => {
+            "set mappedFileSizeCommitLog to the size that the store was made with, or put the whole file back"
+        }
+        RecoveryError::Shorter { .. } => {
+            "put the missing segments back; the store was changed while no broker ran"
+        }
+        RecoveryError::Damaged { .. } => {
+            "put the file back from a backup; nothing behind the damage was touched"
+        }
+    };
+    StartError::new("open the log in", folder.display(), error, remedy)
+}
+
+/// A power cut takes the end of queues; nobody may stand behind it.
+fn lower_offsets(store: &mut Store) {
+    let ends: Vec<(String, QueueId, u64)> = store
+        .queues
+        .iter()
+        .map(|(_, queue)| (queue.topic().to_string(), queue.queue_id(), queue.max()))
+        .collect();
+    for (topic, queue_id, end) in ends {
+        for (group, offset) in store.offsets.lower_to(&topic, queue_id, end) {
+            tracing::warn!(
+                group,
+                topic,
+                %queue_id,
+                offset,
+                end,
+                "a group's offset stood behind the end of its queue and was lowered to it"
+            );
+        }
+    }
+}
+
+/// Queues of topics that were deleted, but whose folder was not gone yet.
+fn remove_unknown_topics(io: &mut impl Io, store: &mut Store) {
+    let unknown: Vec<String> = store
+        .queues
+        .topics()
+        .filter(|topic| store.topics.get(topic).is_none())
+        .map(ToString::to_string)
+        .collect();
+    for topic in unknown {
+        tracing::info!(
+            topic,
+            "queues of a topic that is no longer there are removed"
+        );
+        if let Some(path) = store.queues.remove_topic(&topic) {
+            run_one(io, Op::Remove { path });
+        }
+    }
+}

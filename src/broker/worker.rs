@@ -1,0 +1,573 @@
+//! One shard's thread: take completions, decode, execute, index, wake, answer, flush. One line per arrow.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use super::checkpoint::CheckpointState;
+use super::control::{Control, Mailbox, Report};
+use super::registration::Registrar;
+use super::retention::Keeper;
+use super::saving::Saving;
+use crate::base::{Key, ShardId};
+use crate::command::{Answer, ConnectionId, Peer, Refusal, RefusalKind, Ticket};
+use crate::egress::{self, Delivery, Egress};
+use crate::index;
+use crate::io::{Completion, Io, Lease, Op, Span, Token};
+use crate::log;
+use crate::net::{self, Event, Net};
+use crate::protocol::rocketmq;
+use crate::protocol::rocketmq::frame::{self, HeaderKind, Scratch};
+use crate::shard::{self, ChangeNumber, Condition, Outbound, Reply, Shard};
+
+/// This room's byte in tokens. The others: net 1, log 2, index 3, egress 4, shard 5.
+pub(super) const ROOM: u8 = 6;
+const _: () = assert!(net::ROOM == 1 && log::ROOM == 2 && index::ROOM == 3);
+const _: () = assert!(egress::ROOM == 4 && shard::ROOM == 5);
+
+const WHAT: u64 = 0xff << 48;
+pub(super) const CHECKPOINT: u64 = 1 << 48;
+pub(super) const INDEX_FLUSH: u64 = 2 << 48;
+pub(super) const INDEX_SYNC: u64 = 3 << 48;
+pub(super) const SAVE: u64 = 4 << 48;
+pub(super) const SPACE: u64 = 5 << 48;
+pub(super) const SEARCH: u64 = 6 << 48;
+pub(super) const REMOVE: u64 = 7 << 48;
+const BELL: u64 = 8 << 48;
+const ABORT: u64 = 9 << 48;
+
+/// Housekeeping is looked after this often.
+const TICK_NS: u64 = 200_000_000;
+
+/// Bytes of requests that wait for room or for a change, at most.
+const WAITING_SIZE_MAX: usize = 64 << 20;
+
+/// What was written last is in the page cache: it has just been there. Further back is asked for.
+const HOT_SIZE: u64 = 32 << 20;
+
+/// A stop that takes longer than this is ended all the same (the promise is 5 s).
+const STOP_NS_MAX: u64 = 4_500_000_000;
+
+/// Where a worker's stop has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// Answers leave, the log is synced, indexes and state go to disk.
+    Settling {
+        since_ns: u64,
+    },
+    /// The last checkpoint is written.
+    Sealing,
+    /// The abort file goes.
+    Unmarking,
+    Done,
+}
+
+/// What a worker is made of.
+pub(super) struct Parts<I> {
+    pub(super) io: I,
+    pub(super) id: ShardId,
+    pub(super) net: Net,
+    pub(super) egress: Egress,
+    pub(super) shard: Shard,
+    pub(super) saving: Saving,
+    pub(super) checkpoint: CheckpointState,
+    pub(super) keeper: Keeper,
+    pub(super) mailbox: Mailbox,
+    /// Of all shards, in order.
+    pub(super) mailboxes: Vec<Mailbox>,
+    pub(super) registrar: Option<Arc<Registrar>>,
+    pub(super) reports: Sender<Report>,
+    pub(super) abort: std::path::PathBuf,
+}
+
+/// One shard's thread.
+pub(super) struct Worker<I> {
+    parts: Parts<I>,
+    scratch: Scratch,
+    done: Vec<Completion>,
+    events: Vec<Event>,
+    /// Requests that wait for a condition.
+    waiting: BTreeMap<Condition, Vec<(Key, Vec<u8>)>>,
+    waiting_size: usize,
+    /// Changes that other shards asked for: whom to tell.
+    taking: BTreeMap<ChangeNumber, (ShardId, ChangeNumber)>,
+    next_opaque: i32,
+    next_tick_ns: u64,
+    wait_ns: u64,
+    stop: Stop,
+    failed: bool,
+}
+
+impl<I: Io> Worker<I> {
+    pub(super) fn new(parts: Parts<I>) -> Self {
+        Self {
+            parts,
+            scratch: Scratch::default(),
+            done: Vec::new(),
+            events: Vec::new(),
+            waiting: BTreeMap::new(),
+            waiting_size: 0,
+            taking: BTreeMap::new(),
+            next_opaque: 0,
+            next_tick_ns: 0,
+            wait_ns: 0,
+            stop: Stop::No,
+            failed: false,
+        }
+    }
+
+    /// Turns until the shard has stopped or failed.
+    pub(super) fn run(mut self) {
+        let pushed = self.parts.io.push(Token::of(ROOM, BELL), Op::Bell);
+        assert!(pushed.is_ok(), "the ring is fresh");
+        while self.stop != Stop::Done && !self.failed {
+            self.turn();
+        }
+        if self.failed {
+            // The process is about to end with code 3; whoever waits sees its connection close.
+            std::mem::forget(self);
+            loop {
+                std::thread::park();
+            }
+        }
+        let report = Report::Stopped;
+        let _ = self.parts.reports.send(report);
+    }
+
+    fn turn(&mut self) {
+        let mut done = std::mem::take(&mut self.done);
+        if let Err(errno) = self.parts.io.turn(self.wait_ns, &mut done) {
+            return self.fail(format!("io_uring_enter failed: {errno}"));
+        }
+        for completion in done.drain(..) {
+            self.complete(completion);
+        }
+        self.done = done;
+        self.take_events();
+        self.parts.shard.advance(&mut self.parts.io);
+        self.give_out();
+        self.run_again();
+        self.tick();
+        self.give_out();
+        self.flush();
+        if let Some(failed) = self.parts.shard.log.failed() {
+            self.fail(format!(
+                "{} at offset {} failed: {}",
+                failed.doing, failed.offset, failed.errno
+            ));
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        self.failed = true;
+        let report = Report::Failed {
+            shard: self.parts.id,
+            why,
+        };
+        let _ = self.parts.reports.send(report);
+    }
+
+    fn complete(&mut self, done: Completion) {
+        let Parts {
+            io,
+            net,
+            egress,
+            shard,
+            ..
+        } = &mut self.parts;
+        match done.token.room() {
+            net::ROOM => net.complete(io, done, &mut self.events),
+            egress::ROOM => {
+                if let Some((key, progress)) = egress.complete(io, done) {
+                    net.delivered(io, key, progress, &mut self.events);
+                }
+            }
+            log::ROOM => shard.log.complete(io, done),
+            index::ROOM => shard.queues.flushed(done.token, done.result),
+            shard::ROOM => shard.complete(io, done),
+            _ => self.complete_own(done),
+        }
+    }
+
+    fn complete_own(&mut self, done: Completion) {
+        let rest = done.token.rest();
+        let Parts {
+            io,
+            shard,
+            saving,
+            checkpoint,
+            keeper,
+            ..
+        } = &mut self.parts;
+        match rest & WHAT {
+            what @ (CHECKPOINT | INDEX_FLUSH | INDEX_SYNC) => {
+                checkpoint.complete(io, shard, what, done.result);
+            }
+            SAVE => saving.complete(io, shard, (rest & 0xff) as usize, done.result),
+            SPACE => keeper.looked(io, shard, done.result, &done.payload),
+            SEARCH => keeper.found(io, shard, &done.payload),
+            REMOVE => {
+                if let Err(errno) = done.result {
+                    tracing::warn!(%errno, "a file that is no longer needed could not be removed; it stays");
+                }
+            }
+            ABORT => self.stop = Stop::Done,
+            BELL => self.take_mail(),
+            other => unreachable!("{other:x} is not of this room"),
+        }
+    }
+
+    fn take_mail(&mut self) {
+        while let Some(control) = self.parts.mailbox.take() {
+            match control {
+                Control::TakeTopics {
+                    from,
+                    change,
+                    topics,
+                } => {
+                    let now_ms = self.parts.io.wall_ms();
+                    let own = self.parts.shard.take_over_topics(topics, now_ms);
+                    self.taking.insert(own, (from, change));
+                }
+                Control::TopicsTaken { change } => self.parts.shard.topics_taken(change),
+                Control::Registered { change } => self.parts.shard.change_registered(change),
+                Control::Stop => self.begin_stop(),
+            }
+        }
+    }
+
+    fn take_events(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        while !events.is_empty() {
+            for event in events.drain(..) {
+                match event {
+                    Event::Opened(_) => (),
+                    Event::Received(key, lease) => self.receive(key, lease),
+                    Event::Closed(key) => self.disconnected(key),
+                }
+            }
+            std::mem::swap(&mut events, &mut self.events);
+        }
+        self.events = events;
+    }
+
+    fn disconnected(&mut self, key: Key) {
+        self.parts.shard.disconnected(ConnectionId(key));
+        for list in self.waiting.values_mut() {
+            list.retain(|(of, frame)| {
+                if *of == key {
+                    self.waiting_size -= frame.len();
+                }
+                *of != key
+            });
+        }
+    }
+
+    fn receive(&mut self, key: Key, lease: Lease) {
+        let Some(mut frames) = self.parts.net.frames(key, lease) else {
+            return;
+        };
+        loop {
+            match frames.next_frame() {
+                Ok(Some(frame)) => {
+                    if let Err(why) = self.execute(key, frame) {
+                        return self.break_off(key, &why);
+                    }
+                }
+                Ok(None) => break,
+                Err(why) => return self.break_off(key, &why),
+            }
+        }
+        let Parts { io, net, .. } = &mut self.parts;
+        net.keep(io, key, frames, &mut self.events);
+        net.hold_back(io, key);
+    }
+
+    fn break_off(&mut self, key: Key, why: &str) {
+        let Parts { io, net, .. } = &mut self.parts;
+        net.break_off(io, key, why, &mut self.events);
+    }
+
+    /// One frame: decoded in place, executed, answered now or later.
+    fn execute(&mut self, key: Key, bytes: &[u8]) -> Result<(), String> {
+        let Some(address) = self.parts.net.peer(key) else {
+            return Ok(());
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let outcome = match frame::decode(bytes, &mut scratch) {
+            Err(error) => Err(error.to_string()),
+            Ok(request) if request.is_response() => Ok(()),
+            Ok(request) => {
+                let peer = Peer {
+                    connection: ConnectionId(key),
+                    address,
+                    language: request.language,
+                    version: request.version,
+                };
+                let ticket = Ticket {
+                    connection: ConnectionId(key),
+                    note: request.note(),
+                };
+                let Parts { io, shard, .. } = &mut self.parts;
+                let reply = match rocketmq::command(&request) {
+                    Ok(command) => shard.execute(io, &peer, ticket, command),
+                    Err(refusal) => Reply::Now(Answer::Refused(refusal)),
+                };
+                match reply {
+                    Reply::Now(answer) => self.answer(ticket, answer),
+                    Reply::Later => (),
+                    Reply::Again(condition) => self.wait(condition, key, ticket, bytes),
+                }
+                Ok(())
+            }
+        };
+        self.scratch = scratch;
+        outcome
+    }
+
+    fn wait(&mut self, condition: Condition, key: Key, ticket: Ticket, bytes: &[u8]) {
+        if WAITING_SIZE_MAX < self.waiting_size + bytes.len() {
+            let text = "[TIMEOUT_CLEAN_QUEUE]broker busy, requests wait for room in the log; \
+                        send it again later";
+            let refusal = Refusal::new(RefusalKind::SystemBusy, text);
+            return self.answer(ticket, Answer::Refused(refusal));
+        }
+        self.waiting_size += bytes.len();
+        self.waiting
+            .entry(condition)
+            .or_default()
+            .push((key, bytes.to_vec()));
+    }
+
+    /// Executes again what waited for something that holds now.
+    fn run_again(&mut self) {
+        for condition in self.parts.shard.take_met() {
+            if let Condition::Change(change) = condition
+                && let Some((from, theirs)) = self.taking.remove(&change)
+            {
+                let mailbox = &self.parts.mailboxes[usize::from(from.0)];
+                mailbox.post(Control::TopicsTaken { change: theirs });
+            }
+            let list = self.waiting.remove(&condition).unwrap_or_default();
+            for (key, bytes) in list {
+                self.waiting_size -= bytes.len();
+                if let Err(why) = self.execute(key, &bytes) {
+                    self.break_off(key, &why);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        let key = ticket.connection.0;
+        let answer = match answer {
+            Answer::Fetched(fetched) if !fetched.spans.is_empty() => {
+                match self.delivery(ticket, fetched) {
+                    Ok(delivery) => return self.parts.net.deliver(key, delivery),
+                    Err(answer) => *answer,
+                }
+            }
+            other => other,
+        };
+        if let Some(out) = self.parts.net.reply(key) {
+            rocketmq::answer(out, ticket.note, &answer);
+        }
+    }
+
+    fn delivery(
+        &self,
+        ticket: Ticket,
+        fetched: crate::command::Fetched,
+    ) -> Result<Delivery, Box<Answer>> {
+        let log = &self.parts.shard.log;
+        let spans: Option<Vec<Span>> = fetched
+            .spans
+            .iter()
+            .map(|span| log.span(span.offset, span.len))
+            .collect();
+        let Some(spans) = spans else {
+            // Removed since the units were looked at: the client comes back for what follows.
+            return Err(Box::new(Answer::Fetched(crate::command::Fetched {
+                status: crate::command::FetchStatus::MessageWasRemoving,
+                spans: Vec::new(),
+                count: 0,
+                ..fetched
+            })));
+        };
+        let first = fetched.spans[0].offset.0;
+        let hot = log.appended().saturating_sub(HOT_SIZE) <= first;
+        let mut head = Vec::with_capacity(256);
+        rocketmq::answer(&mut head, ticket.note, &Answer::Fetched(fetched));
+        Ok(Delivery { head, spans, hot })
+    }
+
+    /// Carries out what the shard wants done outside of itself.
+    fn give_out(&mut self) {
+        while let Some(outbound) = self.parts.shard.take_outbox() {
+            match outbound {
+                Outbound::Answer(ticket, answer) => self.answer(ticket, answer),
+                Outbound::Notice(connection, notice) => {
+                    let opaque = self.next_opaque;
+                    self.next_opaque = self.next_opaque.wrapping_add(1);
+                    if let Some(out) = self.parts.net.reply(connection.0) {
+                        rocketmq::notice(out, HeaderKind::Json, opaque, &notice);
+                    }
+                }
+                Outbound::ShareTopics(change, topics) => {
+                    for (index, mailbox) in self.parts.mailboxes.iter().enumerate() {
+                        if index != usize::from(self.parts.id.0) {
+                            let (from, topics) = (self.parts.id, topics.clone());
+                            mailbox.post(Control::TakeTopics {
+                                from,
+                                change,
+                                topics,
+                            });
+                        }
+                    }
+                }
+                Outbound::Register(change) => self.register(change),
+                Outbound::RemoveFiles(path) => {
+                    let pushed = self
+                        .parts
+                        .io
+                        .push(Token::of(ROOM, REMOVE), Op::Remove { path });
+                    assert!(pushed.is_ok(), "the ring has room for housekeeping");
+                }
+            }
+        }
+    }
+
+    fn register(&mut self, change: ChangeNumber) {
+        let Parts {
+            shard,
+            registrar,
+            mailbox,
+            id,
+            ..
+        } = &mut self.parts;
+        let Some(registrar) = registrar else {
+            return shard.change_registered(change);
+        };
+        let topics = shard
+            .topics
+            .iter()
+            .map(|topic| topic.config.clone())
+            .collect();
+        let mailbox = mailbox.clone();
+        let done: super::registration::Done = Box::new(move |result| {
+            if let Err(why) = result {
+                tracing::warn!(
+                    why,
+                    "not all name servers know the topics of this shard yet"
+                );
+            }
+            mailbox.post(Control::Registered { change });
+        });
+        registrar.update(*id, Arc::new(topics), shard.topics.version(), Some(done));
+    }
+
+    fn tick(&mut self) {
+        let Parts {
+            io,
+            net,
+            shard,
+            saving,
+            checkpoint,
+            keeper,
+            ..
+        } = &mut self.parts;
+        let now_ns = io.now_ns();
+        let mut wait_ns = shard.run_delays(io);
+        let deadline_ns = shard.expire_parked(io);
+        wait_ns = wait_ns.min(deadline_ns.saturating_sub(now_ns));
+        if self.next_tick_ns <= now_ns {
+            self.next_tick_ns = now_ns + TICK_NS;
+            net.sweep(io, &mut self.events);
+            shard.answer_late_flushes(now_ns);
+            shard.statistics.sample(io.wall_ms());
+            shard.locks.sweep(now_ns);
+            for connection in shard.silent_clients(now_ns) {
+                net.close(io, connection.0, &mut self.events);
+            }
+            keeper.pump(io, shard);
+        }
+        saving.pump(io, shard, self.stop != Stop::No);
+        checkpoint.pump(io, shard);
+        self.wait_ns = wait_ns.min(self.next_tick_ns.saturating_sub(now_ns));
+        self.go_on_stopping(now_ns);
+    }
+
+    fn flush(&mut self) {
+        let Parts {
+            io,
+            net,
+            egress,
+            shard,
+            ..
+        } = &mut self.parts;
+        let ask_again_ns = shard.log.pump(io);
+        shard.queues.flush_large(io);
+        net.flush(io, egress);
+        self.wait_ns = self.wait_ns.min(ask_again_ns);
+        if !self.events.is_empty() {
+            self.wait_ns = 0;
+        }
+    }
+
+    fn begin_stop(&mut self) {
+        if self.stop != Stop::No {
+            return;
+        }
+        let Parts { io, net, shard, .. } = &mut self.parts;
+        self.stop = Stop::Settling {
+            since_ns: io.now_ns(),
+        };
+        net.stop_accepting();
+        shard.answer_all_parked(io);
+    }
+
+    fn go_on_stopping(&mut self, now_ns: u64) {
+        let Parts {
+            io,
+            net,
+            shard,
+            saving,
+            checkpoint,
+            abort,
+            ..
+        } = &mut self.parts;
+        match self.stop {
+            Stop::No | Stop::Done | Stop::Unmarking => (),
+            Stop::Settling { since_ns } => {
+                self.wait_ns = self.wait_ns.min(10_000_000);
+                shard.log.sync_now(io);
+                checkpoint.begin_now(now_ns, shard);
+                let settled = shard.is_quiet()
+                    && shard.log.is_quiet()
+                    && net.is_quiet()
+                    && saving.is_done(shard)
+                    && checkpoint.is_done(shard);
+                if settled {
+                    checkpoint.write_clean(io, shard);
+                    self.stop = Stop::Sealing;
+                } else if since_ns + STOP_NS_MAX <= now_ns {
+                    tracing::warn!(
+                        "not everything could be settled in time; the next start walks the log"
+                    );
+                    self.stop = Stop::Done;
+                }
+            }
+            Stop::Sealing => {
+                if !checkpoint.is_writing() {
+                    let op = Op::Remove {
+                        path: abort.clone(),
+                    };
+                    let pushed = io.push(Token::of(ROOM, ABORT), op);
+                    assert!(pushed.is_ok(), "the ring is nearly empty");
+                    self.stop = Stop::Unmarking;
+                }
+            }
+        }
+    }
+}

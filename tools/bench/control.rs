@@ -1,0 +1,139 @@
+//! A blocking connection for the few requests around a run: topics and offsets.
+
+use crate::connection::CONNECT_TIMEOUT;
+use crate::wire;
+use crate::{Outcome, fail};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+pub struct Control {
+    socket: TcpStream,
+    addr: SocketAddr,
+    opaque: u32,
+}
+
+pub struct Answer {
+    pub code: i64,
+    pub remark: String,
+    pub fields: Value,
+}
+
+pub const NOT_SUPPORTED: i64 = 3;
+
+impl Control {
+    pub fn connect(addr: SocketAddr) -> Outcome<Control> {
+        let socket = match TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT) {
+            Ok(socket) => socket,
+            Err(error) => {
+                return fail(format!(
+                    "cannot connect to {addr}: {error}; is the broker running?"
+                ));
+            }
+        };
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        socket.set_write_timeout(Some(Duration::from_secs(10)))?;
+        Ok(Control {
+            socket,
+            addr,
+            opaque: 0,
+        })
+    }
+
+    pub fn request(&mut self, code: i32, fields: Value) -> Outcome<Answer> {
+        self.opaque += 1;
+        let header = json!({
+            "code": code, "extFields": fields, "flag": 0, "language": "JAVA",
+            "opaque": self.opaque, "serializeTypeCurrentRPC": "JSON", "version": 513,
+        });
+        let mut out = Vec::new();
+        wire::put_frame(&mut out, header.to_string().as_bytes(), &[]);
+        self.exchange(code, &out)
+    }
+
+    /// Sends a ready frame and reads its answer.
+    pub fn exchange(&mut self, code: i32, frame: &[u8]) -> Outcome<Answer> {
+        self.socket.write_all(frame)?;
+        let mut bytes = vec![0; 4];
+        let told = self.socket.read_exact(&mut bytes);
+        if let Err(error) = told {
+            return fail(format!(
+                "no answer to request {code} from {}: {error}",
+                self.addr
+            ));
+        }
+        let size = u32::from_be_bytes(bytes[..].try_into().expect("four bytes")) as usize;
+        if wire::FRAME_SIZE_MAX < size {
+            return fail(format!(
+                "{} does not speak this protocol: a frame of {size} bytes",
+                self.addr
+            ));
+        }
+        bytes.resize(4 + size, 0);
+        self.socket.read_exact(&mut bytes[4..])?;
+        let Some(frame) = wire::frame(&bytes)? else {
+            return fail(format!(
+                "{} sent a frame of {size} bytes, too short for a header",
+                self.addr
+            ));
+        };
+        let header: Value = serde_json::from_slice(frame.header)?;
+        Ok(Answer {
+            code: header["code"].as_i64().unwrap_or(-1),
+            remark: header["remark"].as_str().unwrap_or("").to_string(),
+            fields: header["extFields"].clone(),
+        })
+    }
+
+    pub fn create_topic(&mut self, topic: &str, queues: u32) -> Outcome<()> {
+        let queues = queues.to_string();
+        let answer = self.request(
+            wire::CREATE_TOPIC,
+            json!({
+                "topic": topic, "defaultTopic": "TBW102", "readQueueNums": queues, "writeQueueNums": queues,
+                "perm": "6", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false",
+            }),
+        )?;
+        if answer.code == 0 {
+            return Ok(());
+        }
+        fail(format!(
+            "{} does not create topic {topic}: code {}, {}",
+            self.addr, answer.code, answer.remark
+        ))
+    }
+
+    /// Offset of a queue's end (code 30) or beginning (31); none when the server cannot tell.
+    pub fn offset(&mut self, code: i32, topic: &str, queue: u32) -> Outcome<Option<u64>> {
+        let answer = self.request(code, json!({"topic": topic, "queueId": queue.to_string()}))?;
+        if answer.code == NOT_SUPPORTED {
+            return Ok(None);
+        }
+        let offset = match &answer.fields["offset"] {
+            Value::String(text) => text.parse().ok(),
+            other => other.as_u64(),
+        };
+        if answer.code == 0 && offset.is_some() {
+            return Ok(offset);
+        }
+        fail(format!(
+            "{} does not tell the offsets of {topic}, queue {queue}: code {}, {}; does the topic have that many queues?",
+            self.addr, answer.code, answer.remark
+        ))
+    }
+
+    /// Ends of all queues; none when the server cannot tell.
+    pub fn ends(&mut self, topic: &str, queues: u32) -> Outcome<Option<Vec<u64>>> {
+        (0..queues)
+            .map(|queue| self.offset(wire::MAX_OFFSET, topic, queue))
+            .collect()
+    }
+
+    pub fn beginnings(&mut self, topic: &str, queues: u32) -> Outcome<Option<Vec<u64>>> {
+        (0..queues)
+            .map(|queue| self.offset(wire::MIN_OFFSET, topic, queue))
+            .collect()
+    }
+}

@@ -1,0 +1,118 @@
+//! The `start` command: from a broker's command line to its first acknowledgement, and to its end.
+
+use crate::check::FIELDS_SIZE;
+use crate::control::Control;
+use crate::report::Report;
+use crate::wire::{self, SendTemplate};
+use crate::{Outcome, clock, fail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+#[derive(clap::Args, Clone)]
+pub struct Options {
+    /// Address that the broker will listen on
+    #[arg(long, value_parser = crate::address)]
+    addr: SocketAddr,
+    /// Give up after that many seconds
+    #[arg(long, default_value_t = 60.0)]
+    timeout: f64,
+    /// Write the figures to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// The broker's command line, after `--`
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+/// Creates the topic and sends one message; an error means "not yet".
+fn first_acknowledgement(addr: SocketAddr) -> Outcome<()> {
+    let mut control = Control::connect(addr)?;
+    control.create_topic("bench_start", 1)?;
+    let mut frame = Vec::new();
+    SendTemplate::new("bench_start", 0, FIELDS_SIZE, 1, clock::run_id()).put(
+        &mut frame,
+        wire::opaque(0, 0),
+        clock::wall_ms(),
+        0,
+        0,
+        clock::now_ns(),
+    );
+    let answer = control.exchange(wire::SEND, &frame)?;
+    if answer.code == 0 {
+        Ok(())
+    } else {
+        fail(format!("code {}: {}", answer.code, answer.remark))
+    }
+}
+
+fn wait_exit(child: &mut Child, limit_ns: u64) -> Outcome<Option<i32>> {
+    let give_up_ns = clock::now_ns() + limit_ns;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status.code().unwrap_or(-1)));
+        }
+        if give_up_ns < clock::now_ns() {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub fn run(options: &Options) -> Outcome<bool> {
+    if TcpStream::connect(options.addr).is_ok() {
+        return fail(format!("something listens on {} already", options.addr));
+    }
+    let mut command = Command::new(&options.command[0]);
+    command
+        .args(&options.command[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let start_ns = clock::now_ns();
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return fail(format!("cannot run {}: {error}", options.command[0])),
+    };
+    let acknowledged = loop {
+        match first_acknowledgement(options.addr) {
+            Ok(()) => break Ok(clock::now_ns() - start_ns),
+            Err(_) if clock::now_ns() - start_ns < clock::seconds_ns(options.timeout) => {}
+            Err(error) => break Err(error),
+        }
+        if let Some(code) = child.try_wait()? {
+            return fail(format!(
+                "{} ended with code {code} before it acknowledged",
+                options.command[0]
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let stop_ns = clock::now_ns();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)?;
+    let code = wait_exit(&mut child, 15 * clock::SECOND_NS)?;
+    let stopped_ns = clock::now_ns() - stop_ns;
+    if code.is_none() {
+        child.kill()?;
+        child.wait()?;
+    }
+    let acknowledged = acknowledged?;
+    let mut report = Report::new("start", &options.command.join(" "));
+    report.figure(
+        "start_to_first_ack_ms",
+        acknowledged as f64 / 1e6,
+        "ms from the start to the first acknowledgement",
+    );
+    report.figure(
+        "stop_ms",
+        stopped_ns as f64 / 1e6,
+        "ms from SIGTERM to the end",
+    );
+    match code {
+        Some(code) => report.value("exit_code", serde_json::json!(code)),
+        None => report.note("it did not end within 15 s of SIGTERM and was killed"),
+    }
+    report.finish(options.json.as_deref())
+}
