@@ -1,5 +1,5 @@
-//! Repeats a recorded conversation on a fresh server, frame by frame in recorded order, and compares
-//! every answer with the recorded one.
+//! Repeats a recorded conversation on a fresh server, frame by frame in recorded order, and
+//! compares every answer with the recorded one.
 
 use super::broker::Broker;
 use super::codes;
@@ -26,8 +26,8 @@ pub struct Outcome {
     pub answer_count: usize,
 }
 
-/// Replays one recording on a server that holds nothing yet. `is_known` tells which differences need
-/// not be looked at twice.
+/// Replays one recording on a server that holds nothing yet. `is_known` tells which differences
+/// need not be looked at twice.
 pub fn replay(
     recording: &Recording,
     broker: &Broker,

@@ -8,6 +8,7 @@ use super::learned::Learned;
 use super::loose::Json;
 use super::prepare::{Group, Needs, Queue, Topic, is_system};
 use super::record::{Record, encode_batch_item};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Connections of the set-up have numbers that no recording has.
@@ -91,18 +92,42 @@ impl Setup<'_> {
     /// A group whose retry topic exists: a consumer of it was connected once.
     fn group(&mut self, group: &Group) -> Outcome {
         let name = &group.name;
-        let config = format!(
-            r#"{{"brokerId":0,"consumeBroadcastEnable":true,"consumeEnable":{},"consumeFromMinEnable":true,"consumeMessageOrderly":false,"consumeTimeoutMinute":15,"groupName":"{name}","groupSysFlag":0,"notifyConsumerIdsChangedEnable":true,"retryMaxTimes":16,"retryQueueNums":1,"whichBrokerWhenConsumeSlowly":1}}"#,
-            group.consume_enable
-        );
+        let config = json!({
+            "groupName": name,
+            "consumeEnable": group.consume_enable,
+            "consumeFromMinEnable": true,
+            "consumeBroadcastEnable": true,
+            "consumeMessageOrderly": false,
+            "consumeTimeoutMinute": 15,
+            "retryQueueNums": 1,
+            "retryMaxTimes": 16,
+            "brokerId": 0,
+            "whichBrokerWhenConsumeSlowly": 1,
+            "notifyConsumerIdsChangedEnable": true,
+            "groupSysFlag": 0,
+        })
+        .to_string();
         let code = codes::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP;
         self.call(BROKER, code, &[], config.into_bytes())?;
         if !group.has_route {
             return Ok(());
         }
-        let heartbeat = format!(
-            r#"{{"clientID":"visitor","consumerDataSet":[{{"consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","consumeType":"CONSUME_PASSIVELY","groupName":"{name}","messageModel":"CLUSTERING","subscriptionDataSet":[],"unitMode":false}}],"heartbeatFingerprint":0,"producerDataSet":[],"withoutSub":false}}"#
-        );
+        let consumer = json!({
+            "groupName": name,
+            "consumeType": "CONSUME_PASSIVELY",
+            "messageModel": "CLUSTERING",
+            "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET",
+            "subscriptionDataSet": [],
+            "unitMode": false,
+        });
+        let heartbeat = json!({
+            "clientID": "visitor",
+            "consumerDataSet": [consumer],
+            "producerDataSet": [],
+            "heartbeatFingerprint": 0,
+            "withoutSub": false,
+        })
+        .to_string();
         self.connections.open(VISITOR, self.broker)?;
         self.call(VISITOR, codes::HEARTBEAT, &[], heartbeat.into_bytes())?;
         let leave = [
