@@ -2,6 +2,12 @@
 //!
 //! One file per concern. Nothing here knows a frame, JSON, a request code or a protocol's text.
 
+mod admin;
+mod admin_groups;
+mod admin_runtime;
+mod admin_status;
+mod admin_topics;
+mod attributes;
 mod changes;
 mod clients;
 mod delay;
@@ -12,6 +18,7 @@ mod locks;
 mod offsets;
 mod pending;
 mod produce;
+mod query;
 mod settings;
 mod statistics;
 mod topics;
@@ -24,7 +31,7 @@ use crate::command::{
     TopicConfig,
 };
 use crate::index::{Index, Queues};
-use crate::io::{Completion, Io};
+use crate::io::{Completion, Io, Space};
 use crate::log::CommitLog;
 
 pub use changes::{Change, ChangeNumber};
@@ -72,6 +79,8 @@ pub enum Outbound {
     Register(ChangeNumber),
     /// Remove a topic's queue files.
     RemoveFiles(std::path::PathBuf),
+    /// Change the process's settings, on all shards: [`Shard::begin_settings_change`].
+    ChangeSettings(Ticket, Vec<(String, String)>),
 }
 
 /// What was counted since the start; one plain value, taken as a whole.
@@ -140,6 +149,8 @@ pub struct Shard {
     /// What was counted, by topic and group.
     pub statistics: Statistics,
     reading: fetch::Reading,
+    queries: query::Queries,
+    days: admin_runtime::Days,
     filters: filter::Filters,
     /// Properties that every message gets, encoded.
     added_always: Vec<u8>,
@@ -156,6 +167,8 @@ pub struct Shard {
     met: Vec<Condition>,
     /// Producers are refused because the disk is nearly full.
     pub disk_full: bool,
+    /// Room on the log's file system when it was last looked at.
+    pub space: Option<Space>,
     prng: crate::base::Prng,
 }
 
@@ -187,6 +200,8 @@ impl Shard {
             counters: Counters::default(),
             statistics: Statistics::default(),
             reading: fetch::Reading::default(),
+            queries: query::Queries::default(),
+            days: admin_runtime::Days::default(),
             filters: filter::Filters::default(),
             added_always,
             added: Vec::new(),
@@ -198,6 +213,7 @@ impl Shard {
             outbox: VecDeque::new(),
             met: Vec::new(),
             disk_full: false,
+            space: None,
             prng: crate::base::Prng::from_seed(seed),
         };
         shard.starts_visible_at(visible);
@@ -210,6 +226,7 @@ impl Shard {
         let number = rest & 0xffff_ffff;
         match rest & (0xff << 48) {
             fetch::UNITS => self.units_read(io, number, done.result, done.payload),
+            query::QUERY => self.query_read(io, number, done.result, done.payload),
             _ => self.delay_read(io, rest, done.result, done.payload),
         }
     }
@@ -256,10 +273,7 @@ impl Shard {
             } => self.offset_commit(group, topic, queue_id, offset),
             Command::OffsetMax { topic, queue_id } => self.offset_max(topic, queue_id),
             Command::OffsetMin { topic, queue_id } => self.offset_min(topic, queue_id),
-            other => Reply::Now(Answer::Refused(Refusal::new(
-                RefusalKind::RequestNotSupported,
-                format!(" request {other:?} not supported"),
-            ))),
+            other => self.administer(io, ticket, other),
         }
     }
 
