@@ -22,6 +22,12 @@ pub(super) enum Control {
     },
     /// A shard has done so.
     TopicsTaken { change: ChangeNumber },
+    /// The process's settings have changed: take them over, register and say so.
+    TakeSettings {
+        from: ShardId,
+        change: ChangeNumber,
+        settings: Vec<(String, String)>,
+    },
     /// The name servers have answered.
     Registered { change: ChangeNumber },
     /// Stop in order.

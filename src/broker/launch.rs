@@ -175,7 +175,9 @@ fn shard_settings(
         sync_flush_timeout_ms: settings.flush.timeout_ms,
         young_log_size: memory / 10 * 4,
         index_keys: settings.store.index_enabled,
+        query_count_max: messages.query_count_max as usize,
         boot_ms: 0,
+        version: crate::command::DataVersion::default(),
         properties: settings
             .entries
             .iter()
@@ -250,11 +252,7 @@ impl ShardPlan {
         }
         let mailbox = self.mailboxes[usize::from(self.shard.0)].clone();
         mailbox.connect(io.bell());
-        let topics = shard
-            .topics
-            .iter()
-            .map(|topic| topic.config.clone())
-            .collect();
+        let topics = shard.advertised_topics();
         let version = shard.topics.version();
         let reports = self.reports.clone();
         let done: super::registration::Done = Box::new(move |result| {
@@ -268,7 +266,7 @@ impl ShardPlan {
         });
         self.registrar
             .update(self.shard, Arc::new(topics), version, Some(done));
-        shard.statistics.sample(io.wall_ms());
+        shard.note_time(io.wall_ms());
         let parts = Parts {
             io,
             id: self.shard,

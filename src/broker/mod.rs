@@ -9,6 +9,7 @@ mod open;
 pub mod registration;
 mod retention;
 mod saving;
+mod settings_change;
 mod start;
 mod worker;
 

@@ -49,6 +49,27 @@ impl Keeper {
         }
     }
 
+    /// Takes over what an administrator has changed; the values were checked.
+    pub(super) fn change_rules(&mut self, settings: &[(String, String)]) {
+        let rules = &mut self.rules;
+        for (key, value) in settings {
+            let number: u64 = value.parse().unwrap_or(0);
+            match key.as_str() {
+                "fileReservedTime" => rules.reserved_hours = number,
+                "deleteWhen" => {
+                    let hours = value.split(';').filter_map(|hour| hour.trim().parse().ok());
+                    rules.delete_hours = hours.collect();
+                }
+                "diskMaxUsedSpaceRatio" => rules.delete_from_percent = number as u8,
+                "diskSpaceCleanForciblyRatio" => rules.force_from_percent = number as u8,
+                "diskSpaceWarningLevelRatio" => rules.refuse_from_percent = number as u8,
+                "cleanFileForciblyEnable" => rules.force = value == "true",
+                _ => continue,
+            }
+            self.next_ns = 0;
+        }
+    }
+
     /// Asks how full the disk is, when it is time.
     pub(super) fn pump(&mut self, io: &mut impl Io, shard: &mut Shard) {
         self.search(io, shard);
@@ -89,6 +110,7 @@ impl Keeper {
                 return;
             }
         };
+        shard.space = Some(space);
         let percent = space.used_ratio() * 100.0;
         let full = f64::from(self.rules.refuse_from_percent) <= percent;
         if full != shard.disk_full {

@@ -9,6 +9,7 @@ use super::control::{Control, Mailbox, Report};
 use super::registration::Registrar;
 use super::retention::Keeper;
 use super::saving::Saving;
+use super::settings_change;
 use crate::base::{Key, ShardId};
 use crate::command::{Answer, ConnectionId, Peer, Refusal, RefusalKind, Ticket};
 use crate::egress::{self, Delivery, Egress};
@@ -230,6 +231,16 @@ impl<I: Io> Worker<I> {
                     let own = self.parts.shard.take_over_topics(topics, now_ms);
                     self.taking.insert(own, (from, change));
                 }
+                Control::TakeSettings {
+                    from,
+                    change,
+                    settings,
+                } => {
+                    let now_ms = self.parts.io.wall_ms();
+                    self.apply_settings(&settings);
+                    let own = self.parts.shard.take_over_topics(Vec::new(), now_ms);
+                    self.taking.insert(own, (from, change));
+                }
                 Control::TopicsTaken { change } => self.parts.shard.topics_taken(change),
                 Control::Registered { change } => self.parts.shard.change_registered(change),
                 Control::Stop => self.begin_stop(),
@@ -431,6 +442,9 @@ impl<I: Io> Worker<I> {
                     }
                 }
                 Outbound::Register(change) => self.register(change),
+                Outbound::ChangeSettings(ticket, properties) => {
+                    self.change_settings(ticket, &properties);
+                }
                 Outbound::RemoveFiles(path) => {
                     let pushed = self
                         .parts
@@ -440,6 +454,36 @@ impl<I: Io> Worker<I> {
                 }
             }
         }
+    }
+
+    /// 25: the configuration is the process's, so that every shard takes the change over.
+    fn change_settings(&mut self, ticket: Ticket, properties: &[(String, String)]) {
+        let in_force = &self.parts.shard.settings.properties;
+        let settings = match settings_change::check(in_force, properties) {
+            Ok(settings) => settings,
+            Err(refusal) => return self.answer(ticket, Answer::Refused(refusal)),
+        };
+        if settings.is_empty() {
+            return self.answer(ticket, Answer::Done);
+        }
+        self.apply_settings(&settings);
+        let change = self.parts.shard.begin_settings_change(ticket);
+        for (index, mailbox) in self.parts.mailboxes.iter().enumerate() {
+            if index != usize::from(self.parts.id.0) {
+                mailbox.post(Control::TakeSettings {
+                    from: self.parts.id,
+                    change,
+                    settings: settings.clone(),
+                });
+            }
+        }
+    }
+
+    fn apply_settings(&mut self, settings: &[(String, String)]) {
+        tracing::info!(?settings, "settings changed, until the next start");
+        let now_ms = self.parts.io.wall_ms();
+        self.parts.shard.change_settings(settings, now_ms);
+        self.parts.keeper.change_rules(settings);
     }
 
     fn register(&mut self, change: ChangeNumber) {
@@ -453,11 +497,7 @@ impl<I: Io> Worker<I> {
         let Some(registrar) = registrar else {
             return shard.change_registered(change);
         };
-        let topics = shard
-            .topics
-            .iter()
-            .map(|topic| topic.config.clone())
-            .collect();
+        let topics = shard.advertised_topics();
         let mailbox = mailbox.clone();
         let done: super::registration::Done = Box::new(move |result| {
             if let Err(why) = result {
@@ -489,7 +529,7 @@ impl<I: Io> Worker<I> {
             self.next_tick_ns = now_ns + TICK_NS;
             net.sweep(io, &mut self.events);
             shard.answer_late_flushes(now_ns);
-            shard.statistics.sample(io.wall_ms());
+            shard.note_time(io.wall_ms());
             shard.locks.sweep(now_ns);
             for connection in shard.silent_clients(now_ns) {
                 net.close(io, connection.0, &mut self.events);

@@ -66,6 +66,27 @@ impl Shard {
         number
     }
 
+    /// Begins a change of settings that every shard takes over; this one has them already. Others say so
+    /// as they do for topics.
+    pub fn begin_settings_change(&mut self, ticket: Ticket) -> ChangeNumber {
+        let number = self.begin_change(Vec::new(), true, Some((ticket, Answer::Done)));
+        if let Some(change) = self.changes.table.get_mut(&number) {
+            change.sharing = self.settings.shard_count - 1;
+        }
+        number
+    }
+
+    /// Takes settings in whose values were checked.
+    pub fn change_settings(&mut self, settings: &[(String, String)], now_ms: u64) {
+        for (key, value) in settings {
+            self.settings.change(key, value, now_ms);
+            if key == "brokerPermission" {
+                // Routes say what the broker allows.
+                self.topics.touch(now_ms);
+            }
+        }
+    }
+
     /// The change that makes a topic, while it is under way.
     pub(super) fn change_of_topic(&self, topic: &str) -> Option<ChangeNumber> {
         self.changes

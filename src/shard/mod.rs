@@ -2,6 +2,12 @@
 //!
 //! One file per concern. Nothing here knows a frame, JSON, a request code or a protocol's text.
 
+mod admin;
+mod admin_groups;
+mod admin_runtime;
+mod admin_status;
+mod admin_topics;
+mod attributes;
 mod changes;
 mod clients;
 mod delay;
@@ -12,6 +18,7 @@ mod locks;
 mod offsets;
 mod pending;
 mod produce;
+mod query;
 mod retry;
 mod settings;
 mod statistics;
@@ -25,7 +32,7 @@ use crate::command::{
     TopicConfig,
 };
 use crate::index::{Index, Queues};
-use crate::io::{Completion, Io};
+use crate::io::{Completion, Io, Space};
 use crate::log::CommitLog;
 
 pub use changes::{Change, ChangeNumber};
@@ -73,6 +80,8 @@ pub enum Outbound {
     Register(ChangeNumber),
     /// Remove a topic's queue files.
     RemoveFiles(std::path::PathBuf),
+    /// Change the process's settings, on all shards: [`Shard::begin_settings_change`].
+    ChangeSettings(Ticket, Vec<(String, String)>),
 }
 
 /// What was counted since the start; one plain value, taken as a whole.
@@ -142,6 +151,8 @@ pub struct Shard {
     pub statistics: Statistics,
     reading: fetch::Reading,
     returns: retry::Returns,
+    queries: query::Queries,
+    days: admin_runtime::Days,
     filters: filter::Filters,
     /// Properties that every message gets, encoded.
     added_always: Vec<u8>,
@@ -158,6 +169,8 @@ pub struct Shard {
     met: Vec<Condition>,
     /// Producers are refused because the disk is nearly full.
     pub disk_full: bool,
+    /// Room on the log's file system when it was last looked at.
+    pub space: Option<Space>,
     prng: crate::base::Prng,
 }
 
@@ -190,6 +203,8 @@ impl Shard {
             statistics: Statistics::default(),
             reading: fetch::Reading::default(),
             returns: retry::Returns::default(),
+            queries: query::Queries::default(),
+            days: admin_runtime::Days::default(),
             filters: filter::Filters::default(),
             added_always,
             added: Vec::new(),
@@ -201,6 +216,7 @@ impl Shard {
             outbox: VecDeque::new(),
             met: Vec::new(),
             disk_full: false,
+            space: None,
             prng: crate::base::Prng::from_seed(seed),
         };
         shard.starts_visible_at(visible);
@@ -214,6 +230,7 @@ impl Shard {
         match rest & (0xff << 48) {
             fetch::UNITS => self.units_read(io, number, done.result, done.payload),
             retry::RECORD => self.returning_read(io, number, done.result, done.payload),
+            query::QUERY => self.query_read(io, number, done.result, done.payload),
             _ => self.delay_read(io, rest, done.result, done.payload),
         }
     }
@@ -275,10 +292,7 @@ impl Shard {
             }
             Command::OffsetMax { topic, queue_id } => self.offset_max(topic, queue_id),
             Command::OffsetMin { topic, queue_id } => self.offset_min(topic, queue_id),
-            other => Reply::Now(Answer::Refused(Refusal::new(
-                RefusalKind::RequestNotSupported,
-                format!(" request {other:?} not supported"),
-            ))),
+            other => self.administer(io, ticket, other),
         }
     }
 

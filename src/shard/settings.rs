@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::base::ShardId;
+use crate::command::DataVersion;
 
 /// RocketMQ's 18 levels: `1s 5s 10s 30s 1m … 2h`, in milliseconds.
 pub const DELAY_LEVELS_DEFAULT: [u64; 18] = {
@@ -75,10 +76,14 @@ pub struct Settings {
     pub young_log_size: u64,
     /// Keep an index of keys.
     pub index_keys: bool,
+    /// Messages of a query by a unique key.
+    pub query_count_max: usize,
     /// Wall milliseconds at start.
     pub boot_ms: u64,
     /// Everything in force, for those who ask.
     pub properties: Vec<(String, String)>,
+    /// Counts changes of these settings while the broker runs.
+    pub version: DataVersion,
 }
 
 impl Settings {
@@ -106,8 +111,62 @@ impl Settings {
             sync_flush_timeout_ms: 5000,
             young_log_size: 1 << 30,
             index_keys: true,
+            query_count_max: 32,
             boot_ms: 0,
             properties: Vec::new(),
+            version: DataVersion::default(),
         }
+    }
+
+    /// Takes a value in that was checked; keys that mean nothing to a shard change what is shown only.
+    pub fn change(&mut self, key: &str, value: &str, now_ms: u64) {
+        match self.properties.iter_mut().find(|(known, _)| known == key) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.properties.push((key.to_owned(), value.to_owned())),
+        }
+        self.version.counter += 1;
+        self.version.timestamp_ms = now_ms as i64;
+        let flag = value == "true";
+        let number: u64 = value.parse().unwrap_or(0);
+        match key {
+            "brokerPermission" => self.perm = number as u32,
+            "maxMessageSize" => self.message_size_max = number as usize,
+            "autoCreateTopicEnable" => self.auto_create_topics = flag,
+            "autoCreateSubscriptionGroup" => self.auto_create_groups = flag,
+            "longPollingEnable" => self.long_polling = flag,
+            "shortPollingTimeMills" => self.short_polling_ms = number,
+            "notifyConsumerIdsChangedEnable" => self.notify_members_changed = flag,
+            "syncFlushTimeout" => self.sync_flush_timeout_ms = number,
+            "defaultQueryMaxNum" => self.query_count_max = number as usize,
+            _ => (),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_holds_is_shown_and_is_counted() {
+        let mut settings = Settings::plain("127.0.0.1:10911".parse().unwrap());
+        settings.properties = vec![("maxMessageSize".to_owned(), "4194304".to_owned())];
+        for (key, value) in [
+            ("brokerPermission", "4"),
+            ("maxMessageSize", "1024"),
+            ("autoCreateTopicEnable", "false"),
+            ("fileReservedTime", "1"),
+        ] {
+            settings.change(key, value, 77);
+            let shown = (key.to_owned(), value.to_owned());
+            assert!(settings.properties.contains(&shown), "{key}");
+        }
+        assert_eq!((settings.perm, settings.message_size_max), (4, 1024));
+        assert!(!settings.auto_create_topics);
+        assert_eq!(settings.properties.len(), 4);
+        assert_eq!(
+            (settings.version.counter, settings.version.timestamp_ms),
+            (4, 77)
+        );
     }
 }

@@ -75,6 +75,8 @@ pub struct Statistics {
     sent_back: Items,
     all_put: Item,
     all_got: Item,
+    fetches_found: Item,
+    fetches_missed: Item,
 }
 
 impl Statistics {
@@ -105,6 +107,12 @@ impl Statistics {
         add(&mut self.sent_back, &format!("{topic}@{group}"), 1);
     }
 
+    /// Pulls so far that found something, and that did not.
+    pub(super) const fn count_fetches(&mut self, found: u64, missed: u64) {
+        self.fetches_found.sum = found;
+        self.fetches_missed.sum = missed;
+    }
+
     /// Takes samples where they are due. Called about once a second.
     pub fn sample(&mut self, now_ms: u64) {
         let got = self.got.values_mut().flat_map(BTreeMap::values_mut);
@@ -114,7 +122,8 @@ impl Statistics {
             .chain(self.topic_put_sizes.values_mut())
             .chain(self.sent_back.values_mut())
             .chain(got.flat_map(|(numbers, sizes)| [numbers, sizes]))
-            .chain([&mut self.all_put, &mut self.all_got]);
+            .chain([&mut self.all_put, &mut self.all_got])
+            .chain([&mut self.fetches_found, &mut self.fetches_missed]);
         for item in items {
             item.sample(now_ms);
         }
@@ -157,8 +166,16 @@ impl Statistics {
     /// Messages per second stored and handed out, over about 10 s, a minute and an hour.
     #[must_use]
     pub fn broker_tps(&self, now_ms: u64) -> [[f64; 3]; 2] {
-        [&self.all_put, &self.all_got]
-            .map(|item| [0, 1, 2].map(|window| item.rate(window.min(2), now_ms).tps))
+        Self::tps_of([&self.all_put, &self.all_got], now_ms)
+    }
+
+    /// Pulls per second that found something and that did not, over the same times.
+    pub(super) fn fetch_tps(&self, now_ms: u64) -> [[f64; 3]; 2] {
+        Self::tps_of([&self.fetches_found, &self.fetches_missed], now_ms)
+    }
+
+    fn tps_of(items: [&Item; 2], now_ms: u64) -> [[f64; 3]; 2] {
+        items.map(|item| [0, 1, 2].map(|window| item.rate(window, now_ms).tps))
     }
 
     /// Forgets a topic.
@@ -166,6 +183,8 @@ impl Statistics {
         self.topic_put_numbers.remove(topic);
         self.topic_put_sizes.remove(topic);
         self.got.remove(topic);
+        self.sent_back
+            .retain(|key, _| key.rsplit_once('@').is_none_or(|(of, _)| of != topic));
     }
 }
 

@@ -169,6 +169,11 @@ impl Topics {
         removed
     }
 
+    /// Makes name servers and tools take the table anew, though no topic has changed.
+    pub(super) fn touch(&mut self, now_ms: u64) {
+        self.changed(now_ms);
+    }
+
     fn changed(&mut self, now_ms: u64) {
         self.version.counter += 1;
         self.version.timestamp_ms = now_ms as i64;
