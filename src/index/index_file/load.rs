@@ -59,8 +59,10 @@ pub enum LoadStep {
 #[derive(Debug)]
 pub struct Loaded {
     /// Ready for [`Index::dispatch`], which begins where [`Index::dispatched`] says: at the caller's mark,
-    /// or before it where files are damaged. Such a place is not always the start of a record: walk the
-    /// log from the start of its segment, dispatch passes over what it knows.
+    /// or before it where files are damaged. Then the mark in the checkpoint is lowered durably before
+    /// anything is removed or flushed: what is lost cannot be seen afterwards. Such a place is not always
+    /// the start of a record: walk the log from the start of its segment, dispatch passes over what it
+    /// knows.
     pub index: Index,
     /// Files to remove: they hold nothing that is known to be whole.
     pub remove: Vec<PathBuf>,
@@ -382,6 +384,7 @@ impl Load {
     }
 
     fn done(&mut self) -> LoadStep {
+        self.loaded.index.loaded = self.loaded.index.dispatched;
         let empty = Index::new(self.options.clone(), PhysicalOffset(0));
         let nothing = Loaded {
             index: empty,
