@@ -5,7 +5,9 @@
 //! no page fault on the file, and the caller chooses when to write: [`Index::flush`].
 //!
 //! What a power cut may leave is repaired from the entries alone: [`Load`] reads them again up to the place
-//! the caller knows to be synced, so slots and header need no order among writes.
+//! the caller knows to be synced, so slots and header need no order among writes. After two power cuts
+//! in a row an entry of a history that the log has lost may fit by chance; it costs a look at the record
+//! that it names, which has the last word anyway.
 
 mod keys;
 mod layout;
@@ -84,8 +86,6 @@ pub struct Index {
     files: Vec<File>,
     /// The newest name that was ever there, so that no name is given twice.
     stamp_last: Option<u64>,
-    /// The mark it was loaded with.
-    loaded: PhysicalOffset,
     /// Records below this are indexed.
     dispatched: PhysicalOffset,
     flushing: Option<Flushing>,
@@ -115,9 +115,6 @@ struct Table {
     held_from: u32,
     /// Record of the entry before that.
     written_end: PhysicalOffset,
-    /// Entries of an older history, behind the written ones. Zeros go over them before anything else is
-    /// written, or a later recovery could take them for ours.
-    stale: std::ops::Range<u32>,
 }
 
 /// Byte positions and what to write there.
@@ -129,7 +126,6 @@ struct Flushing {
     stamp: u64,
     entries_to: u32,
     end_offset: PhysicalOffset,
-    stale_to: u32,
     pages: Vec<u32>,
 }
 
@@ -165,7 +161,6 @@ impl Index {
             options,
             files: Vec::new(),
             stamp_last: None,
-            loaded: dispatched,
             dispatched,
             flushing: None,
             unsynced: Vec::new(),
@@ -254,11 +249,7 @@ impl Index {
         let file = self.files.iter_mut().find(changed)?;
         let table = file.table.as_mut()?;
         let room = bytes_max.max(PAGE_SIZE as usize);
-        let (mut flushing, pieces) = if table.stale.is_empty() {
-            table.next_write(&file.header, &self.options, room)
-        } else {
-            table.next_zeros(&self.options, room)
-        };
+        let (mut flushing, pieces) = table.next_write(&file.header, &self.options, room);
         flushing.stamp = file.stamp;
         self.flushing = Some(flushing);
         let path = self.options.path(file.stamp);
@@ -297,7 +288,6 @@ impl Index {
         if table.held.capacity() - table.held.len() > 1 << 20 {
             table.held.shrink_to(2 * table.held.len());
         }
-        table.stale.start = done.stale_to;
         if !is_last && !table.is_changed() {
             file.table = None;
         }
@@ -311,9 +301,6 @@ impl Index {
         // oldest first, so one whose slots are not written has a successor without entries, and the
         // mark is not in that.
         let tables = self.files.iter().filter_map(|file| file.table.as_ref());
-        if tables.clone().any(|table| !table.stale.is_empty()) {
-            return self.loaded;
-        }
         let first = tables.filter_map(|table| Entry::decode(&table.held)).next();
         first.map_or(self.dispatched, |entry| entry.offset)
     }
@@ -397,15 +384,11 @@ impl Table {
             held: Vec::new(),
             held_from: header.next_number,
             written_end: header.end_offset,
-            stale: 0..0,
         }
     }
 
     fn is_changed(&self) -> bool {
-        self.header_changed
-            || !self.held.is_empty()
-            || !self.stale.is_empty()
-            || self.changed.iter().any(|bits| *bits != 0)
+        self.header_changed || !self.held.is_empty() || self.changed.iter().any(|bits| *bits != 0)
     }
 
     fn mark(&mut self, slot: u32) {
@@ -414,19 +397,6 @@ impl Table {
 
     fn mark_page(&mut self, page: u32) {
         self.changed[(page / u64::BITS) as usize] |= 1 << (page % u64::BITS);
-    }
-
-    fn next_zeros(&self, options: &Options, room: usize) -> (Flushing, Pieces) {
-        let count = self.stale.len().min(room / ENTRY_SIZE as usize);
-        let zeros = vec![0; count * ENTRY_SIZE as usize];
-        let flushing = Flushing {
-            stamp: 0,
-            entries_to: self.held_from,
-            end_offset: self.written_end,
-            stale_to: self.stale.start + count as u32,
-            pages: Vec::new(),
-        };
-        (flushing, vec![(options.entry_at(self.stale.start), zeros)])
     }
 
     /// Entries first, then slots, and the header with each.
@@ -460,13 +430,11 @@ impl Table {
         };
         pieces.push((0, header.encode().to_vec()));
         self.header_changed = false;
-        let stale_to = self.stale.start;
         (
             Flushing {
                 stamp: 0,
                 entries_to,
                 end_offset,
-                stale_to,
                 pages,
             },
             pieces,

@@ -302,7 +302,6 @@ impl Load {
         file.header.slot_used_count = scan.slot_used_count;
         table.held_from = scan.next;
         table.written_end = scan.last.end.0;
-        table.stale = scan.next..stored.next_number;
         table.header_changed = file.header != stored;
         self.get_slots(0, 0, true)
     }
@@ -384,7 +383,6 @@ impl Load {
     }
 
     fn done(&mut self) -> LoadStep {
-        self.loaded.index.loaded = self.loaded.index.dispatched;
         let empty = Index::new(self.options.clone(), PhysicalOffset(0));
         let nothing = Loaded {
             index: empty,
