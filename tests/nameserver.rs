@@ -1027,7 +1027,7 @@ fn deep_json_is_refused() {
 fn an_answer_that_fits_into_no_frame_is_a_refusal() {
     let mut server = Server::new();
     let name = "x".repeat(900);
-    for (counter, part) in (1..).zip(0..2) {
+    for (counter, part) in (1..).zip(["a", "b"]) {
         let topics: Vec<_> = (0..10_000)
             .map(|index| topic(&format!("{part}-{index}-{name}"), 1))
             .collect();

@@ -177,6 +177,7 @@ impl Loop {
             match event {
                 Event::Opened(_) => (),
                 Event::Received(key, lease) => self.receive(key, lease),
+                Event::Ended(key) => self.net.close(&mut self.io, key, &mut self.events),
                 Event::Closed(key) => self.server.disconnected(ConnectionId(key)),
             }
         }

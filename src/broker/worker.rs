@@ -244,6 +244,10 @@ impl<I: Io> Worker<I> {
                 match event {
                     Event::Opened(_) => (),
                     Event::Received(key, lease) => self.receive(key, lease),
+                    Event::Ended(key) => {
+                        let Parts { io, net, .. } = &mut self.parts;
+                        net.close(io, key, &mut self.events);
+                    }
                     Event::Closed(key) => self.disconnected(key),
                 }
             }

@@ -10,13 +10,14 @@ use crate::support::{remoting, wait_until};
 /// How long a consumer may take to be given what is there. Libraries look for new routes every 30 s and
 /// share out queues every 20 s, and a loaded machine adds its own.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(90);
+/// Queues of a topic on each shard: as many as a producer assumes that finds no route in time.
+const QUEUE_COUNT: u32 = 4;
 const FOUR_MIB: usize = 4 * 1024 * 1024;
 const MESSAGE_ILLEGAL: u64 = 13;
 
 /// 10,000 messages from several threads in all four ways of sending. The first consumer of the group is
 /// alone, a second one joins while messages are sent, then the first leaves while messages are sent.
 pub fn every_message_arrives_over_two_rebalances(program: &Program) {
-    const QUEUE_COUNT: u32 = 4;
     const QUARTER: u64 = 2_500;
     let cluster = Cluster::shared(program.name);
     let topic = format!("rebalance-{}", program.name);
@@ -96,7 +97,6 @@ pub fn every_message_arrives_over_two_rebalances(program: &Program) {
 /// One thread sends in order, so each queue holds its messages in order; two ordered consumers, the second
 /// joining late, are given them in order.
 pub fn order_is_kept_in_each_queue(program: &Program) {
-    const QUEUE_COUNT: u32 = 3;
     const COUNT: u64 = 900;
     let cluster = Cluster::shared(program.name);
     let topic = format!("order-{}", program.name);
@@ -157,7 +157,7 @@ pub fn order_is_kept_in_each_queue(program: &Program) {
 pub fn tags_are_filtered(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("tags-{}", program.name);
-    cluster.create_topic(&topic, 2);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     let producers: Vec<Run> = ["red", "green", "blue"]
         .iter()
         .zip([0, 100, 200])
@@ -210,7 +210,7 @@ pub fn a_failing_listener_gets_retries(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("retry-{}", program.name);
     let group = format!("G-{topic}");
-    cluster.create_topic(&topic, 2);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     cluster.create_group(&group, 3);
     // Else the consumer would find this topic with its next look at the routes, up to 30 s later. That the
     // broker creates it for a new group is left to the test of the dead letters.
@@ -218,6 +218,7 @@ pub fn a_failing_listener_gets_retries(program: &Program) {
     let flags = format!("--group {group} --count 20 --linger 2 --fail-until 1");
     let consumer = program.consumer(&cluster, &topic, &flags);
     program.produce(&cluster, &topic, "--count 20");
+    let retries = |consumer: &Run| retries(consumer, &cluster);
     let is_retry = |delivery: &&Delivery| delivery.reconsume == 1;
     let all_retried = || {
         consumer
@@ -229,8 +230,8 @@ pub fn a_failing_listener_gets_retries(program: &Program) {
     };
     assert!(
         wait_until(DELIVERY_LIMIT, all_retried),
-        "retries: {:#?}",
-        consumer.deliveries(&cluster)
+        "(index, reconsume times): {:?}",
+        retries(&consumer)
     );
     let delivered = consumer.end(&cluster);
 
@@ -277,7 +278,7 @@ pub fn a_listener_that_never_succeeds_dead_letters(program: &Program) {
     let topic = format!("dead-{}", program.name);
     let group = format!("G-{topic}");
     let dead_letters = format!("%DLQ%{group}");
-    cluster.create_topic(&topic, 2);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     // Clients that cannot set a limit leave it to the group's configuration.
     cluster.create_group(&group, 1);
     let limit = "--max-reconsume 1";
@@ -289,13 +290,14 @@ pub fn a_listener_that_never_succeeds_dead_letters(program: &Program) {
     let flags = format!("--group {group} --count 1000 --linger 1 --fail-until 1000 {limit}");
     let consumer = program.consumer(&cluster, &topic, &flags);
     program.produce(&cluster, &topic, &format!("--count {COUNT}"));
+    let retries = |consumer: &Run| retries(consumer, &cluster);
     let dead = || cluster.existing_max_offsets(&dead_letters, 1);
     let all_dead = || dead().values().sum::<u64>() == COUNT;
     assert!(
         wait_until(DELIVERY_LIMIT, all_dead),
-        "dead letters: {:?}; deliveries: {:#?}",
+        "dead letters: {:?}; deliveries (index, reconsume times): {:?}",
         dead(),
-        consumer.deliveries(&cluster)
+        retries(&consumer)
     );
     let delivered = consumer.end(&cluster);
     assert_eq!(
@@ -321,7 +323,7 @@ pub fn a_listener_that_never_succeeds_dead_letters(program: &Program) {
 pub fn a_broadcast_reaches_every_consumer(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("broadcast-{}", program.name);
-    cluster.create_topic(&topic, 2);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     let flags = format!("--group G-{topic} --model broadcasting --count 200 --linger 2");
     let consumers = [
         program.consumer(&cluster, &topic, &flags),
@@ -338,7 +340,6 @@ pub fn a_broadcast_reaches_every_consumer(program: &Program) {
 
 /// A consumer that ends well repeats nothing; one that is killed repeats at most what it had not committed.
 pub fn offsets_survive_consumers(program: &Program) {
-    const QUEUE_COUNT: u32 = 2;
     let cluster = Cluster::shared(program.name);
     let topic = format!("offsets-{}", program.name);
     let group = format!("G-{topic}");
@@ -386,7 +387,7 @@ pub fn offsets_and_messages_survive_the_broker(program: &Program) {
     let cluster = Cluster::start();
     let topic = format!("restart-{}", program.name);
     let group = format!("G-{topic}");
-    cluster.create_topic(&topic, 2);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     let consume_exactly = |first: u64| {
         let delivered = consume_all(program, &cluster, &topic, &group, 200);
         expect_all(&delivered, &[], first..first + 200);
@@ -408,7 +409,7 @@ pub fn offsets_and_messages_survive_the_broker(program: &Program) {
 pub fn chinese_text_arrives_intact(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("chinese-{}", program.name);
-    cluster.create_topic(&topic, 1);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     program.run(&cluster, &topic, &format!("chinese --group P-{topic}"));
     let delivered = consume_all(program, &cluster, &topic, &format!("G-{topic}"), 1);
     let [message] = &delivered[..] else {
@@ -434,7 +435,7 @@ pub fn chinese_text_arrives_intact(program: &Program) {
 pub fn four_mebibytes_are_the_limit(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("big-{}", program.name);
-    cluster.create_topic(&topic, 1);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     let send = |size: usize| {
         program.run(
             &cluster,
@@ -457,7 +458,6 @@ pub fn four_mebibytes_are_the_limit(program: &Program) {
 }
 
 pub fn pull_consumers_read_everything(program: &Program) {
-    const QUEUE_COUNT: u32 = 2;
     let cluster = Cluster::shared(program.name);
     let topic = format!("pull-{}", program.name);
     cluster.create_topic(&topic, QUEUE_COUNT);
@@ -488,7 +488,7 @@ pub fn pull_consumers_read_everything(program: &Program) {
 pub fn what_the_library_lacks_is_known(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("lacks-{}", program.name);
-    cluster.create_topic(&topic, 1);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     for feature in program
         .lacks
         .iter()
@@ -554,6 +554,14 @@ fn expect_deliveries(cluster: &Cluster, count: usize, runs: &[&Run]) {
         "{seen} of {count} messages after {DELIVERY_LIMIT:?}; {}",
         cluster.log_tail()
     );
+}
+
+fn retries(consumer: &Run, cluster: &Cluster) -> Vec<(Option<u64>, u64)> {
+    consumer
+        .deliveries(cluster)
+        .iter()
+        .map(|delivery| (delivery.index, delivery.reconsume))
+        .collect()
 }
 
 fn distinct(deliveries: &[Delivery]) -> BTreeSet<u64> {
