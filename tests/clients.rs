@@ -9,10 +9,20 @@ mod support;
 
 use support::program::Program;
 
-static JAVA_4_9_8: Program =
-    Program { name: "java-4-9-8", folder: "java", run: "run-4.9.8", environment: &[], lacks: &[] };
-static JAVA_5: Program =
-    Program { name: "java-5", folder: "java", run: "run-5.x", environment: &[], lacks: &[] };
+static JAVA_4_9_8: Program = Program {
+    name: "java-4-9-8",
+    folder: "java",
+    run: "run-4.9.8",
+    environment: &[],
+    lacks: &[],
+};
+static JAVA_5: Program = Program {
+    name: "java-5",
+    folder: "java",
+    run: "run-5.x",
+    environment: &[],
+    lacks: &[],
+};
 static JAVA_5_BINARY: Program = Program {
     name: "java-5-binary",
     folder: "java",
@@ -54,7 +64,13 @@ static NODE: Program = Program {
         "pull --kind pull",
     ],
 };
-static RUST: Program = Program { name: "rust", folder: "rust", run: "run", environment: &[], lacks: &[] };
+static RUST: Program = Program {
+    name: "rust",
+    folder: "rust",
+    run: "run",
+    environment: &[],
+    lacks: &[],
+};
 
 /// One test a promise, so that a failure says which library misses what.
 macro_rules! promises_to {

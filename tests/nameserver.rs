@@ -1027,12 +1027,10 @@ fn deep_json_is_refused() {
 fn an_answer_that_fits_into_no_frame_is_a_refusal() {
     let mut server = Server::new();
     let name = "x".repeat(900);
-    let mut counter = 0;
-    for part in 0..2 {
+    for (counter, part) in (1..).zip(["a", "b"]) {
         let topics: Vec<_> = (0..10_000)
             .map(|index| topic(&format!("{part}-{index}-{name}"), 1))
             .collect();
-        counter += 1;
         let body = body::encode_compressed(
             &topics,
             DataVersion {

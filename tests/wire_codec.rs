@@ -64,7 +64,9 @@ impl Codec for Broker {
     fn fields(&self, bytes: &[u8]) -> Result<Fields, String> {
         let mut scratch = ours::Scratch::default();
         let frame = ours::decode(bytes, &mut scratch).map_err(|cause| cause.to_string())?;
-        let ext = frame.fields().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let ext = frame
+            .fields()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         Ok(Fields {
             header_kind: u8::from(frame.kind == ours::HeaderKind::Binary),
             code: frame.code,
@@ -107,7 +109,10 @@ fn faults_of(codec: &dyn Codec) -> Vec<String> {
             faults.extend(fault.map(|fault| format!("{place}: {fault}")));
         }
     }
-    assert!(6_000 < kinds[0] && 100 < kinds[1], "frames of both header kinds: {kinds:?}");
+    assert!(
+        6_000 < kinds[0] && 100 < kinds[1],
+        "frames of both header kinds: {kinds:?}"
+    );
     faults
 }
 
@@ -132,11 +137,21 @@ fn equal(when: &str, expected: &Fields, got: &Fields) -> Result<(), String> {
 #[test]
 fn the_tests_codec_writes_back_what_it_read() {
     let faults = faults_of(&Reference);
-    assert!(faults.is_empty(), "{} faults, the first: {}", faults.len(), faults[0]);
+    assert!(
+        faults.is_empty(),
+        "{} faults, the first: {}",
+        faults.len(),
+        faults[0]
+    );
 }
 
 #[test]
 fn the_brokers_codec_reads_every_recorded_frame_and_writes_it_back_to_equal_fields() {
     let faults = faults_of(&Broker);
-    assert!(faults.is_empty(), "{} faults, the first: {}", faults.len(), faults[0]);
+    assert!(
+        faults.is_empty(),
+        "{} faults, the first: {}",
+        faults.len(),
+        faults[0]
+    );
 }

@@ -1,5 +1,5 @@
-//! Every recorded conversation of a stock client with Apache RocketMQ, repeated on a fresh broker of
-//! ours, is answered as Apache answered it, but for the differences listed in `tests/README.md`.
+//! Every recorded conversation of a stock client with Apache RocketMQ, repeated on a fresh broker,
+//! is answered as Apache answered it, but for the differences listed in `tests/README.md`.
 
 mod wire;
 
@@ -17,13 +17,16 @@ use wire::{codes, differences, prepare, recording, replay};
 
 const THREADS: usize = 3;
 
-/// `CORELANE_WIRE_ONLY` (a part of a name) narrows the replay to some recordings.
+/// `CORELANE_WIRE_ONLY` (parts of names, with commas) narrows the replay to some recordings.
 fn chosen() -> (Vec<Recording>, bool) {
     let only = std::env::var("CORELANE_WIRE_ONLY").unwrap_or_default();
     let mut recordings = recording::all();
     recordings.retain(|recording| codes::is_replayed(&recording.name));
-    recordings.retain(|recording| recording.name.contains(&only));
-    assert!(!recordings.is_empty(), "no recording has {only:?} in its name");
+    recordings.retain(|recording| only.split(',').any(|part| recording.name.contains(part)));
+    assert!(
+        !recordings.is_empty(),
+        "no recording has {only:?} in its name"
+    );
     (recordings, only.is_empty())
 }
 
@@ -54,7 +57,11 @@ fn recorded_conversations_are_answered_as_apache_answered_them() {
     });
     let found = found.into_inner().expect("the list");
     let answers = answers.into_inner();
-    eprintln!("{} recordings, {answers} answers, {} differences", recordings.len(), found.len());
+    eprintln!(
+        "{} recordings, {answers} answers, {} differences",
+        recordings.len(),
+        found.len()
+    );
     judge(found, is_all);
 }
 
@@ -64,9 +71,16 @@ fn replayed(recording: &Recording, broker: &Broker) -> Outcome {
         |difference: &Difference| table.iter().any(|allowed| allowed.matches(difference));
     let begin = Instant::now();
     let outcome = replay::replay(recording, broker, &is_known);
-    let count = outcome.differences.iter().filter(|found| !is_known(found)).count();
+    let count = outcome
+        .differences
+        .iter()
+        .filter(|found| !is_known(found))
+        .count();
     let (answers, time) = (outcome.answer_count, begin.elapsed().as_millis());
-    eprintln!("{}: {answers} answers, {count} differences, {time} ms", recording.name);
+    eprintln!(
+        "{}: {answers} answers, {count} differences, {time} ms",
+        recording.name
+    );
     if 0 < count && !is_reference() {
         eprintln!("log of {}:\n{}", recording.name, broker.log_tail());
     }
@@ -75,7 +89,11 @@ fn replayed(recording: &Recording, broker: &Broker) -> Outcome {
 
 /// The reference is compared with itself: nothing is allowed to it.
 fn table() -> Vec<differences::Allowed> {
-    if is_reference() { Vec::new() } else { differences::allowed() }
+    if is_reference() {
+        Vec::new()
+    } else {
+        differences::allowed()
+    }
 }
 
 fn judge(found: Vec<Difference>, is_all: bool) {
@@ -83,12 +101,25 @@ fn judge(found: Vec<Difference>, is_all: bool) {
     type Key = (i32, String, String, String);
     let mut surprises: BTreeMap<Key, Vec<String>> = BTreeMap::new();
     for difference in found {
-        let rows: Vec<_> = table.iter().filter(|allowed| allowed.matches(&difference)).collect();
-        rows.iter().for_each(|allowed| allowed.seen.set(allowed.seen.get() + 1));
+        let rows: Vec<_> = table
+            .iter()
+            .filter(|allowed| allowed.matches(&difference))
+            .collect();
+        rows.iter()
+            .for_each(|allowed| allowed.seen.set(allowed.seen.get() + 1));
         if rows.is_empty() {
             let place = format!("{}:{}", difference.recording, difference.index + 1);
-            let Difference { code, place: field, recorded, ours, .. } = difference;
-            surprises.entry((code, field, recorded, ours)).or_default().push(place);
+            let Difference {
+                code,
+                place: field,
+                recorded,
+                ours,
+                ..
+            } = difference;
+            surprises
+                .entry((code, field, recorded, ours))
+                .or_default()
+                .push(place);
         }
     }
     let mut report = String::new();
@@ -98,15 +129,21 @@ fn judge(found: Vec<Difference>, is_all: bool) {
             at[..at.len().min(6)].join(", ")
         );
     }
-    let stale = table.iter().filter(|allowed| is_all && allowed.seen.get() == 0);
+    let stale = table
+        .iter()
+        .filter(|allowed| is_all && allowed.seen.get() == 0);
     for allowed in stale {
         let (request, place) = (&allowed.request, &allowed.place);
         report += &format!("listed in tests/README.md, but not seen: request {request}, {place}\n");
     }
-    assert!(report.is_empty(), "{} differences not listed:\n{report}", surprises.len());
+    assert!(
+        report.is_empty(),
+        "{} differences not listed:\n{report}",
+        surprises.len()
+    );
 }
 
-/// Every fault that this test plants into Apache's own answers is found: the comparison is not blind.
+/// Every fault planted into Apache's own answers is found: the comparison is not blind.
 #[test]
 fn a_planted_fault_in_an_answer_is_seen() {
     let mut planted_count = 0;
@@ -116,20 +153,39 @@ fn a_planted_fault_in_an_answer_is_seen() {
             let (request, recorded) = (&request.frame, &answer.frame);
             let places = |ours: &Frame| -> Vec<String> {
                 let learned = &learned;
-                let comparison =
-                    Comparison { request, recorded, ours, learned, may_have_more: false };
-                comparison.differences().into_iter().map(|(place, _, _)| place).collect()
+                let comparison = Comparison {
+                    request,
+                    recorded,
+                    ours,
+                    learned,
+                    may_have_more: false,
+                };
+                comparison
+                    .differences()
+                    .into_iter()
+                    .map(|(place, _, _)| place)
+                    .collect()
             };
             let at = format!("{} frame {}", recording.name, answer.index + 1);
-            assert_eq!(places(recorded), Vec::<String>::new(), "{at}: equal to itself");
+            assert_eq!(
+                places(recorded),
+                Vec::<String>::new(),
+                "{at}: equal to itself"
+            );
             for (place, ours) in planted(request, recorded) {
                 let seen = places(&ours);
-                assert!(seen.iter().any(|s| s.starts_with(&place)), "{at}: {place} is not seen");
+                assert!(
+                    seen.iter().any(|s| s.starts_with(&place)),
+                    "{at}: {place} is not seen"
+                );
                 planted_count += 1;
             }
         }
     }
-    assert!(10_000 < planted_count, "only {planted_count} faults were planted");
+    assert!(
+        10_000 < planted_count,
+        "only {planted_count} faults were planted"
+    );
 }
 
 /// Wrong forms of an answer, each with the place where the fault must be seen.
@@ -141,14 +197,20 @@ fn planted(request: &Frame, recorded: &Frame) -> Vec<(String, Frame)> {
         planted.push((place.to_owned(), ours));
     };
     plant("code", &|ours| ours.code += 1);
-    plant("remark", &|ours| ours.remark = Some("another remark".to_owned()));
+    plant("remark", &|ours| {
+        ours.remark = Some("another remark".to_owned())
+    });
     for name in recorded.fields().keys() {
         let place = format!("ext.{name}");
-        plant(&place, &|ours| drop(ours.ext.as_mut().and_then(|ext| ext.remove(name))));
+        plant(&place, &|ours| {
+            drop(ours.ext.as_mut().and_then(|ext| ext.remove(name)))
+        });
         plant(&place, &|ours| ours.set_field(name, "another kind"));
     }
     plant("ext.more", &|ours| {
-        ours.ext.get_or_insert_default().insert("more".into(), "1".into());
+        ours.ext
+            .get_or_insert_default()
+            .insert("more".into(), "1".into());
     });
     if recorded.code != 0 || recorded.body.is_empty() {
         plant("body", &|ours| ours.body = b"{}".to_vec());
@@ -168,14 +230,19 @@ fn planted(request: &Frame, recorded: &Frame) -> Vec<(String, Frame)> {
         plant("record.queue id", &|ours| ours.body[15] ^= 1);
         plant("record.flag", &|ours| ours.body[19] ^= 1);
         plant("record.sys flag", &|ours| ours.body[39] ^= 1);
-        plant("record.reconsume times", &|ours| ours.body[body_at - 9] ^= 1);
+        plant("record.reconsume times", &|ours| {
+            ours.body[body_at - 9] ^= 1
+        });
         if !first.body.is_empty() {
             plant("record.body", &|ours| ours.body[body_at + 4] ^= 1);
         }
         let size = u32::from_be_bytes(recorded.body[..4].try_into().expect("four bytes")) as usize;
-        plant(if 1 < records.len() { "records" } else { "body" }, &|ours| {
-            ours.body.drain(..size);
-        });
+        plant(
+            if 1 < records.len() { "records" } else { "body" },
+            &|ours| {
+                ours.body.drain(..size);
+            },
+        );
         plant("body", &|ours| ours.body.truncate(size - 1));
     }
     planted

@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod control;
+mod launch;
+mod layout;
 mod names;
 mod open;
 pub mod registration;

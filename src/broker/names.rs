@@ -1,6 +1,5 @@
 //! The name server's thread: a small ring of its own, on the same net and protocol rooms as the shards.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +9,7 @@ use crate::command::ConnectionId;
 use crate::config::{NameServerSettings, StartError};
 use crate::egress::{Egress, Policy};
 use crate::io::{
-    Bell, Completion, Io, Lanes, Lease, ListenerId, Op, Options, Token, Uring, listen,
+    Bell, Completion, Io, Lanes, Lease, ListenerId, Op, Options, TcpListener, Token, Uring, listen,
     raise_file_limit, read_small,
 };
 use crate::nameserver::{NameServer, Settings};
@@ -121,7 +120,8 @@ impl Loop {
                 })?;
             }
         }
-        let mut io = Uring::new(Options::SMALL, vec![listener], lanes)?;
+        let mut io =
+            Uring::new(Options::SMALL, vec![listener], lanes).map_err(super::start::not_had)?;
         let mut net = Net::new(
             Limits::for_connections(CONNECTIONS_MAX),
             super::start::frame_size,
@@ -177,6 +177,7 @@ impl Loop {
             match event {
                 Event::Opened(_) => (),
                 Event::Received(key, lease) => self.receive(key, lease),
+                Event::Ended(key) => self.net.close(&mut self.io, key, &mut self.events),
                 Event::Closed(key) => self.server.disconnected(ConnectionId(key)),
             }
         }
@@ -245,7 +246,7 @@ impl Loop {
 pub fn serve(settings: &NameServerSettings) -> Result<std::process::ExitCode, StartError> {
     raise_file_limit();
     let address = std::net::SocketAddr::new(settings.bind, settings.port);
-    let listener = listen(address)?;
+    let listener = listen(address).map_err(super::start::not_had)?;
     let lanes = Lanes::start().map_err(|error| {
         StartError::new(
             "start",

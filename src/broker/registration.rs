@@ -71,7 +71,7 @@ impl Registrar {
         let state = State {
             told: brokers.iter().map(|_| None).collect(),
             away: addresses.iter().map(|_| None).collect(),
-            running: addresses.len(),
+            running: vec![true; addresses.len()],
             ..State::default()
         };
         let shared = Arc::new(Shared {
@@ -158,7 +158,7 @@ impl Registrar {
         }
         shared.stopping.store(true, Ordering::Release);
         shared.changed.notify_all();
-        while 0 < state.running {
+        while state.is_unregistering() {
             let left = stop_at.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -255,8 +255,8 @@ struct State {
     waiters: Vec<Waiter>,
     /// By name server: why it is known not to be there.
     away: Vec<Option<Outcome>>,
-    /// Threads of name servers.
-    running: usize,
+    /// By name server: whether its thread runs.
+    running: Vec<bool>,
     stop_at: Option<Instant>,
     /// There will be no update any more.
     dropped: bool,
@@ -268,6 +268,13 @@ impl State {
         for waiter in self.waiters.iter_mut().filter(|waiter| concerns(waiter)) {
             waiter.outcomes[server].get_or_insert_with(|| outcome.clone());
         }
+    }
+
+    /// Whether a name server may still know a broker. Those that are away know none, and their threads
+    /// may sit in a connect for longer than anybody wants to wait.
+    fn is_unregistering(&self) -> bool {
+        let mut threads = self.running.iter().zip(&self.away);
+        threads.any(|(running, away)| *running && away.is_none())
     }
 
     fn take_decided(&mut self) -> Vec<Waiter> {
@@ -374,7 +381,7 @@ impl Shared {
                 }
             }
         }
-        self.lock().running -= 1;
+        self.lock().running[server] = false;
         self.changed.notify_all();
     }
 

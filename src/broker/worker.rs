@@ -255,6 +255,10 @@ impl<I: Io> Worker<I> {
                 match event {
                     Event::Opened(_) => (),
                     Event::Received(key, lease) => self.receive(key, lease),
+                    Event::Ended(key) => {
+                        let Parts { io, net, .. } = &mut self.parts;
+                        net.close(io, key, &mut self.events);
+                    }
                     Event::Closed(key) => self.disconnected(key),
                 }
             }
@@ -376,7 +380,7 @@ impl<I: Io> Worker<I> {
             Answer::Fetched(fetched) if !fetched.spans.is_empty() => {
                 match self.delivery(ticket, fetched) {
                     Ok(delivery) => return self.parts.net.deliver(key, delivery),
-                    Err(answer) => answer,
+                    Err(answer) => *answer,
                 }
             }
             other => other,
@@ -390,7 +394,7 @@ impl<I: Io> Worker<I> {
         &self,
         ticket: Ticket,
         fetched: crate::command::Fetched,
-    ) -> Result<Delivery, Answer> {
+    ) -> Result<Delivery, Box<Answer>> {
         let log = &self.parts.shard.log;
         let spans: Option<Vec<Span>> = fetched
             .spans
@@ -399,12 +403,12 @@ impl<I: Io> Worker<I> {
             .collect();
         let Some(spans) = spans else {
             // Removed since the units were looked at: the client comes back for what follows.
-            return Err(Answer::Fetched(crate::command::Fetched {
+            return Err(Box::new(Answer::Fetched(crate::command::Fetched {
                 status: crate::command::FetchStatus::MessageWasRemoving,
                 spans: Vec::new(),
                 count: 0,
                 ..fetched
-            }));
+            })));
         };
         let first = fetched.spans[0].offset.0;
         let hot = log.appended().saturating_sub(HOT_SIZE) <= first;

@@ -44,12 +44,6 @@ impl fmt::Display for StartError {
     }
 }
 
-impl From<crate::io::SetupError> for StartError {
-    fn from(error: crate::io::SetupError) -> Self {
-        Self::new(error.doing, "", error.cause, error.remedy)
-    }
-}
-
 impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(self.cause.as_ref())

@@ -337,22 +337,12 @@ impl Index {
     /// [`Index::take_unsynced`] names after asking for this, then it may go into the checkpoint).
     #[must_use]
     pub fn written(&self) -> PhysicalOffset {
-        for (at, file) in self.files.iter().enumerate() {
-            let Some(table) = &file.table else {
-                continue;
-            };
-            if let Some(first) = Entry::decode(&table.held) {
-                return first.offset;
-            }
-            // Recovery repairs the slots of the last file only, and takes the file that holds the mark
-            // for the last: it must not be in the next one while this one has changes.
-            if let Some(next) = self.files.get(at + 1)
-                && (table.is_changed() || self.flushing_stamp() == Some(file.stamp))
-            {
-                return next.header.begin_offset;
-            }
-        }
-        self.dispatched
+        // Recovery makes the slots of one file anew: the one that holds the mark. Files are written
+        // oldest first, so one whose slots are not written has a successor without entries, and the
+        // mark is not in that.
+        let tables = self.files.iter().filter_map(|file| file.table.as_ref());
+        let first = tables.filter_map(|table| Entry::decode(&table.held)).next();
+        first.map_or(self.dispatched, |entry| entry.offset)
     }
 
     fn flushing_stamp(&self) -> Option<u64> {

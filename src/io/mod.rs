@@ -21,6 +21,7 @@ mod setup;
 mod uring;
 
 use std::net::SocketAddr;
+pub use std::net::TcpListener;
 use std::path::PathBuf;
 
 pub use nix::errno::Errno;

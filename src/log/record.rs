@@ -2,10 +2,21 @@
 //!
 //! What lies in the CommitLog is what a pull answers with, byte for byte, so this is a wire format too.
 
-use std::borrow::Cow;
+mod message_id;
+mod properties;
+pub mod sys_flag;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::base::{PhysicalOffset, Reader, Writer, string_hash};
+
+pub use message_id::{message_id, parse_message_id, put_message_id};
+pub use properties::{
+    NAME_VALUE_SEPARATOR, PROPERTIES_SIZE_MAX, PROPERTY_SEPARATOR, Properties, TRAILER_SIZE, pairs,
+    property, put_property, without,
+};
+
+use properties::{needs_separator, trailer, trailer_of};
 
 /// Magic code of a record whose topic has at most 127 bytes: one byte says how long it is.
 pub const MESSAGE_MAGIC_V1: u32 = 0xDAA3_20A7;
@@ -16,45 +27,10 @@ pub const BLANK_MAGIC: u32 = 0xCBD4_3194;
 
 /// Bytes of a blank that mean something; the rest of its length is left as it is.
 pub const BLANK_SIZE: usize = 8;
-/// Properties of a record, the trailer included: their length is a signed 16-bit number.
-pub const PROPERTIES_SIZE_MAX: usize = i16::MAX as usize;
 /// Bytes of a topic that the first layout can name: Java reads its length as a signed byte.
 pub const TOPIC_SIZE_MAX_V1: usize = i8::MAX as usize;
 /// Bytes of a topic that the second layout can name.
 pub const TOPIC_SIZE_MAX: usize = i16::MAX as usize;
-
-/// Between a property's name and its value.
-pub const NAME_VALUE_SEPARATOR: u8 = 1;
-/// Behind a property's value.
-pub const PROPERTY_SEPARATOR: u8 = 2;
-
-/// Meaning of the bits of a record's system flag (P§3.2).
-pub mod sys_flag {
-    /// The body is compressed.
-    pub const COMPRESSED: i32 = 0x1;
-    /// The topic's messages may have several tags.
-    pub const MULTI_TAGS: i32 = 0x2;
-    /// The two bits that say what part of a transaction a record is.
-    pub const TRANSACTION_MASK: i32 = 0xC;
-    /// Not in a transaction.
-    pub const TRANSACTION_NONE: i32 = 0x0;
-    /// A half message.
-    pub const TRANSACTION_PREPARED: i32 = 0x4;
-    /// A committed message.
-    pub const TRANSACTION_COMMIT: i32 = 0x8;
-    /// The trace of one that was taken back.
-    pub const TRANSACTION_ROLLBACK: i32 = 0xC;
-    /// The born host has 16 address bytes.
-    pub const BORN_HOST_V6: i32 = 0x10;
-    /// The store host has 16 address bytes.
-    pub const STORE_HOST_V6: i32 = 0x20;
-}
-
-const TRAILER_NAME: &[u8] = b"__CRC32#";
-const TRAILER_DIGITS: usize = 10;
-/// Bytes of the checksum property that ends the properties of every record this broker writes.
-pub const TRAILER_SIZE: usize = 20;
-const _: () = assert!(TRAILER_SIZE == TRAILER_NAME.len() + 1 + TRAILER_DIGITS + 1);
 
 // Everything up to the body's length, per family of the two hosts.
 const HEAD_SIZE_V4: usize =
@@ -91,50 +67,6 @@ pub struct Draft<'a> {
     pub body: &'a [u8],
     pub topic: &'a str,
     pub properties: Properties<'a>,
-}
-
-/// The properties of a draft, in the pieces that they come in, so that nobody has to join them first.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Properties<'a> {
-    /// Pairs as a client or an older record had them. A last separator is added where it is missing.
-    pub sent: &'a [u8],
-    /// Written behind them as they are, one piece after another.
-    pub added: &'a [&'a [u8]],
-}
-
-impl<'a> Properties<'a> {
-    /// Properties of a client or of an older record, whose own checksum is left out, and pieces to
-    /// write behind them.
-    #[must_use]
-    pub fn new(sent: &'a (impl AsRef<[u8]> + ?Sized), added: &'a [&'a [u8]]) -> Self {
-        let sent = sent.as_ref();
-        let sent = match trailer_of(sent) {
-            Some(_) => &sent[..sent.len() - TRAILER_SIZE],
-            None => sent,
-        };
-        Self { sent, added }
-    }
-
-    /// Bytes in a record, separators and checksum included; more than [`PROPERTIES_SIZE_MAX`] must be
-    /// refused before a record is encoded.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        let added: usize = self.added.iter().map(|piece| piece.len()).sum();
-        self.sent.len()
-            + usize::from(needs_separator(self.sent))
-            + added
-            + usize::from(self.added_needs_separator())
-            + TRAILER_SIZE
-    }
-
-    fn added_needs_separator(&self) -> bool {
-        let last = self.added.iter().rev().find(|piece| !piece.is_empty());
-        last.is_some_and(|piece| needs_separator(piece))
-    }
-}
-
-fn needs_separator(pairs: &[u8]) -> bool {
-    pairs.last().is_some_and(|last| *last != PROPERTY_SEPARATOR)
 }
 
 impl Draft<'_> {
@@ -279,34 +211,6 @@ fn host_growth(host: SocketAddr) -> usize {
     } else {
         0
     }
-}
-
-/// The checksum as Apache's `enabledAppendPropCRC` writes it: digits with the smallest place first.
-fn trailer(crc: u32) -> [u8; TRAILER_SIZE] {
-    let mut bytes = [0; TRAILER_SIZE];
-    let (name, rest) = bytes.split_at_mut(TRAILER_NAME.len());
-    name.copy_from_slice(TRAILER_NAME);
-    rest[0] = NAME_VALUE_SEPARATOR;
-    let mut value = crc;
-    for digit in &mut rest[1..=TRAILER_DIGITS] {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
-    rest[TRAILER_DIGITS + 1] = PROPERTY_SEPARATOR;
-    bytes
-}
-
-/// The value in a trailer at the very end of these properties, if one is there.
-fn trailer_of(properties: &[u8]) -> Option<u64> {
-    let at = properties.len().checked_sub(TRAILER_SIZE)?;
-    let rest = properties[at..].strip_prefix(TRAILER_NAME)?;
-    let rest = rest.strip_prefix(&[NAME_VALUE_SEPARATOR])?;
-    let digits = rest.strip_suffix(&[PROPERTY_SEPARATOR])?;
-    digits.iter().rev().try_fold(0u64, |value, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| value * 10 + u64::from(digit - b'0'))
-    })
 }
 
 /// A record as it lies in the log; everything borrowed.
@@ -611,108 +515,6 @@ pub fn blank(len: u32) -> [u8; BLANK_SIZE] {
     bytes[..MAGIC_AT].copy_from_slice(&len.to_be_bytes());
     bytes[MAGIC_AT..].copy_from_slice(&BLANK_MAGIC.to_be_bytes());
     bytes
-}
-
-/// Pairs of name and value, in stored order. As in Java's decoder a pair without a name, without a value
-/// or without a separator between them is passed over.
-pub fn pairs(properties: &(impl AsRef<[u8]> + ?Sized)) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = properties.as_ref();
-    let pairs = std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let end = memchr::memchr(PROPERTY_SEPARATOR, rest).unwrap_or(rest.len());
-        let pair = &rest[..end];
-        rest = rest.get(end + 1..).unwrap_or_default();
-        Some(pair)
-    });
-    pairs.filter_map(|pair| {
-        let at = memchr::memchr(NAME_VALUE_SEPARATOR, pair)?;
-        let (name, value) = (&pair[..at], &pair[at + 1..]);
-        (!name.is_empty() && !value.is_empty()).then_some((name, value))
-    })
-}
-
-/// The value of a property; of several with one name the last counts. One that is not UTF-8 is none.
-#[must_use]
-pub fn property<'a>(properties: &'a (impl AsRef<[u8]> + ?Sized), name: &str) -> Option<&'a str> {
-    let name = name.as_bytes();
-    let found = pairs(properties).filter(|(found, _)| *found == name).last();
-    found.and_then(|(_, value)| std::str::from_utf8(value).ok())
-}
-
-/// The properties without any of these names; borrowed where none of them occurs.
-#[must_use]
-pub fn without<'a>(properties: &'a str, names: &[&str]) -> Cow<'a, str> {
-    let named = |pair: &str| {
-        let name = pair.split_once('\u{1}').map_or(pair, |(name, _)| name);
-        names.contains(&name)
-    };
-    if !properties.split('\u{2}').any(named) {
-        return Cow::Borrowed(properties);
-    }
-    let mut kept = String::with_capacity(properties.len());
-    for pair in properties
-        .split('\u{2}')
-        .filter(|pair| !pair.is_empty() && !named(pair))
-    {
-        kept.push_str(pair);
-        kept.push('\u{2}');
-    }
-    Cow::Owned(kept)
-}
-
-/// Appends one pair.
-pub fn put_property(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.put(name.as_bytes());
-    out.put_u8(NAME_VALUE_SEPARATOR);
-    out.put(value.as_bytes());
-    out.put_u8(PROPERTY_SEPARATOR);
-}
-
-/// Appends the id that names a stored message by its host and place (P§3.5), in upper-case hex.
-pub fn put_message_id(out: &mut String, host: SocketAddr, offset: PhysicalOffset) {
-    let mut put = |bytes: &[u8]| {
-        const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-        for byte in bytes {
-            out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            out.push(char::from(DIGITS[usize::from(byte & 15)]));
-        }
-    };
-    match host.ip().to_canonical() {
-        IpAddr::V4(ip) => put(&ip.octets()),
-        IpAddr::V6(ip) => put(&ip.octets()),
-    }
-    put(&u32::from(host.port()).to_be_bytes());
-    put(&offset.0.to_be_bytes());
-}
-
-/// The id that names a stored message by its host and place: 32 or 56 characters.
-#[must_use]
-pub fn message_id(host: SocketAddr, offset: PhysicalOffset) -> String {
-    let mut text = String::with_capacity(MESSAGE_ID_SIZE_V6);
-    put_message_id(&mut text, host, offset);
-    text
-}
-
-const MESSAGE_ID_SIZE_V4: usize = 2 * (HOST_SIZE_V4 + 8);
-const MESSAGE_ID_SIZE_V6: usize = 2 * (HOST_SIZE_V6 + 8);
-
-/// Host and place from such an id; `None` if it is none. Beware: a client's unique key looks the same.
-#[must_use]
-pub fn parse_message_id(text: &str) -> Option<(SocketAddr, PhysicalOffset)> {
-    if text.len() != MESSAGE_ID_SIZE_V4 && text.len() != MESSAGE_ID_SIZE_V6 {
-        return None;
-    }
-    let mut bytes = [0; MESSAGE_ID_SIZE_V6 / 2];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = (high * 16 + low) as u8;
-    }
-    let mut reader = Reader::new(&bytes);
-    let host = parse_host(&mut reader, text.len() == MESSAGE_ID_SIZE_V6)?.ok()?;
-    Some((host, PhysicalOffset(reader.u64()?)))
 }
 
 #[cfg(test)]

@@ -51,6 +51,9 @@ pub enum Event {
     Opened(Key),
     /// Bytes came: [`Net::frames`].
     Received(Key, Lease),
+    /// The peer sends nothing more. What came before it stands in front of this event and counts: close
+    /// the connection when that was read.
+    Ended(Key),
     /// It is gone; its key names nothing any more.
     Closed(Key),
 }
@@ -281,7 +284,7 @@ impl Net {
             }
             // The buffers ran out, or receiving was stopped: nothing is lost.
             (Err(Errno::ENOBUFS | Errno::ECANCELED), _) => (),
-            _ => return self.close(io, key, events),
+            _ => return events.push(Event::Ended(key)),
         }
         let connection = self.connections.get(key).expect("was there a line ago");
         if !connection.receiving && connection.unsent < self.limits.unsent_max {

@@ -322,6 +322,7 @@ impl Shard {
     pub fn disconnected(&mut self, connection: ConnectionId) {
         self.forget_fetches(connection);
         self.forget_queries(connection);
+        self.forget_returning(connection);
         self.clients.producers.retain(|_, members| {
             members.remove(&connection);
             !members.is_empty()

@@ -19,6 +19,7 @@ mod offsets;
 mod pending;
 mod produce;
 mod query;
+mod retry;
 mod settings;
 mod statistics;
 mod topics;
@@ -151,6 +152,7 @@ pub struct Shard {
     reading: fetch::Reading,
     queries: query::Queries,
     days: admin_runtime::Days,
+    returns: retry::Returns,
     filters: filter::Filters,
     /// Properties that every message gets, encoded.
     added_always: Vec<u8>,
@@ -202,6 +204,7 @@ impl Shard {
             reading: fetch::Reading::default(),
             queries: query::Queries::default(),
             days: admin_runtime::Days::default(),
+            returns: retry::Returns::default(),
             filters: filter::Filters::default(),
             added_always,
             added: Vec::new(),
@@ -227,6 +230,7 @@ impl Shard {
         match rest & (0xff << 48) {
             fetch::UNITS => self.units_read(io, number, done.result, done.payload),
             query::QUERY => self.query_read(io, number, done.result, done.payload),
+            retry::RECORD => self.returning_read(io, number, done.result, done.payload),
             _ => self.delay_read(io, rest, done.result, done.payload),
         }
     }
@@ -271,6 +275,21 @@ impl Shard {
                 queue_id,
                 offset,
             } => self.offset_commit(group, topic, queue_id, offset),
+            Command::SendBack {
+                group,
+                offset,
+                delay_level,
+                max_reconsume_times,
+                ..
+            } => {
+                let back = retry::SendBack {
+                    group,
+                    offset,
+                    delay_level,
+                    max_reconsume_times,
+                };
+                self.send_back(io, peer, ticket, &back)
+            }
             Command::OffsetMax { topic, queue_id } => self.offset_max(topic, queue_id),
             Command::OffsetMin { topic, queue_id } => self.offset_min(topic, queue_id),
             other => self.administer(io, ticket, other),

@@ -10,13 +10,14 @@ use crate::support::{remoting, wait_until};
 /// How long a consumer may take to be given what is there. Libraries look for new routes every 30 s and
 /// share out queues every 20 s, and a loaded machine adds its own.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(90);
+/// Queues of a topic on each shard: as many as a producer assumes that finds no route in time.
+const QUEUE_COUNT: u32 = 4;
 const FOUR_MIB: usize = 4 * 1024 * 1024;
 const MESSAGE_ILLEGAL: u64 = 13;
 
 /// 10,000 messages from several threads in all four ways of sending. The first consumer of the group is
 /// alone, a second one joins while messages are sent, then the first leaves while messages are sent.
 pub fn every_message_arrives_over_two_rebalances(program: &Program) {
-    const QUEUE_COUNT: u32 = 4;
     const QUARTER: u64 = 2_500;
     let cluster = Cluster::shared(program.name);
     let topic = format!("rebalance-{}", program.name);
@@ -24,18 +25,35 @@ pub fn every_message_arrives_over_two_rebalances(program: &Program) {
     cluster.create_topic(&topic, QUEUE_COUNT);
     let produce = |quarter: u64, mode: &str| {
         let first = quarter * QUARTER;
-        let mode = if program.lacks(&format!("produce --mode {mode}")) { "sync" } else { mode };
-        let flags = format!("--count {QUARTER} --first {first} --threads 4 --mode {mode} --timeout 90");
-        program.start(&cluster, &topic, &format!("produce --group P{quarter}-{topic} {flags}"))
+        let mode = if program.lacks(&format!("produce --mode {mode}")) {
+            "sync"
+        } else {
+            mode
+        };
+        let flags =
+            format!("--count {QUARTER} --first {first} --threads 4 --mode {mode} --timeout 90");
+        program.start(
+            &cluster,
+            &topic,
+            &format!("produce --group P{quarter}-{topic} {flags}"),
+        )
     };
     let committed = || cluster.committed_offsets(&group, &topic, QUEUE_COUNT);
     let mut acknowledged = Vec::new();
 
-    let mut first = program.consumer(&cluster, &topic, &format!("--group {group} --count 1000000 --linger 1"));
+    let mut first = program.consumer(
+        &cluster,
+        &topic,
+        &format!("--group {group} --count 1000000 --linger 1"),
+    );
     let producers = [produce(0, "sync"), produce(1, "oneway")];
     expect_deliveries(&cluster, 1_000, &[&first]);
     let committed_before_join = committed();
-    let second = program.consumer(&cluster, &topic, &format!("--group {group} --count 1000000 --linger 2"));
+    let second = program.consumer(
+        &cluster,
+        &topic,
+        &format!("--group {group} --count 1000000 --linger 2"),
+    );
     for producer in producers {
         acknowledged.extend(producer.produced(&cluster));
     }
@@ -55,7 +73,11 @@ pub fn every_message_arrives_over_two_rebalances(program: &Program) {
     let by_second = second.end(&cluster);
 
     let stored: u64 = cluster.max_offsets(&topic, QUEUE_COUNT).values().sum();
-    assert_eq!(stored, 4 * QUARTER, "messages in the queues; more mean that a send was repeated");
+    assert_eq!(
+        stored,
+        4 * QUARTER,
+        "messages in the queues; more mean that a send was repeated"
+    );
     expect_all(&by_first, &by_second, 0..4 * QUARTER);
     expect_as_acknowledged(&acknowledged, by_first.iter().chain(&by_second));
     for delivery in by_first.iter().chain(&by_second) {
@@ -63,17 +85,18 @@ pub fn every_message_arrives_over_two_rebalances(program: &Program) {
         assert_eq!(delivery.body, format!("m-{index}"));
         assert_eq!(delivery.city, "北京", "property of message {index}");
     }
-    expect_repeats_bounded(
-        &by_first,
-        &by_second,
-        |at, from| if from < left { committed_before_join[&at] } else { committed_before_leave[&at] },
-    );
+    expect_repeats_bounded(&by_first, &by_second, |at, from| {
+        if from < left {
+            committed_before_join[&at]
+        } else {
+            committed_before_leave[&at]
+        }
+    });
 }
 
 /// One thread sends in order, so each queue holds its messages in order; two ordered consumers, the second
 /// joining late, are given them in order.
 pub fn order_is_kept_in_each_queue(program: &Program) {
-    const QUEUE_COUNT: u32 = 3;
     const COUNT: u64 = 900;
     let cluster = Cluster::shared(program.name);
     let topic = format!("order-{}", program.name);
@@ -87,8 +110,16 @@ pub fn order_is_kept_in_each_queue(program: &Program) {
     expect_deliveries(&cluster, 100, &[&first]);
     let committed = cluster.committed_offsets(&group, &topic, QUEUE_COUNT);
     let second = program.consumer(&cluster, &topic, &flags);
-    program.produce(&cluster, &topic, &format!("--count {COUNT} --first {COUNT}"));
-    program.produce(&cluster, &topic, &format!("--count {COUNT} --first {} --queue 1", 2 * COUNT));
+    program.produce(
+        &cluster,
+        &topic,
+        &format!("--count {COUNT} --first {COUNT}"),
+    );
+    program.produce(
+        &cluster,
+        &topic,
+        &format!("--count {COUNT} --first {} --queue 1", 2 * COUNT),
+    );
     expect_deliveries(&cluster, 3 * COUNT as usize, &[&first, &second]);
     let by_first = first.end(&cluster);
     let by_second = second.end(&cluster);
@@ -115,25 +146,42 @@ pub fn order_is_kept_in_each_queue(program: &Program) {
         .filter(|delivery| Some(2 * COUNT) <= delivery.index)
         .map(known_queue)
         .collect();
-    assert_eq!(to_one_queue.len(), 1, "queues of what was sent to queue 1: {to_one_queue:?}");
+    assert_eq!(
+        to_one_queue.len(),
+        1,
+        "queues of what was sent to queue 1: {to_one_queue:?}"
+    );
     expect_repeats_bounded(&by_first, &by_second, |at, _| committed[&at]);
 }
 
 pub fn tags_are_filtered(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("tags-{}", program.name);
-    cluster.create_topic(&topic, 2);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     let producers: Vec<Run> = ["red", "green", "blue"]
         .iter()
         .zip([0, 100, 200])
         .map(|(tag, first)| {
             let flags = format!("--count 100 --first {first} --tag {tag} --timeout 60");
-            program.start(&cluster, &topic, &format!("produce --group P-{tag}-{topic} {flags}"))
+            program.start(
+                &cluster,
+                &topic,
+                &format!("produce --group P-{tag}-{topic} {flags}"),
+            )
         })
         .collect();
     let arguments = [
-        "consume", "--group", &format!("G-{topic}"), "--count", "200", "--timeout", "60", "--linger", "2",
-        "--subscription", "red || blue",
+        "consume",
+        "--group",
+        &format!("G-{topic}"),
+        "--count",
+        "200",
+        "--timeout",
+        "60",
+        "--linger",
+        "2",
+        "--subscription",
+        "red || blue",
     ];
     let consumer = program.start_with(&cluster, &topic, &arguments);
     for producer in producers {
@@ -142,10 +190,17 @@ pub fn tags_are_filtered(program: &Program) {
     expect_deliveries(&cluster, 200, &[&consumer]);
     let delivered = consumer.end(&cluster);
     for delivery in &delivered {
-        let tag = if delivery.index < Some(100) { "red" } else { "blue" };
+        let tag = if delivery.index < Some(100) {
+            "red"
+        } else {
+            "blue"
+        };
         assert_eq!(delivery.tag, tag, "{delivery:?}");
     }
-    let indexes: Vec<u64> = delivered.iter().filter_map(|delivery| delivery.index).collect();
+    let indexes: Vec<u64> = delivered
+        .iter()
+        .filter_map(|delivery| delivery.index)
+        .collect();
     assert_eq!(indexes.len(), 200, "each red and blue message once");
     assert_eq!(distinct(&delivered), (0..100).chain(200..300).collect());
 }
@@ -155,7 +210,7 @@ pub fn a_failing_listener_gets_retries(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("retry-{}", program.name);
     let group = format!("G-{topic}");
-    cluster.create_topic(&topic, 2);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     cluster.create_group(&group, 3);
     // Else the consumer would find this topic with its next look at the routes, up to 30 s later. That the
     // broker creates it for a new group is left to the test of the dead letters.
@@ -163,10 +218,21 @@ pub fn a_failing_listener_gets_retries(program: &Program) {
     let flags = format!("--group {group} --count 20 --linger 2 --fail-until 1");
     let consumer = program.consumer(&cluster, &topic, &flags);
     program.produce(&cluster, &topic, "--count 20");
+    let retries = |consumer: &Run| retries(consumer, &cluster);
     let is_retry = |delivery: &&Delivery| delivery.reconsume == 1;
-    let all_retried =
-        || consumer.deliveries(&cluster).iter().filter(is_retry).count() == 20;
-    assert!(wait_until(DELIVERY_LIMIT, all_retried), "retries: {:#?}", consumer.deliveries(&cluster));
+    let all_retried = || {
+        consumer
+            .deliveries(&cluster)
+            .iter()
+            .filter(is_retry)
+            .count()
+            == 20
+    };
+    assert!(
+        wait_until(DELIVERY_LIMIT, all_retried),
+        "(index, reconsume times): {:?}",
+        retries(&consumer)
+    );
     let delivered = consumer.end(&cluster);
 
     let mut failed_at = HashMap::new();
@@ -174,13 +240,25 @@ pub fn a_failing_listener_gets_retries(program: &Program) {
         match delivery.reconsume {
             0 => {
                 assert_eq!(delivery.ok, Some(false));
-                assert!(failed_at.insert(delivery.index, delivery.at).is_none(), "twice: {delivery:?}");
+                assert!(
+                    failed_at.insert(delivery.index, delivery.at).is_none(),
+                    "twice: {delivery:?}"
+                );
             }
             _ => {
-                assert_eq!((delivery.ok, delivery.reconsume), (Some(true), 1), "{delivery:?}");
-                let index = delivery.index.expect("a retried message keeps its properties");
+                assert_eq!(
+                    (delivery.ok, delivery.reconsume),
+                    (Some(true), 1),
+                    "{delivery:?}"
+                );
+                let index = delivery
+                    .index
+                    .expect("a retried message keeps its properties");
                 let retry_topic = format!("%RETRY%{group}");
-                assert!([&topic, &retry_topic].contains(&&delivery.topic), "{delivery:?}");
+                assert!(
+                    [&topic, &retry_topic].contains(&&delivery.topic),
+                    "{delivery:?}"
+                );
                 assert_eq!(delivery.body, format!("m-{index}"));
                 let waited = delivery.at - failed_at[&delivery.index];
                 assert!(
@@ -200,27 +278,40 @@ pub fn a_listener_that_never_succeeds_dead_letters(program: &Program) {
     let topic = format!("dead-{}", program.name);
     let group = format!("G-{topic}");
     let dead_letters = format!("%DLQ%{group}");
-    cluster.create_topic(&topic, 2);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     // Clients that cannot set a limit leave it to the group's configuration.
     cluster.create_group(&group, 1);
     let limit = "--max-reconsume 1";
-    let limit = if program.lacks(&format!("consume {limit}")) { "" } else { limit };
+    let limit = if program.lacks(&format!("consume {limit}")) {
+        ""
+    } else {
+        limit
+    };
     let flags = format!("--group {group} --count 1000 --linger 1 --fail-until 1000 {limit}");
     let consumer = program.consumer(&cluster, &topic, &flags);
     program.produce(&cluster, &topic, &format!("--count {COUNT}"));
+    let retries = |consumer: &Run| retries(consumer, &cluster);
     let dead = || cluster.existing_max_offsets(&dead_letters, 1);
     let all_dead = || dead().values().sum::<u64>() == COUNT;
     assert!(
         wait_until(DELIVERY_LIMIT, all_dead),
-        "dead letters: {:?}; deliveries: {:#?}",
+        "dead letters: {:?}; deliveries (index, reconsume times): {:?}",
         dead(),
-        consumer.deliveries(&cluster)
+        retries(&consumer)
     );
     let delivered = consumer.end(&cluster);
-    assert_eq!(delivered.len() as u64, 2 * COUNT, "each message twice: {delivered:#?}");
+    assert_eq!(
+        delivered.len() as u64,
+        2 * COUNT,
+        "each message twice: {delivered:#?}"
+    );
 
     let group = format!("G-letters-{}", program.name);
-    let reader = program.consumer(&cluster, &dead_letters, &format!("--group {group} --count {COUNT}"));
+    let reader = program.consumer(
+        &cluster,
+        &dead_letters,
+        &format!("--group {group} --count {COUNT}"),
+    );
     expect_deliveries(&cluster, COUNT as usize, &[&reader]);
     let letters = reader.end(&cluster);
     expect_all(&letters, &[], 0..COUNT);
@@ -232,9 +323,12 @@ pub fn a_listener_that_never_succeeds_dead_letters(program: &Program) {
 pub fn a_broadcast_reaches_every_consumer(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("broadcast-{}", program.name);
-    cluster.create_topic(&topic, 2);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     let flags = format!("--group G-{topic} --model broadcasting --count 200 --linger 2");
-    let consumers = [program.consumer(&cluster, &topic, &flags), program.consumer(&cluster, &topic, &flags)];
+    let consumers = [
+        program.consumer(&cluster, &topic, &flags),
+        program.consumer(&cluster, &topic, &flags),
+    ];
     program.produce(&cluster, &topic, "--count 200 --threads 2");
     for consumer in consumers {
         expect_deliveries(&cluster, 200, &[&consumer]);
@@ -246,7 +340,6 @@ pub fn a_broadcast_reaches_every_consumer(program: &Program) {
 
 /// A consumer that ends well repeats nothing; one that is killed repeats at most what it had not committed.
 pub fn offsets_survive_consumers(program: &Program) {
-    const QUEUE_COUNT: u32 = 2;
     let cluster = Cluster::shared(program.name);
     let topic = format!("offsets-{}", program.name);
     let group = format!("G-{topic}");
@@ -257,11 +350,19 @@ pub fn offsets_survive_consumers(program: &Program) {
         expect_all(&delivered, &[], first..first + 300);
         assert_eq!(delivered.len(), 300, "each message once");
         let ends = cluster.max_offsets(&topic, QUEUE_COUNT);
-        assert_eq!(cluster.committed_offsets(&group, &topic, QUEUE_COUNT), ends, "committed, and ends");
+        assert_eq!(
+            cluster.committed_offsets(&group, &topic, QUEUE_COUNT),
+            ends,
+            "committed, and ends"
+        );
     }
 
     let mut killed = program.consumer(&cluster, &topic, &format!("--group {group} --count 100000"));
-    let producer = program.start(&cluster, &topic, &format!("produce --group P2-{topic} --count 3000 --first 600"));
+    let producer = program.start(
+        &cluster,
+        &topic,
+        &format!("produce --group P2-{topic} --count 3000 --first 600"),
+    );
     expect_deliveries(&cluster, 300, &[&killed]);
     let committed = cluster.committed_offsets(&group, &topic, QUEUE_COUNT);
     killed.kill();
@@ -286,7 +387,7 @@ pub fn offsets_and_messages_survive_the_broker(program: &Program) {
     let cluster = Cluster::start();
     let topic = format!("restart-{}", program.name);
     let group = format!("G-{topic}");
-    cluster.create_topic(&topic, 2);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     let consume_exactly = |first: u64| {
         let delivered = consume_all(program, &cluster, &topic, &group, 200);
         expect_all(&delivered, &[], first..first + 200);
@@ -308,17 +409,24 @@ pub fn offsets_and_messages_survive_the_broker(program: &Program) {
 pub fn chinese_text_arrives_intact(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("chinese-{}", program.name);
-    cluster.create_topic(&topic, 1);
+    cluster.create_topic(&topic, QUEUE_COUNT);
     program.run(&cluster, &topic, &format!("chinese --group P-{topic}"));
     let delivered = consume_all(program, &cluster, &topic, &format!("G-{topic}"), 1);
-    let [message] = &delivered[..] else { panic!("one message, not {delivered:#?}") };
-    assert_eq!((&*message.body, &*message.tag, &*message.keys), ("你好，世界", "标签", "键"));
+    let [message] = &delivered[..] else {
+        panic!("one message, not {delivered:#?}")
+    };
+    assert_eq!(
+        (&*message.body, &*message.tag, &*message.keys),
+        ("你好，世界", "标签", "键")
+    );
     // The programs do not print this property: it is looked up in the record as it is stored.
     let at = known_queue(message);
     let record = remoting::pull(&cluster.address(at.shard), &topic, at.queue, message.offset);
     let property = "名\u{1}值\u{2}".as_bytes();
     assert!(
-        record.windows(property.len()).any(|window| window == property),
+        record
+            .windows(property.len())
+            .any(|window| window == property),
         "名=值 is not in the record: {}",
         String::from_utf8_lossy(&record)
     );
@@ -327,8 +435,14 @@ pub fn chinese_text_arrives_intact(program: &Program) {
 pub fn four_mebibytes_are_the_limit(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("big-{}", program.name);
-    cluster.create_topic(&topic, 1);
-    let send = |size: usize| program.run(&cluster, &topic, &format!("big --group P-{topic} --size {size}"));
+    cluster.create_topic(&topic, QUEUE_COUNT);
+    let send = |size: usize| {
+        program.run(
+            &cluster,
+            &topic,
+            &format!("big --group P-{topic} --size {size}"),
+        )
+    };
     let accepted = send(FOUR_MIB);
     assert_eq!(accepted[0]["status"], "ok", "{accepted:?}");
     let refused = send(FOUR_MIB + 1);
@@ -336,11 +450,14 @@ pub fn four_mebibytes_are_the_limit(program: &Program) {
     assert_eq!(refused[0]["code"], MESSAGE_ILLEGAL, "{refused:?}");
     let delivered = consume_all(program, &cluster, &topic, &format!("G-{topic}"), 1);
     assert_eq!(delivered.len(), 1);
-    assert!(delivered[0].body == "x".repeat(FOUR_MIB), "body of {} bytes", delivered[0].body.len());
+    assert!(
+        delivered[0].body == "x".repeat(FOUR_MIB),
+        "body of {} bytes",
+        delivered[0].body.len()
+    );
 }
 
 pub fn pull_consumers_read_everything(program: &Program) {
-    const QUEUE_COUNT: u32 = 2;
     let cluster = Cluster::shared(program.name);
     let topic = format!("pull-{}", program.name);
     cluster.create_topic(&topic, QUEUE_COUNT);
@@ -358,7 +475,11 @@ pub fn pull_consumers_read_everything(program: &Program) {
         assert_eq!(delivered.len(), 500, "each message once");
         if !program.lacks("pull offsets stored") {
             let ends = cluster.max_offsets(&topic, QUEUE_COUNT);
-            assert_eq!(cluster.committed_offsets(&group, &topic, QUEUE_COUNT), ends, "committed, and ends");
+            assert_eq!(
+                cluster.committed_offsets(&group, &topic, QUEUE_COUNT),
+                ends,
+                "committed, and ends"
+            );
         }
     }
 }
@@ -367,18 +488,41 @@ pub fn pull_consumers_read_everything(program: &Program) {
 pub fn what_the_library_lacks_is_known(program: &Program) {
     let cluster = Cluster::shared(program.name);
     let topic = format!("lacks-{}", program.name);
-    cluster.create_topic(&topic, 1);
-    for feature in program.lacks.iter().filter(|feature| feature.contains("--")) {
-        let run = program.start(&cluster, &topic, &format!("{feature} --group G-{topic} --count 1 --timeout 5"));
-        assert_eq!(run.exit_code(), Some(EXIT_UNSUPPORTED), "exit code of {} {feature}", program.name);
+    cluster.create_topic(&topic, QUEUE_COUNT);
+    for feature in program
+        .lacks
+        .iter()
+        .filter(|feature| feature.contains("--"))
+    {
+        let run = program.start(
+            &cluster,
+            &topic,
+            &format!("{feature} --group G-{topic} --count 1 --timeout 5"),
+        );
+        assert_eq!(
+            run.exit_code(),
+            Some(EXIT_UNSUPPORTED),
+            "exit code of {} {feature}",
+            program.name
+        );
     }
 }
 
 // ---------------------------------------------------------------------------------------------------
 
 /// A consumer that ends by itself after `count` messages; its linger shows what came beyond.
-fn consume_all(program: &Program, cluster: &Cluster, topic: &str, group: &str, count: usize) -> Vec<Delivery> {
-    let run = program.consumer(cluster, topic, &format!("--group {group} --count {count} --linger 2"));
+fn consume_all(
+    program: &Program,
+    cluster: &Cluster,
+    topic: &str,
+    group: &str,
+    count: usize,
+) -> Vec<Delivery> {
+    let run = program.consumer(
+        cluster,
+        topic,
+        &format!("--group {group} --count {count} --linger 2"),
+    );
     expect_deliveries(cluster, count, &[&run]);
     run.end(cluster)
 }
@@ -391,28 +535,54 @@ fn expect_deliveries(cluster: &Cluster, count: usize, runs: &[&Run]) {
             .flat_map(|run| run.deliveries(cluster))
             .map(|delivery| (delivery.index, delivery.queue, delivery.offset))
             .collect();
-        messages.iter().map(|(index, queue, offset)| match index {
-            Some(index) => (Some(*index), None, 0),
-            None => (None, *queue, *offset),
-        }).collect::<HashSet<_>>().len()
+        messages
+            .iter()
+            .map(|(index, queue, offset)| match index {
+                Some(index) => (Some(*index), None, 0),
+                None => (None, *queue, *offset),
+            })
+            .collect::<HashSet<_>>()
+            .len()
     };
     let mut seen = 0;
     let enough = wait_until(DELIVERY_LIMIT, || {
         seen = delivered();
         count <= seen
     });
-    assert!(enough, "{seen} of {count} messages after {DELIVERY_LIMIT:?}; {}", cluster.log_tail());
+    assert!(
+        enough,
+        "{seen} of {count} messages after {DELIVERY_LIMIT:?}; {}",
+        cluster.log_tail()
+    );
+}
+
+fn retries(consumer: &Run, cluster: &Cluster) -> Vec<(Option<u64>, u64)> {
+    consumer
+        .deliveries(cluster)
+        .iter()
+        .map(|delivery| (delivery.index, delivery.reconsume))
+        .collect()
 }
 
 fn distinct(deliveries: &[Delivery]) -> BTreeSet<u64> {
-    deliveries.iter().filter_map(|delivery| delivery.index).collect()
+    deliveries
+        .iter()
+        .filter_map(|delivery| delivery.index)
+        .collect()
 }
 
 fn expect_all(by_one: &[Delivery], by_other: &[Delivery], wanted: std::ops::Range<u64>) {
     let mut seen = distinct(by_one);
     seen.extend(distinct(by_other));
-    let missing: Vec<u64> = wanted.clone().filter(|index| !seen.contains(index)).collect();
-    let strange: Vec<u64> = seen.iter().copied().filter(|index| !wanted.contains(index)).collect();
+    let missing: Vec<u64> = wanted
+        .clone()
+        .filter(|index| !seen.contains(index))
+        .collect();
+    let strange: Vec<u64> = seen
+        .iter()
+        .copied()
+        .filter(|index| !wanted.contains(index))
+        .collect();
     assert!(
         missing.is_empty() && strange.is_empty(),
         "of {wanted:?}: {} lost, the first {:?}; {} of others, the first {:?}",
@@ -424,19 +594,31 @@ fn expect_all(by_one: &[Delivery], by_other: &[Delivery], wanted: std::ops::Rang
 }
 
 /// A message comes from the place that its acknowledgement named, as far as the library tells.
-fn expect_as_acknowledged<'a>(acknowledged: &[Acknowledgement], delivered: impl Iterator<Item = &'a Delivery>) {
-    let acknowledged: HashMap<u64, &Acknowledgement> =
-        acknowledged.iter().map(|acknowledgement| (acknowledgement.index, acknowledgement)).collect();
+fn expect_as_acknowledged<'a>(
+    acknowledged: &[Acknowledgement],
+    delivered: impl Iterator<Item = &'a Delivery>,
+) {
+    let acknowledged: HashMap<u64, &Acknowledgement> = acknowledged
+        .iter()
+        .map(|acknowledgement| (acknowledgement.index, acknowledgement))
+        .collect();
     for delivery in delivered {
         let acknowledgement = acknowledged[&delivery.index.unwrap()];
         let same_queue = acknowledgement.queue.is_none() || acknowledgement.queue == delivery.queue;
-        let same_offset = acknowledgement.offset.is_none_or(|offset| offset == delivery.offset);
-        assert!(same_queue && same_offset, "{acknowledgement:?}, and then {delivery:?}");
+        let same_offset = acknowledgement
+            .offset
+            .is_none_or(|offset| offset == delivery.offset);
+        assert!(
+            same_queue && same_offset,
+            "{acknowledgement:?}, and then {delivery:?}"
+        );
     }
 }
 
 fn known_queue(delivery: &Delivery) -> Queue {
-    delivery.queue.unwrap_or_else(|| panic!("no queue in {delivery:?}"))
+    delivery
+        .queue
+        .unwrap_or_else(|| panic!("no queue in {delivery:?}"))
 }
 
 /// Nothing comes twice to one consumer. What came to both was not yet committed when its queue changed hands:
@@ -450,7 +632,10 @@ fn expect_repeats_bounded(
     for delivery in by_earlier {
         let at = (known_queue(delivery), delivery.offset);
         let before = earlier.insert(at, delivery);
-        assert!(before.is_none(), "twice to the earlier consumer: {before:?}, {delivery:?}");
+        assert!(
+            before.is_none(),
+            "twice to the earlier consumer: {before:?}, {delivery:?}"
+        );
     }
     let mut began = HashMap::new();
     let mut later = BTreeSet::new();
@@ -458,7 +643,10 @@ fn expect_repeats_bounded(
     for delivery in by_later {
         let at = known_queue(delivery);
         let from = *began.entry(at).or_insert(delivery.at);
-        assert!(later.insert((at, delivery.offset)), "twice to the later consumer: {delivery:?}");
+        assert!(
+            later.insert((at, delivery.offset)),
+            "twice to the later consumer: {delivery:?}"
+        );
         if earlier.contains_key(&(at, delivery.offset)) {
             let committed = committed(at, from);
             assert!(
@@ -468,7 +656,11 @@ fn expect_repeats_bounded(
             *repeats.entry(at).or_default() += 1;
         }
     }
-    let shards: BTreeSet<u32> = earlier.keys().map(|(at, _)| at.shard).chain(later.iter().map(|(at, _)| at.shard)).collect();
+    let shards: BTreeSet<u32> = earlier
+        .keys()
+        .map(|(at, _)| at.shard)
+        .chain(later.iter().map(|(at, _)| at.shard))
+        .collect();
     assert_eq!(shards.len(), SHARD_COUNT as usize, "shards that took part");
     eprintln!("came again, by queue: {repeats:?}");
 }

@@ -47,8 +47,13 @@ pub fn is_reference() -> bool {
 impl Cluster {
     /// A broker with two shards and a NameServer on an empty store.
     pub fn start() -> Cluster {
-        let folder = TempDir::with_prefix("corelane-clients-").expect("a folder for temporary files");
-        let cluster = Cluster { folder, port: free_port(), server: Mutex::new(None) };
+        let folder =
+            TempDir::with_prefix("corelane-clients-").expect("a folder for temporary files");
+        let cluster = Cluster {
+            folder,
+            port: free_port(),
+            server: Mutex::new(None),
+        };
         cluster.start_server();
         cluster
     }
@@ -60,7 +65,9 @@ impl Cluster {
         let name = if is_reference() { "reference" } else { name };
         let clusters = CLUSTERS.get_or_init(Mutex::default);
         // A start that failed in one test shall not hide behind a poisoned lock in the others.
-        let mut clusters = clusters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut clusters = clusters
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(cluster) = clusters.get(name).and_then(Weak::upgrade) {
             return cluster;
         }
@@ -90,7 +97,9 @@ impl Cluster {
     pub fn shard_of(&self, broker: &str) -> Option<u32> {
         let shard = match broker.rsplit_once(':') {
             Some((_, port)) => {
-                let port: u16 = port.parse().unwrap_or_else(|_| panic!("{broker} is no address"));
+                let port: u16 = port
+                    .parse()
+                    .unwrap_or_else(|_| panic!("{broker} is no address"));
                 u32::from(port.checked_sub(self.port).expect("a port of this broker") / PORT_STEP)
             }
             None if broker.is_empty() => return None,
@@ -99,7 +108,10 @@ impl Cluster {
                 .and_then(|(_, shard)| shard.parse().ok())
                 .unwrap_or_else(|| panic!("{broker} is not the name of a shard")),
         };
-        assert!(shard < SHARD_COUNT, "{broker} is not one of the {SHARD_COUNT} shards");
+        assert!(
+            shard < SHARD_COUNT,
+            "{broker} is not one of the {SHARD_COUNT} shards"
+        );
         Some(shard)
     }
 
@@ -125,7 +137,12 @@ impl Cluster {
     /// The end of every queue of a topic that has `queue_count` of them on each shard.
     pub fn max_offsets(&self, topic: &str, queue_count: u32) -> HashMap<Queue, u64> {
         self.queues(queue_count)
-            .map(|at| (at, remoting::max_offset(&self.address(at.shard), topic, at.queue)))
+            .map(|at| {
+                (
+                    at,
+                    remoting::max_offset(&self.address(at.shard), topic, at.queue),
+                )
+            })
             .collect()
     }
 
@@ -137,14 +154,25 @@ impl Cluster {
         self.max_offsets(topic, queue_count)
     }
 
-    pub fn committed_offsets(&self, group: &str, topic: &str, queue_count: u32) -> HashMap<Queue, u64> {
+    pub fn committed_offsets(
+        &self,
+        group: &str,
+        topic: &str,
+        queue_count: u32,
+    ) -> HashMap<Queue, u64> {
         self.queues(queue_count)
-            .map(|at| (at, remoting::committed_offset(&self.address(at.shard), group, topic, at.queue)))
+            .map(|at| {
+                (
+                    at,
+                    remoting::committed_offset(&self.address(at.shard), group, topic, at.queue),
+                )
+            })
             .collect()
     }
 
     fn queues(&self, queue_count: u32) -> impl Iterator<Item = Queue> {
-        (0..SHARD_COUNT).flat_map(move |shard| (0..queue_count).map(move |queue| Queue { shard, queue }))
+        (0..SHARD_COUNT)
+            .flat_map(move |shard| (0..queue_count).map(move |queue| Queue { shard, queue }))
     }
 
     /// Ends the broker with SIGTERM, which must succeed, and starts it on the same store.
@@ -156,7 +184,12 @@ impl Cluster {
                 process.signal(Signal::SIGTERM);
                 let status = process.exit_status(Duration::from_secs(10));
                 let code = status.and_then(|status| status.code());
-                assert_eq!(code, Some(0), "the broker's end after SIGTERM: {status:?}; {}", self.log_tail());
+                assert_eq!(
+                    code,
+                    Some(0),
+                    "the broker's end after SIGTERM: {status:?}; {}",
+                    self.log_tail()
+                );
             }
         }
         drop(server);
@@ -201,10 +234,18 @@ impl Cluster {
             .arg(self.folder.path().join("store"))
             .args(["--port", &self.port.to_string()])
             .args(["--shards", &SHARD_COUNT.to_string()])
-            .args(["--nameserver-port", &(self.port + NAMESRV_PORT_STEP).to_string()]);
+            .args([
+                "--nameserver-port",
+                &(self.port + NAMESRV_PORT_STEP).to_string(),
+            ]);
         let process = Process::start(command, self.folder.path().join("broker.log"));
         let said = process.wait_for_line(0, Instant::now() + START_LIMIT);
-        let first = process.lines(0).into_iter().next().map(|(_, line)| line).unwrap_or_default();
+        let first = process
+            .lines(0)
+            .into_iter()
+            .next()
+            .map(|(_, line)| line)
+            .unwrap_or_default();
         assert!(
             said && first.starts_with("corelane is ready"),
             "the broker did not say that it is ready, but {first:?}; its stderr:\n{}",
@@ -231,8 +272,12 @@ impl Cluster {
         );
         if verb == "start" {
             // The ports are open before the brokers are registered.
-            let registered = || remoting::route_broker_count(&self.namesrv(), "TBW102") == SHARD_COUNT as usize;
-            assert!(wait_until(START_LIMIT, registered), "Apache's brokers did not register");
+            let registered =
+                || remoting::route_broker_count(&self.namesrv(), "TBW102") == SHARD_COUNT as usize;
+            assert!(
+                wait_until(START_LIMIT, registered),
+                "Apache's brokers did not register"
+            );
         }
     }
 }
@@ -246,7 +291,9 @@ impl Drop for Cluster {
             }
             // A panic here while a test fails would end the whole run.
             _ if is_reference() && !std::thread::panicking() => self.apache("stop"),
-            _ if is_reference() => drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.apache("stop")))),
+            _ if is_reference() => drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(
+                || self.apache("stop"),
+            ))),
             _ => {}
         }
     }
@@ -262,9 +309,16 @@ fn free_port() -> u16 {
         // Beside the main port of a shard: VIP (−2) and replication (+1).
         let mut wanted = vec![port + NAMESRV_PORT_STEP];
         for shard in 0..SHARD_COUNT as u16 {
-            wanted.extend([port + PORT_STEP * shard - 2, port + PORT_STEP * shard, port + PORT_STEP * shard + 1]);
+            wanted.extend([
+                port + PORT_STEP * shard - 2,
+                port + PORT_STEP * shard,
+                port + PORT_STEP * shard + 1,
+            ]);
         }
-        if wanted.iter().all(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()) {
+        if wanted
+            .iter()
+            .all(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok())
+        {
             return port;
         }
     }

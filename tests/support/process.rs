@@ -38,7 +38,10 @@ impl Process {
             .append(true)
             .open(&stderr_path)
             .unwrap_or_else(|cause| panic!("cannot write {}: {cause}", stderr_path.display()));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr);
         let mut child = spawn(command);
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().expect("stdout is a pipe");
@@ -47,18 +50,36 @@ impl Process {
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
                 let Ok(line) = line else { break };
-                reader.state.lock().unwrap().lines.push((Instant::now(), line));
+                reader
+                    .state
+                    .lock()
+                    .unwrap()
+                    .lines
+                    .push((Instant::now(), line));
                 reader.changed.notify_all();
             }
             reader.state.lock().unwrap().closed = true;
             reader.changed.notify_all();
         });
-        Process { child, stdin, printed, stderr_path }
+        Process {
+            child,
+            stdin,
+            printed,
+            stderr_path,
+        }
     }
 
     /// The lines so far from number `from` on.
     pub fn lines(&self, from: usize) -> Vec<(Instant, String)> {
-        self.printed.state.lock().unwrap().lines.iter().skip(from).cloned().collect()
+        self.printed
+            .state
+            .lock()
+            .unwrap()
+            .lines
+            .iter()
+            .skip(from)
+            .cloned()
+            .collect()
     }
 
     /// Waits until there are more than `count` lines; false when stdout was closed or the time is up.
@@ -91,7 +112,11 @@ impl Process {
                 // The reader needs a moment for the last lines; a grandchild may hold the pipe open.
                 let printed = self.printed.state.lock().unwrap();
                 let wait = Duration::from_secs(5);
-                drop(self.printed.changed.wait_timeout_while(printed, wait, |state| !state.closed));
+                drop(
+                    self.printed
+                        .changed
+                        .wait_timeout_while(printed, wait, |state| !state.closed),
+                );
                 return Some(status);
             }
             if end < Instant::now() {
@@ -142,7 +167,11 @@ fn spawn(mut command: Command) -> Child {
     }
     let program = command.get_program().to_owned();
     let (answer, child) = channel();
-    starter.lock().unwrap().send((command, answer)).expect("the starter thread never ends");
+    starter
+        .lock()
+        .unwrap()
+        .send((command, answer))
+        .expect("the starter thread never ends");
     child
         .recv()
         .expect("the starter thread never ends")

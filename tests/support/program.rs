@@ -65,7 +65,11 @@ impl Program {
 
     /// Starts a verb; flags are given as `--name value` in one text, values without spaces.
     pub fn start(&self, cluster: &Cluster, topic: &str, command: &str) -> Run {
-        self.start_with(cluster, topic, &command.split_whitespace().collect::<Vec<_>>())
+        self.start_with(
+            cluster,
+            topic,
+            &command.split_whitespace().collect::<Vec<_>>(),
+        )
     }
 
     pub fn start_with(&self, cluster: &Cluster, topic: &str, arguments: &[&str]) -> Run {
@@ -81,17 +85,26 @@ impl Program {
         let what = format!("{} {} --topic {topic}", self.name, arguments.join(" "));
         let number = next_number();
         let stderr = home().join(format!("{}-{}-{number}.stderr", self.name, arguments[0]));
-        Run { process: Process::start(command, stderr), what }
+        Run {
+            process: Process::start(command, stderr),
+            what,
+        }
     }
 
     /// Runs a verb to its end, which must be a success, and gives its lines.
     pub fn run(&self, cluster: &Cluster, topic: &str, command: &str) -> Vec<Value> {
-        self.start(cluster, topic, command).finish(cluster, Duration::from_secs(120))
+        self.start(cluster, topic, command)
+            .finish(cluster, Duration::from_secs(120))
     }
 
     /// Sends messages and expects that all are sent.
     pub fn produce(&self, cluster: &Cluster, topic: &str, flags: &str) -> Vec<Acknowledgement> {
-        self.start(cluster, topic, &format!("produce --group P-{topic} {flags}")).produced(cluster)
+        self.start(
+            cluster,
+            topic,
+            &format!("produce --group P-{topic} {flags}"),
+        )
+        .produced(cluster)
     }
 
     /// Starts a consumer and waits until it is ready.
@@ -99,8 +112,15 @@ impl Program {
         let number = next_number();
         let command = format!("consume --instance I{number} --timeout 150 {flags}");
         let run = self.start(cluster, topic, &command);
-        let ready = run.process.wait_for_line(0, Instant::now() + Duration::from_secs(60));
-        assert!(ready, "{} is not ready after 60 s; {}", run.what, run.stderr_tail());
+        let ready = run
+            .process
+            .wait_for_line(0, Instant::now() + Duration::from_secs(60));
+        assert!(
+            ready,
+            "{} is not ready after 60 s; {}",
+            run.what,
+            run.stderr_tail()
+        );
         run
     }
 }
@@ -110,14 +130,21 @@ impl Run {
     pub fn values(&self) -> Vec<(Instant, Value)> {
         let parse = |(at, line): (Instant, String)| match serde_json::from_str(&line) {
             Ok(value) => (at, value),
-            Err(cause) => panic!("{} printed a line that is no JSON ({cause}): {line}", self.what),
+            Err(cause) => panic!(
+                "{} printed a line that is no JSON ({cause}): {line}",
+                self.what
+            ),
         };
         self.process.lines(0).into_iter().map(parse).collect()
     }
 
     pub fn deliveries(&self, cluster: &Cluster) -> Vec<Delivery> {
         let is_delivery = |(_, value): &(Instant, Value)| value.get("offset").is_some();
-        self.values().iter().filter(|value| is_delivery(value)).map(|(at, value)| delivery(cluster, *at, value)).collect()
+        self.values()
+            .iter()
+            .filter(|value| is_delivery(value))
+            .map(|(at, value)| delivery(cluster, *at, value))
+            .collect()
     }
 
     pub fn close_stdin(&mut self) {
@@ -147,21 +174,29 @@ impl Run {
 
     /// The exit code of a program that need not succeed.
     pub fn exit_code(mut self) -> Option<i32> {
-        self.process.exit_status(Duration::from_secs(60)).and_then(|status| status.code())
+        self.process
+            .exit_status(Duration::from_secs(60))
+            .and_then(|status| status.code())
     }
 
     /// Waits for a producer's end and checks what it says of itself.
     pub fn produced(self, cluster: &Cluster) -> Vec<Acknowledgement> {
         let what = self.what.clone();
         let values = self.finish(cluster, Duration::from_secs(120));
-        let last = values.last().unwrap_or_else(|| panic!("{what} said nothing"));
+        let last = values
+            .last()
+            .unwrap_or_else(|| panic!("{what} said nothing"));
         let acknowledged: Vec<_> = values
             .iter()
             .filter(|value| value.get("index").is_some())
             .map(|value| acknowledgement(cluster, value))
             .collect();
         assert_eq!(last["failed"], 0, "{what}: {last}");
-        assert_eq!(last["sent"], acknowledged.len(), "{what}: {last}, and a line for each message");
+        assert_eq!(
+            last["sent"],
+            acknowledged.len(),
+            "{what}: {last}, and a line for each message"
+        );
         acknowledged
     }
 
@@ -187,12 +222,16 @@ fn delivery(cluster: &Cluster, at: Instant, value: &Value) -> Delivery {
         // Programs say null or −1 for a message without the property.
         index: value["index"].as_u64(),
         queue: queue(cluster, value),
-        offset: value["offset"].as_u64().unwrap_or_else(|| panic!("no offset in {value}")),
+        offset: value["offset"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no offset in {value}")),
         tag: text("tag"),
         body: text("body"),
         keys: text("keys"),
         city: text("city"),
-        reconsume: value["reconsume"].as_u64().unwrap_or_else(|| panic!("no reconsume in {value}")),
+        reconsume: value["reconsume"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no reconsume in {value}")),
         topic: text("topic"),
         ok: value["ok"].as_bool(),
     }
@@ -200,7 +239,9 @@ fn delivery(cluster: &Cluster, at: Instant, value: &Value) -> Delivery {
 
 fn acknowledgement(cluster: &Cluster, value: &Value) -> Acknowledgement {
     Acknowledgement {
-        index: value["index"].as_u64().unwrap_or_else(|| panic!("no index in {value}")),
+        index: value["index"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no index in {value}")),
         queue: queue(cluster, value),
         offset: value["offset"].as_u64(),
     }
@@ -209,14 +250,24 @@ fn acknowledgement(cluster: &Cluster, value: &Value) -> Acknowledgement {
 fn queue(cluster: &Cluster, value: &Value) -> Option<Queue> {
     let shard = cluster.shard_of(value["broker"].as_str().unwrap_or(""))?;
     // −1 where the library tells no queue.
-    Some(Queue { shard, queue: u32::try_from(value["queue"].as_i64()?).ok()? })
+    Some(Queue {
+        shard,
+        queue: u32::try_from(value["queue"].as_i64()?).ok()?,
+    })
 }
 
 /// Builds a folder of tests/clients, once for all tests of this process.
 pub fn build(folder: &str) {
     type Built = Arc<OnceLock<Result<(), String>>>;
     static BUILT: OnceLock<Mutex<HashMap<String, Built>>> = OnceLock::new();
-    let built = Arc::clone(BUILT.get_or_init(Mutex::default).lock().unwrap().entry(folder.to_owned()).or_default());
+    let built = Arc::clone(
+        BUILT
+            .get_or_init(Mutex::default)
+            .lock()
+            .unwrap()
+            .entry(folder.to_owned())
+            .or_default(),
+    );
     let result = built.get_or_init(|| {
         let script = folder_of(folder).join("build");
         match Command::new(&script).output() {
@@ -236,7 +287,9 @@ pub fn build(folder: &str) {
 }
 
 pub fn folder_of(folder: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(folder)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/clients")
+        .join(folder)
 }
 
 /// The home folder of all client programs, so that their logs and offset files stay out of the user's.
@@ -245,7 +298,9 @@ pub fn home() -> PathBuf {
     static HOME: OnceLock<PathBuf> = OnceLock::new();
     HOME.get_or_init(|| {
         let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        TempDir::with_prefix_in("clients-", root).expect("a folder below target").keep()
+        TempDir::with_prefix_in("clients-", root)
+            .expect("a folder below target")
+            .keep()
     })
     .clone()
 }

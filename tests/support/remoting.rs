@@ -86,22 +86,41 @@ pub fn create_topic(address: &str, topic: &str, queue_count: u32) {
         ],
         b"",
     );
-    assert_eq!(answer.code, 0, "{address} refused topic {topic}: {}", answer.remark);
+    assert_eq!(
+        answer.code, 0,
+        "{address} refused topic {topic}: {}",
+        answer.remark
+    );
 }
 
 /// The number of brokers that the NameServer names for a topic.
 pub fn route_broker_count(namesrv: &str, topic: &str) -> usize {
     // A broker's ids may be the unquoted keys of an illegal JSON object, so the names are counted as text.
-    let answer = request(namesrv, ROUTE, &[("topic", topic), ("acceptStandardJsonOnly", "true")], b"");
-    String::from_utf8_lossy(&answer.body).matches("\"brokerAddrs\"").count()
+    let answer = request(
+        namesrv,
+        ROUTE,
+        &[("topic", topic), ("acceptStandardJsonOnly", "true")],
+        b"",
+    );
+    String::from_utf8_lossy(&answer.body)
+        .matches("\"brokerAddrs\"")
+        .count()
 }
 
 /// The name of the broker that is registered with this address.
 pub fn broker_name(namesrv: &str, address: &str) -> String {
-    let answer = request(namesrv, ROUTE, &[("topic", "TBW102"), ("acceptStandardJsonOnly", "true")], b"");
-    let route: Value = serde_json::from_slice(&answer.body).expect("standard JSON, as was asked for");
+    let answer = request(
+        namesrv,
+        ROUTE,
+        &[("topic", "TBW102"), ("acceptStandardJsonOnly", "true")],
+        b"",
+    );
+    let route: Value =
+        serde_json::from_slice(&answer.body).expect("standard JSON, as was asked for");
     let brokers = route["brokerDatas"].as_array().expect("an array");
-    let found = brokers.iter().find(|broker| broker["brokerAddrs"]["0"] == address);
+    let found = brokers
+        .iter()
+        .find(|broker| broker["brokerAddrs"]["0"] == address);
     let found = found.unwrap_or_else(|| panic!("no broker {address} in {route}"));
     found["brokerName"].as_str().expect("a text").to_owned()
 }
@@ -113,12 +132,25 @@ pub fn create_group(address: &str, group: &str, retry_max: u32) {
         "whichBrokerWhenConsumeSlowly": 1, "notifyConsumerIdsChangedEnable": true,
     });
     let answer = request(address, UPDATE_GROUP, &[], body.to_string().as_bytes());
-    assert_eq!(answer.code, 0, "{address} refused group {group}: {}", answer.remark);
+    assert_eq!(
+        answer.code, 0,
+        "{address} refused group {group}: {}",
+        answer.remark
+    );
 }
 
 pub fn max_offset(address: &str, topic: &str, queue: u32) -> u64 {
-    let answer = request(address, MAX_OFFSET, &[("topic", topic), ("queueId", &queue.to_string())], b"");
-    assert_eq!(answer.code, 0, "{address} does not tell the end of {topic} {queue}: {}", answer.remark);
+    let answer = request(
+        address,
+        MAX_OFFSET,
+        &[("topic", topic), ("queueId", &queue.to_string())],
+        b"",
+    );
+    assert_eq!(
+        answer.code, 0,
+        "{address} does not tell the end of {topic} {queue}: {}",
+        answer.remark
+    );
     answer.number("offset")
 }
 
@@ -126,12 +158,20 @@ pub fn max_offset(address: &str, topic: &str, queue: u32) -> u64 {
 pub fn committed_offset(address: &str, group: &str, topic: &str, queue: u32) -> u64 {
     let queue = queue.to_string();
     // Without setZeroIfNotFound the broker says 0 for a young queue, which means the same here.
-    let fields = [("consumerGroup", group), ("topic", topic), ("queueId", &queue)];
+    let fields = [
+        ("consumerGroup", group),
+        ("topic", topic),
+        ("queueId", &queue),
+    ];
     let answer = request(address, QUERY_CONSUMER_OFFSET, &fields, b"");
     if answer.code == QUERY_NOT_FOUND {
         return 0;
     }
-    assert_eq!(answer.code, 0, "{address} does not tell the offset of {group}: {}", answer.remark);
+    assert_eq!(
+        answer.code, 0,
+        "{address} does not tell the offset of {group}: {}",
+        answer.remark
+    );
     answer.number("offset")
 }
 
@@ -156,6 +196,10 @@ pub fn pull(address: &str, topic: &str, queue: u32, offset: u64) -> Vec<u8> {
         ],
         b"",
     );
-    assert_eq!(answer.code, 0, "{address} gives nothing at {topic} {queue} {offset}: {}", answer.remark);
+    assert_eq!(
+        answer.code, 0,
+        "{address} gives nothing at {topic} {queue} {offset}: {}",
+        answer.remark
+    );
     answer.body
 }

@@ -183,7 +183,7 @@ fn unfold(words: &[Word], before: &[String], mentions: &mut Vec<Mention>) -> usi
     let mut parts = before.to_vec();
     let mut at = 0;
     while let Some(word) = words.get(at) {
-        if word.text == "{" && 0 < parts.len() {
+        if word.text == "{" && !parts.is_empty() {
             at += 1;
             while words.get(at).is_some_and(|word| word.text != "}") {
                 at += unfold(&words[at..], &parts, mentions).max(1);

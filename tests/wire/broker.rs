@@ -53,18 +53,32 @@ impl Broker {
         let (nameserver_port, broker_port) = free_ports();
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let process = match std::env::var_os("CORELANE_REFERENCE") {
-            Some(program) => {
-                start_reference(program, folder.path(), &settings, nameserver_port, broker_port)
-            }
+            Some(program) => start_reference(
+                program,
+                folder.path(),
+                &settings,
+                nameserver_port,
+                broker_port,
+            ),
             None => start_ours(folder.path(), &settings, nameserver_port, broker_port),
         };
         let (nameserver, broker) = (address(nameserver_port), address(broker_port));
-        Broker { nameserver, broker, settings, folder, process }
+        Broker {
+            nameserver,
+            broker,
+            settings,
+            folder,
+            process,
+        }
     }
 
     /// The end of what the server logged, for a failed replay.
     pub fn log_tail(&self) -> String {
-        let name = if is_reference() { "broker.out" } else { "stderr" };
+        let name = if is_reference() {
+            "broker.out"
+        } else {
+            "stderr"
+        };
         let log = fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
@@ -81,7 +95,10 @@ impl Drop for Broker {
             }
             Process::Reference(program) => {
                 let mut command = Command::new(program);
-                command.arg("stop").arg(self.folder.path()).stdout(Stdio::null());
+                command
+                    .arg("stop")
+                    .arg(self.folder.path())
+                    .stdout(Stdio::null());
                 let stopped = command.status().is_ok_and(|status| status.success());
                 if !stopped {
                     eprintln!("the reference did not stop cleanly");
@@ -139,17 +156,27 @@ fn start_reference(
 ) -> Process {
     const ATTEMPTS: usize = 3;
     let mut command = Command::new(&program);
-    command.arg("start").arg(folder).arg("mappedFileSizeCommitLog=16777216");
+    command
+        .arg("start")
+        .arg(folder)
+        .arg("mappedFileSizeCommitLog=16777216");
     command.args(settings.iter().map(|(key, value)| format!("{key}={value}")));
     command.env("NAMESRV_PORT", nameserver_port.to_string());
     command.env("BROKER_PORT", broker_port.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::null());
     for _ in 0..ATTEMPTS {
-        if command.status().expect("run the reference's program").success() {
+        if command
+            .status()
+            .expect("run the reference's program")
+            .success()
+        {
             return Process::Reference(program);
         }
         let stopped = Command::new(&program).arg("stop").arg(folder).status();
-        assert!(stopped.is_ok_and(|status| status.success()), "the reference cannot be stopped");
+        assert!(
+            stopped.is_ok_and(|status| status.success()),
+            "the reference cannot be stopped"
+        );
     }
     panic!("the reference did not start in {ATTEMPTS} attempts");
 }

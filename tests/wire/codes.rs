@@ -51,7 +51,9 @@ const LATER_REQUESTS: &[i32] = &[
 ];
 
 pub fn is_replayed(recording: &str) -> bool {
-    !LEFT_OUT.iter().any(|point| recording.ends_with(&format!("-{point}")))
+    !LEFT_OUT
+        .iter()
+        .any(|point| recording.ends_with(&format!("-{point}")))
 }
 
 pub fn is_replayed_request(code: i32) -> bool {
@@ -75,7 +77,11 @@ pub fn is_send(code: i32) -> bool {
 
 /// The field that names the topic: sends in the short form have letters for names.
 pub fn topic_key(code: i32) -> &'static str {
-    if code == SEND_V2 || code == SEND_BATCH { "b" } else { "topic" }
+    if code == SEND_V2 || code == SEND_BATCH {
+        "b"
+    } else {
+        "topic"
+    }
 }
 
 /// Requests that only read, so that a replay may ask again what needs a moment to become true:

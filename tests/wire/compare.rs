@@ -45,14 +45,22 @@ impl Comparison<'_> {
                 found.push((place.to_owned(), recorded, ours));
             }
         };
-        unequal("code", self.recorded.code.to_string(), self.ours.code.to_string());
+        unequal(
+            "code",
+            self.recorded.code.to_string(),
+            self.ours.code.to_string(),
+        );
         if self.recorded.code != self.ours.code {
             // The rest follows from the code; its remark helps whoever reads the difference.
             found[0].2 += &format!(" {}", self.ours.remark.as_deref().unwrap_or_default());
             return found;
         }
         unequal("remark", self.remark(self.recorded), self.remark(self.ours));
-        unequal("header kind", self.recorded.header_kind.to_string(), self.ours_kind());
+        unequal(
+            "header kind",
+            self.recorded.header_kind.to_string(),
+            self.ours_kind(),
+        );
         self.fields(&mut found);
         self.body(&mut found);
         found
@@ -92,9 +100,18 @@ impl Comparison<'_> {
                 found.push((format!("ext.{name}"), recorded, ours));
             }
         }
-        let raw = self.ours.ext.iter().flatten().filter(|(_, value)| !value.is_string());
+        let raw = self
+            .ours
+            .ext
+            .iter()
+            .flatten()
+            .filter(|(_, value)| !value.is_string());
         found.extend(raw.map(|(name, value)| {
-            (format!("ext.{name}"), "text".to_owned(), format!("raw {value}"))
+            (
+                format!("ext.{name}"),
+                "text".to_owned(),
+                format!("raw {value}"),
+            )
         }));
     }
 
@@ -151,7 +168,10 @@ impl Comparison<'_> {
         if is_properties {
             let keys = |text: &str| -> BTreeMap<String, String> {
                 let key = |line: &str| Some(line.split_once('=')?.0.to_owned());
-                text.lines().filter_map(key).map(|key| (key, "present".to_owned())).collect()
+                text.lines()
+                    .filter_map(key)
+                    .map(|key| (key, "present".to_owned()))
+                    .collect()
             };
             return unequal_maps("body.", &keys(&recorded), &keys(&ours), found);
         }
@@ -193,7 +213,11 @@ fn unequal_shapes(
 ) {
     let empty = |shape: &BTreeMap<String, String>| -> Vec<String> {
         let is_empty = |(_, kind): &(&String, &String)| kind.ends_with("empty");
-        shape.iter().filter(is_empty).map(|(path, _)| path.clone()).collect()
+        shape
+            .iter()
+            .filter(is_empty)
+            .map(|(path, _)| path.clone())
+            .collect()
     };
     let holes: Vec<String> = empty(recorded).into_iter().chain(empty(ours)).collect();
     let mut unequal = Found::new();
@@ -201,7 +225,8 @@ fn unequal_shapes(
     found.extend(unequal.into_iter().filter(|(path, recorded, ours)| {
         let kind = |text: &str| text.split(',').next().unwrap_or_default().to_owned();
         let is_below = |hole: &String| {
-            path.strip_prefix(hole.as_str()).is_some_and(|rest| rest.starts_with(['[', '{', '.']))
+            path.strip_prefix(hole.as_str())
+                .is_some_and(|rest| rest.starts_with(['[', '{', '.']))
         };
         let is_hole = holes.contains(path) && kind(recorded) == kind(ours);
         !is_hole && !holes.iter().any(is_below)
@@ -210,7 +235,11 @@ fn unequal_shapes(
 
 fn records(recorded: &[Record], ours: &[Record], found: &mut Found) {
     if recorded.len() != ours.len() {
-        found.push(("records".into(), recorded.len().to_string(), ours.len().to_string()));
+        found.push((
+            "records".into(),
+            recorded.len().to_string(),
+            ours.len().to_string(),
+        ));
     }
     for (recorded, ours) in recorded.iter().zip(ours) {
         let mut unequal = |field: &str, recorded: String, ours: String| {
@@ -220,17 +249,35 @@ fn records(recorded: &[Record], ours: &[Record], found: &mut Found) {
         };
         let text = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
         unequal("topic", recorded.topic.clone(), ours.topic.clone());
-        unequal("queue id", recorded.queue_id.to_string(), ours.queue_id.to_string());
-        unequal("queue offset", recorded.queue_offset.to_string(), ours.queue_offset.to_string());
+        unequal(
+            "queue id",
+            recorded.queue_id.to_string(),
+            ours.queue_id.to_string(),
+        );
+        unequal(
+            "queue offset",
+            recorded.queue_offset.to_string(),
+            ours.queue_offset.to_string(),
+        );
         unequal("flag", recorded.flag.to_string(), ours.flag.to_string());
-        unequal("sys flag", recorded.sys_flag.to_string(), ours.sys_flag.to_string());
+        unequal(
+            "sys flag",
+            recorded.sys_flag.to_string(),
+            ours.sys_flag.to_string(),
+        );
         unequal("body", text(&recorded.body), text(&ours.body));
-        unequal("body CRC", recorded.body_crc.to_string(), ours.body_crc.to_string());
+        unequal(
+            "body CRC",
+            recorded.body_crc.to_string(),
+            ours.body_crc.to_string(),
+        );
         let times = |record: &Record| record.reconsume_times.to_string();
         unequal("reconsume times", times(recorded), times(ours));
         let values = |record: &Record| -> BTreeMap<String, String> {
             let properties = record.properties().into_iter();
-            properties.map(|(name, value)| (name, property_value(value))).collect()
+            properties
+                .map(|(name, value)| (name, property_value(value)))
+                .collect()
         };
         unequal_maps("record.property ", &values(recorded), &values(ours), found);
     }

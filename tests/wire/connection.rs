@@ -24,7 +24,13 @@ impl Connections {
     pub fn new() -> Connections {
         let (sender, receiver) = channel();
         let (streams, ended) = (HashMap::new(), HashMap::new());
-        Connections { streams, sender, receiver, inbox: Vec::new(), ended }
+        Connections {
+            streams,
+            sender,
+            receiver,
+            inbox: Vec::new(),
+            ended,
+        }
     }
 
     pub fn is_open(&self, connection: u32) -> bool {
@@ -38,7 +44,9 @@ impl Connections {
         let mut reading = stream.try_clone().map_err(|cause| cause.to_string())?;
         // The number may have belonged to a connection that was closed.
         let earlier: Vec<Arrival> = self.receiver.try_iter().collect();
-        earlier.into_iter().for_each(|arrival| self.arrived(arrival));
+        earlier
+            .into_iter()
+            .for_each(|arrival| self.arrived(arrival));
         self.ended.remove(&connection);
         let sender = self.sender.clone();
         let reader = std::thread::spawn(move || {
@@ -55,8 +63,13 @@ impl Connections {
     }
 
     pub fn send(&mut self, connection: u32, bytes: &[u8]) -> Result<(), String> {
-        let (stream, _) = self.streams.get_mut(&connection).ok_or("no such connection")?;
-        stream.write_all(bytes).map_err(|cause| format!("send: {cause}"))
+        let (stream, _) = self
+            .streams
+            .get_mut(&connection)
+            .ok_or("no such connection")?;
+        stream
+            .write_all(bytes)
+            .map_err(|cause| format!("send: {cause}"))
     }
 
     /// Closes a connection and waits for its reader, so that nothing of it comes later.
@@ -64,7 +77,9 @@ impl Connections {
         if let Some((stream, reader)) = self.streams.remove(&connection) {
             // The other side may have closed it first.
             let _ = stream.shutdown(Shutdown::Both);
-            reader.join().expect("the reader ends when its connection does");
+            reader
+                .join()
+                .expect("the reader ends when its connection does");
         }
     }
 
@@ -109,13 +124,17 @@ impl Connections {
     ) -> Result<Frame, String> {
         self.send(connection, &request.encode())?;
         let opaque = request.opaque;
-        self.wait(connection, time, |frame| frame.is_answer() && frame.opaque == opaque)
+        self.wait(connection, time, |frame| {
+            frame.is_answer() && frame.opaque == opaque
+        })
     }
 
     /// What came and nobody asked for.
     pub fn rest(&mut self) -> Vec<(u32, Frame)> {
         let arrivals: Vec<Arrival> = self.receiver.try_iter().collect();
-        arrivals.into_iter().for_each(|arrival| self.arrived(arrival));
+        arrivals
+            .into_iter()
+            .for_each(|arrival| self.arrived(arrival));
         std::mem::take(&mut self.inbox)
     }
 }
@@ -123,18 +142,23 @@ impl Connections {
 impl Drop for Connections {
     fn drop(&mut self) {
         let open: Vec<u32> = self.streams.keys().copied().collect();
-        open.into_iter().for_each(|connection| self.close(connection));
+        open.into_iter()
+            .for_each(|connection| self.close(connection));
     }
 }
 
 fn read_frame(stream: &mut TcpStream) -> Result<Frame, String> {
     let mut bytes = vec![0; 4];
-    stream.read_exact(&mut bytes).map_err(|cause| cause.to_string())?;
+    stream
+        .read_exact(&mut bytes)
+        .map_err(|cause| cause.to_string())?;
     let len = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
     if 64 * 1024 * 1024 < len {
         return Err(format!("a frame of {len} bytes"));
     }
     bytes.resize(4 + len, 0);
-    stream.read_exact(&mut bytes[4..]).map_err(|cause| cause.to_string())?;
+    stream
+        .read_exact(&mut bytes[4..])
+        .map_err(|cause| cause.to_string())?;
     Frame::decode(&bytes)
 }

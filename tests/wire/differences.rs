@@ -18,7 +18,9 @@ pub struct Allowed {
 
 /// The rows of the first table below the heading.
 pub fn allowed() -> Vec<Allowed> {
-    let (_, section) = README.split_once(HEADING).expect("the heading in tests/README.md");
+    let (_, section) = README
+        .split_once(HEADING)
+        .expect("the heading in tests/README.md");
     let section = section.split("\n## ").next().unwrap_or_default();
     let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
     rows.map(row).collect()
@@ -52,8 +54,12 @@ impl Allowed {
 /// Whether a pattern with `*` for any text fits the whole text.
 pub fn agrees(pattern: &str, text: &str) -> bool {
     let text = text.replace('\n', " ");
-    let Some((begin, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut left) = text.strip_prefix(begin) else { return false };
+    let Some((begin, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut left) = text.strip_prefix(begin) else {
+        return false;
+    };
     let mut parts: Vec<&str> = rest.split('*').collect();
     let end = parts.pop().unwrap_or_default();
     for part in parts {

@@ -26,7 +26,9 @@ pub struct Frame {
 
 impl Frame {
     pub fn request(code: i32, opaque: i32, ext: &[(&str, String)], body: Vec<u8>) -> Frame {
-        let ext = ext.iter().map(|(key, value)| ((*key).to_owned(), Value::from(value.as_str())));
+        let ext = ext
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), Value::from(value.as_str())));
         Frame {
             header_kind: 0,
             code,
@@ -55,7 +57,9 @@ impl Frame {
     /// The header fields as text, whatever their JSON kind.
     pub fn fields(&self) -> BTreeMap<String, String> {
         let fields = self.ext.iter().flatten();
-        fields.map(|(key, value)| (key.clone(), value_text(value))).collect()
+        fields
+            .map(|(key, value)| (key.clone(), value_text(value)))
+            .collect()
     }
 
     pub fn field(&self, key: &str) -> Option<String> {
@@ -68,7 +72,9 @@ impl Frame {
 
     /// Replaces a field's value and leaves its JSON kind (number or text) as it was.
     pub fn set_field(&mut self, key: &str, text: &str) {
-        let Some(value) = self.ext.as_mut().and_then(|ext| ext.get_mut(key)) else { return };
+        let Some(value) = self.ext.as_mut().and_then(|ext| ext.get_mut(key)) else {
+            return;
+        };
         *value = match (&*value, text.parse::<i64>()) {
             (Value::Number(_), Ok(number)) => Value::from(number),
             _ => Value::from(text),
@@ -80,7 +86,10 @@ impl Frame {
         let mut reader = Reader { bytes, at: 0 };
         let length = reader.number(4)? as usize;
         if bytes.len() != 4 + length {
-            return Err(format!("the prefix says {length} bytes, {} follow it", bytes.len() - 4));
+            return Err(format!(
+                "the prefix says {length} bytes, {} follow it",
+                bytes.len() - 4
+            ));
         }
         let mark = reader.number(4)? as u32;
         let header = reader.take((mark & 0x00FF_FFFF) as usize)?;
@@ -88,7 +97,9 @@ impl Frame {
         match (mark >> 24) as u8 {
             0 => decode_json(header, body),
             1 => decode_binary(header, body),
-            kind => Err(format!("header kind {kind} is neither 0 (JSON) nor 1 (ROCKETMQ)")),
+            kind => Err(format!(
+                "header kind {kind} is neither 0 (JSON) nor 1 (ROCKETMQ)"
+            )),
         }
     }
 
@@ -150,11 +161,16 @@ impl Frame {
 }
 
 fn decode_json(header: &[u8], body: Vec<u8>) -> Result<Frame, String> {
-    let end = header.iter().rposition(|byte| *byte == b'}').map_or(0, |at| at + 1);
+    let end = header
+        .iter()
+        .rposition(|byte| *byte == b'}')
+        .map_or(0, |at| at + 1);
     let (json, tail) = header.split_at(end);
     let value: Value =
         serde_json::from_slice(json).map_err(|cause| format!("header is not JSON: {cause}"))?;
-    let Value::Object(mut other) = value else { return Err("header is no JSON object".into()) };
+    let Value::Object(mut other) = value else {
+        return Err("header is no JSON object".into());
+    };
     let mut number = |key: &str| -> Result<i32, String> {
         let value = other.remove(key).and_then(|value| value.as_i64());
         value
@@ -191,7 +207,10 @@ fn decode_json(header: &[u8], body: Vec<u8>) -> Result<Frame, String> {
 }
 
 fn decode_binary(header: &[u8], body: Vec<u8>) -> Result<Frame, String> {
-    let mut reader = Reader { bytes: header, at: 0 };
+    let mut reader = Reader {
+        bytes: header,
+        at: 0,
+    };
     let code = i32::from(reader.number(2)? as i16);
     let language = Value::from(reader.number(1)?);
     let version = i32::from(reader.number(2)? as i16);
@@ -209,7 +228,11 @@ fn decode_binary(header: &[u8], body: Vec<u8>) -> Result<Frame, String> {
         ext.insert(key, Value::from(reader.text(value_len)?));
     }
     if reader.at != header.len() {
-        return Err(format!("binary header ends at {} of {} bytes", reader.at, header.len()));
+        return Err(format!(
+            "binary header ends at {} of {} bytes",
+            reader.at,
+            header.len()
+        ));
     }
     Ok(Frame {
         header_kind: 1,
@@ -241,7 +264,10 @@ pub struct Reader<'bytes> {
 
 impl<'bytes> Reader<'bytes> {
     pub fn take(&mut self, len: usize) -> Result<&'bytes [u8], String> {
-        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let end = self
+            .at
+            .checked_add(len)
+            .filter(|end| *end <= self.bytes.len());
         let end =
             end.ok_or_else(|| format!("{len} bytes at {} of {}", self.at, self.bytes.len()))?;
         let taken = &self.bytes[self.at..end];
@@ -250,7 +276,10 @@ impl<'bytes> Reader<'bytes> {
     }
 
     pub fn number(&mut self, len: usize) -> Result<u64, String> {
-        Ok(self.take(len)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        Ok(self
+            .take(len)?
+            .iter()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     pub fn text(&mut self, len: usize) -> Result<String, String> {

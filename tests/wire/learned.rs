@@ -22,19 +22,29 @@ pub struct Learned {
 
 impl Learned {
     pub fn new(recording: &Recording, broker_name: String) -> Learned {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |now| now.as_millis());
         let time_shift_ms = now as i64 - recording_begin_ms(recording).unwrap_or(now as i64);
         let (physical, ids) = (BTreeMap::new(), HashMap::new());
-        Learned { physical, ids, broker_name, store_host: String::new(), time_shift_ms }
+        Learned {
+            physical,
+            ids,
+            broker_name,
+            store_host: String::new(),
+            time_shift_ms,
+        }
     }
 
     /// One message: `recorded` and `ours` are offset ids, possibly lists of them.
     pub fn offset_ids(&mut self, recorded: &str, ours: &str) {
         for (recorded, ours) in recorded.split(',').zip(ours.split(',')) {
             let physical = |id: &str| u64::from_str_radix(id.get(id.len() - 16..)?, 16).ok();
-            if let (true, Some(from), Some(to)) =
-                (is_id(recorded) && is_id(ours), physical(recorded), physical(ours))
-            {
+            if let (true, Some(from), Some(to)) = (
+                is_id(recorded) && is_id(ours),
+                physical(recorded),
+                physical(ours),
+            ) {
                 self.physical.insert(from, to);
                 self.store_host = ours[..ours.len() - 16].to_owned();
                 self.ids.insert(recorded.to_owned(), ours.to_owned());
@@ -69,7 +79,9 @@ impl Learned {
         }
         let is_offset_id = recorded.len() == 32 && recorded.starts_with("7F0000010000");
         let offset = u64::from_str_radix(recorded.get(16..)?, 16).ok();
-        let ours = offset.filter(|_| is_offset_id).and_then(|offset| self.physical(offset))?;
+        let ours = offset
+            .filter(|_| is_offset_id)
+            .and_then(|offset| self.physical(offset))?;
         Some(format!("{}{ours:016X}", self.store_host))
     }
 
@@ -78,7 +90,9 @@ impl Learned {
         let mut changes: Vec<(&str, String)> = Vec::new();
         let is_by_offset = [codes::CONSUMER_SEND_MSG_BACK, codes::VIEW_MESSAGE_BY_ID];
         if is_by_offset.contains(&request.code) {
-            let offset = request.number("offset").and_then(|offset| u64::try_from(offset).ok());
+            let offset = request
+                .number("offset")
+                .and_then(|offset| u64::try_from(offset).ok());
             let ours = offset.and_then(|offset| self.physical(offset));
             changes.extend(ours.map(|ours| ("offset", ours.to_string())));
         }
@@ -104,7 +118,9 @@ impl Learned {
     }
 
     fn rewrite_body(&self, request: &mut Frame) -> bool {
-        let Ok(text) = std::str::from_utf8(&request.body) else { return false };
+        let Ok(text) = std::str::from_utf8(&request.body) else {
+            return false;
+        };
         if self.broker_name == RECORDED_BROKER || !text.starts_with('{') {
             return false;
         }
@@ -118,12 +134,17 @@ impl Learned {
 
 /// The time of a recording's begin: the earliest time that its requests carry about themselves.
 fn recording_begin_ms(recording: &Recording) -> Option<i64> {
-    let requests = recording.frames.iter().filter(|frame| !frame.frame.is_answer());
+    let requests = recording
+        .frames
+        .iter()
+        .filter(|frame| !frame.frame.is_answer());
     let born = requests.clone().filter_map(|request| {
         let frame = &request.frame;
         frame.number("bornTimestamp").or_else(|| frame.number("g"))
     });
-    let versions = requests.clone().filter_map(|request| request.frame.number("subVersion"));
+    let versions = requests
+        .clone()
+        .filter_map(|request| request.frame.number("subVersion"));
     let asked = requests.filter_map(|request| request.frame.number("timestamp"));
     let first = |times: &mut dyn Iterator<Item = i64>| times.filter(|time| is_time(*time)).min();
     first(&mut born.chain(versions)).or_else(|| first(&mut { asked }))

@@ -15,18 +15,29 @@ pub enum Json {
 
 impl Json {
     pub fn parse(text: &str) -> Result<Json, String> {
-        let mut parser = Parser { bytes: text.as_bytes(), at: 0 };
+        let mut parser = Parser {
+            bytes: text.as_bytes(),
+            at: 0,
+        };
         let value = parser.value(0)?;
         parser.blank();
         match parser.at == text.len() {
             true => Ok(value),
-            false => Err(format!("JSON goes on behind its end, at byte {}", parser.at)),
+            false => Err(format!(
+                "JSON goes on behind its end, at byte {}",
+                parser.at
+            )),
         }
     }
 
     pub fn get(&self, key: &str) -> Option<&Json> {
-        let Json::Object(pairs) = self else { return None };
-        pairs.iter().find(|(name, _)| matches!(name, Json::Text(text) if text == key)).map(|p| &p.1)
+        let Json::Object(pairs) = self else {
+            return None;
+        };
+        pairs
+            .iter()
+            .find(|(name, _)| matches!(name, Json::Text(text) if text == key))
+            .map(|p| &p.1)
     }
 
     pub fn items(&self) -> &[Json] {
@@ -165,7 +176,11 @@ impl Parser<'_> {
     fn expect(&mut self, byte: u8) -> Result<(), String> {
         match self.eat(byte) {
             true => Ok(()),
-            false => Err(format!("'{}' expected at byte {}", char::from(byte), self.at)),
+            false => Err(format!(
+                "'{}' expected at byte {}",
+                char::from(byte),
+                self.at
+            )),
         }
     }
 
@@ -227,7 +242,8 @@ impl Parser<'_> {
         }
         self.at += 1;
         let text = serde_json::from_slice(&self.bytes[begin..self.at]);
-        text.map(Json::Text).map_err(|cause| format!("string at byte {begin}: {cause}"))
+        text.map(Json::Text)
+            .map_err(|cause| format!("string at byte {begin}: {cause}"))
     }
 
     fn word(&mut self) -> Result<Json, String> {

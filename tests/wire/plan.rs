@@ -19,11 +19,19 @@ pub struct Plan {
 pub fn plan(recording: &Recording) -> Plan {
     let sends = recording.frames.iter().map(|recorded| &recorded.frame);
     let delayed = sends.filter(|frame| send_properties(frame).contains_key("DELAY"));
-    let mut delayed_topics: HashSet<String> =
-        delayed.filter_map(|frame| frame.field(codes::topic_key(frame.code))).collect();
-    let topics = recording.frames.iter().filter_map(|recorded| recorded.frame.field("topic"));
+    let mut delayed_topics: HashSet<String> = delayed
+        .filter_map(|frame| frame.field(codes::topic_key(frame.code)))
+        .collect();
+    let topics = recording
+        .frames
+        .iter()
+        .filter_map(|recorded| recorded.frame.field("topic"));
     delayed_topics.extend(topics.filter(|topic| topic.starts_with("%RETRY%")));
-    Plan { order: order(recording), left_out: left_out(recording), delayed_topics }
+    Plan {
+        order: order(recording),
+        left_out: left_out(recording),
+        delayed_topics,
+    }
 }
 
 /// Requests of later features, sends to an arbitrary time, and pulls that were answered with what
@@ -31,7 +39,11 @@ pub fn plan(recording: &Recording) -> Plan {
 fn left_out(recording: &Recording) -> HashSet<usize> {
     let mut left_out = HashSet::new();
     let mut timed_keys = HashSet::new();
-    for recorded in recording.frames.iter().filter(|recorded| !recorded.frame.is_answer()) {
+    for recorded in recording
+        .frames
+        .iter()
+        .filter(|recorded| !recorded.frame.is_answer())
+    {
         let properties = send_properties(&recorded.frame);
         let is_timed = properties.keys().any(|name| name.starts_with("TIMER_"));
         if is_timed {
@@ -78,20 +90,27 @@ fn delayed_until(recording: &Recording, recorded: &Recorded) -> Option<usize> {
     let answers = between.iter().filter(|other| other.frame.is_answer());
     if recorded.frame.code == codes::HEARTBEAT {
         let same = answers.filter(|other| other.connection == recorded.connection);
-        return same.filter(|other| other.frame.code == 25).map(|other| other.index).next_back();
+        return same
+            .filter(|other| other.frame.code == 25)
+            .map(|other| other.index)
+            .next_back();
     }
     if !codes::is_send(recorded.frame.code) {
         return None;
     }
-    let same = |other: &&Recorded| {
-        other.connection == recorded.connection && other.from == From::Client
-    };
-    let end = between.iter().find(same).map_or(usize::MAX, |other| other.index);
+    let same =
+        |other: &&Recorded| other.connection == recorded.connection && other.from == From::Client;
+    let end = between
+        .iter()
+        .find(same)
+        .map_or(usize::MAX, |other| other.index);
     let answer = &recording.frames[recorded.pair?].frame;
     let topic = recorded.frame.field(codes::topic_key(recorded.frame.code));
     let (queue, offset) = (answer.number("queueId"), answer.number("queueOffset")?);
     let misses = |other: &&Recorded| {
-        let Some(request) = recording.request_of(other) else { return false };
+        let Some(request) = recording.request_of(other) else {
+            return false;
+        };
         let is_of_queue =
             request.frame.field("topic") == topic && request.frame.number("queueId") == queue;
         let end = other.frame.number("maxOffset");

@@ -47,7 +47,10 @@ pub struct Group {
 pub fn settings(recording: &str, is_reference: bool) -> Settings {
     // Every delay level is one second: a replay need not wait as long as a recording did.
     const LEVELS: &str = "1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s 1s";
-    let mut settings = vec![("messageDelayLevel", LEVELS), ("defaultTopicQueueNums", "4")];
+    let mut settings = vec![
+        ("messageDelayLevel", LEVELS),
+        ("defaultTopicQueueNums", "4"),
+    ];
     if is_reference {
         // The recorded broker filtered by SQL92; ours refuses that.
         settings.push(("enablePropertyFilter", "true"));
@@ -82,9 +85,10 @@ fn unrecorded(recording: &str) -> (Vec<Topic>, Vec<Group>) {
         has_route: true,
     };
     match recording {
-        "java-5.5.0-errors" => {
-            (vec![topic("JV_PERM2", 2, false)], vec![group("JV_DISABLED", false)])
-        }
+        "java-5.5.0-errors" => (
+            vec![topic("JV_PERM2", 2, false)],
+            vec![group("JV_DISABLED", false)],
+        ),
         "java-5.5.0-errors-strict-broker" => {
             (vec![topic("JVS_ORDT", 6, true)], vec![group("JVS_G", true)])
         }
@@ -95,7 +99,11 @@ fn unrecorded(recording: &str) -> (Vec<Topic>, Vec<Group>) {
 
 pub fn needs(recording: &Recording) -> Needs {
     let (topics, unrecorded_groups) = unrecorded(&recording.name);
-    let mut needs = Needs { topics, groups: unrecorded_groups, ..Needs::default() };
+    let mut needs = Needs {
+        topics,
+        groups: unrecorded_groups,
+        ..Needs::default()
+    };
     routes(recording, &mut needs);
     groups(recording, &mut needs);
     messages(recording, &mut needs);
@@ -117,7 +125,11 @@ fn routes(recording: &Recording, needs: &mut Needs) {
         if let Some(group) = topic.strip_prefix("%RETRY%") {
             let name = group.to_owned();
             if needs.groups.iter().all(|group| group.name != name) {
-                needs.groups.push(Group { name, consume_enable: true, has_route: true });
+                needs.groups.push(Group {
+                    name,
+                    consume_enable: true,
+                    has_route: true,
+                });
             }
             continue;
         }
@@ -142,10 +154,16 @@ fn groups(recording: &Recording, needs: &mut Needs) {
             codes::INVOKE_BROKER_TO_RESET_OFFSET => request.frame.field("group"),
             _ => None,
         };
-        let Some(name) = group.filter(|_| answer.frame.code == 0) else { continue };
+        let Some(name) = group.filter(|_| answer.frame.code == 0) else {
+            continue;
+        };
         let is_known = needs.groups.iter().any(|group| group.name == name);
         if !is_known && !heartbeats(recording).any(|body| body.contains(&format!("\"{name}\""))) {
-            needs.groups.push(Group { name, consume_enable: true, has_route: false });
+            needs.groups.push(Group {
+                name,
+                consume_enable: true,
+                has_route: false,
+            });
         }
     }
 }
@@ -168,12 +186,18 @@ fn statistics(recording: &Recording, needs: &mut Needs) {
         {
             continue;
         }
-        match (request.frame.field("statsName").as_deref(), key.split_once('@')) {
+        match (
+            request.frame.field("statsName").as_deref(),
+            key.split_once('@'),
+        ) {
             (Some("GROUP_GET_NUMS"), Some((topic, group))) => {
                 needs.pulls.push((group.to_owned(), topic.to_owned()));
             }
             (Some("TOPIC_PUT_NUMS"), _) => {
-                needs.messages.entry((key, 0)).or_insert((1, BTreeMap::new()));
+                needs
+                    .messages
+                    .entry((key, 0))
+                    .or_insert((1, BTreeMap::new()));
             }
             _ => {}
         }
@@ -215,7 +239,8 @@ impl Produced {
             let properties = send_properties(frame);
             self.keys.extend(properties.get("UNIQ_KEY").cloned());
             if properties.contains_key("DELAY") {
-                self.delayed_topics.extend(frame.field(codes::topic_key(frame.code)));
+                self.delayed_topics
+                    .extend(frame.field(codes::topic_key(frame.code)));
             }
         }
     }
@@ -225,7 +250,9 @@ impl Produced {
             return;
         }
         self.keys.extend(answer.field("transactionId"));
-        let topic = request.field(codes::topic_key(request.code)).expect("a topic");
+        let topic = request
+            .field(codes::topic_key(request.code))
+            .expect("a topic");
         let numbers = (answer.number("queueId"), answer.number("queueOffset"));
         let is_delayed = send_properties(request).contains_key("DELAY");
         if let ((Some(queue), Some(offset)), false) = (numbers, is_delayed) {
@@ -240,8 +267,13 @@ impl Produced {
 
     fn made(&self, record: &Record) -> bool {
         let queue = (record.topic.clone(), record.queue_id);
-        let is_behind_first = self.first.get(&queue).is_some_and(|o| *o <= record.queue_offset);
-        let is_known = record.unique_key().is_some_and(|key| self.keys.contains(&key));
+        let is_behind_first = self
+            .first
+            .get(&queue)
+            .is_some_and(|o| *o <= record.queue_offset);
+        let is_known = record
+            .unique_key()
+            .is_some_and(|key| self.keys.contains(&key));
         is_behind_first || is_known || self.sent_back.contains(&record.topic)
     }
 
@@ -253,13 +285,18 @@ impl Produced {
 
 /// The properties of a message in a send request; of any other request none.
 pub fn send_properties(frame: &Frame) -> BTreeMap<String, String> {
-    let key = if frame.code == codes::SEND { "properties" } else { "i" };
+    let key = if frame.code == codes::SEND {
+        "properties"
+    } else {
+        "i"
+    };
     if !codes::is_send(frame.code) {
         return BTreeMap::new();
     }
     let text = frame.field(key).unwrap_or_default();
     let split = |pair: &str| {
-        pair.split_once('\u{1}').map(|(name, value)| (name.to_owned(), value.to_owned()))
+        pair.split_once('\u{1}')
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
     };
     text.split('\u{2}').filter_map(split).collect()
 }
@@ -271,7 +308,10 @@ fn messages(recording: &Recording, needs: &mut Needs) {
         sends.request(&request.frame);
         sends.answer(&request.frame, &answer.frame);
     }
-    let mut produced = Produced { first: sends.first, ..Produced::default() };
+    let mut produced = Produced {
+        first: sends.first,
+        ..Produced::default()
+    };
     let mut known: BTreeMap<Queue, BTreeMap<u64, Record>> = BTreeMap::new();
     let mut counts: BTreeMap<Queue, u64> = BTreeMap::new();
     for recorded in &recording.frames {
@@ -285,7 +325,10 @@ fn messages(recording: &Recording, needs: &mut Needs) {
             if produced.made(&record) {
                 produced.saw(queue, record.queue_offset);
             } else {
-                known.entry(queue).or_default().insert(record.queue_offset, record);
+                known
+                    .entry(queue)
+                    .or_default()
+                    .insert(record.queue_offset, record);
             }
         }
         for (queue, count) in counts_of(request, answer) {
@@ -294,14 +337,26 @@ fn messages(recording: &Recording, needs: &mut Needs) {
             }
         }
     }
-    let queues: BTreeSet<Queue> =
-        known.keys().chain(counts.keys()).chain(produced.first.keys()).cloned().collect();
+    let queues: BTreeSet<Queue> = known
+        .keys()
+        .chain(counts.keys())
+        .chain(produced.first.keys())
+        .cloned()
+        .collect();
     for queue in queues {
         let records = known.remove(&queue).unwrap_or_default();
         let behind_known = records.keys().next_back().map_or(0, |offset| offset + 1);
-        let count = produced.first.get(&queue).or_else(|| counts.get(&queue)).copied();
+        let count = produced
+            .first
+            .get(&queue)
+            .or_else(|| counts.get(&queue))
+            .copied();
         let count = count.unwrap_or(behind_known).max(behind_known);
-        assert!(count < 10_000, "{}: {queue:?} held {count} messages", recording.name);
+        assert!(
+            count < 10_000,
+            "{}: {queue:?} held {count} messages",
+            recording.name
+        );
         if 0 < count && !is_system(&queue.0) {
             needs.messages.insert(queue, (count, records));
         }
@@ -315,7 +370,9 @@ fn as_answer<'a>(
     if !recorded.frame.is_answer() {
         return None;
     }
-    recording.request_of(recorded).map(|request| (&request.frame, &recorded.frame))
+    recording
+        .request_of(recorded)
+        .map(|request| (&request.frame, &recorded.frame))
 }
 
 pub fn records_of(request: &Frame, answer: &Frame) -> Vec<Record> {
@@ -350,7 +407,11 @@ fn stats_of(answer: &Frame, key: &str) -> Vec<(Queue, u64)> {
     let entry = |(queue, value): &(Json, Json)| {
         let topic = queue.get("topic")?.text()?.to_owned();
         let id = queue.get("queueId")?.number()? as u32;
-        let value = if key.is_empty() { Some(value) } else { value.get(key) };
+        let value = if key.is_empty() {
+            Some(value)
+        } else {
+            value.get(key)
+        };
         Some(((topic, id), value?.number()? as u64))
     };
     entries.filter_map(entry).collect()
@@ -381,7 +442,9 @@ fn offsets(recording: &Recording, needs: &mut Needs) {
         if request.code != codes::QUERY_CONSUMER_OFFSET {
             continue;
         }
-        let Some(key) = offset_key(request) else { continue };
+        let Some(key) = offset_key(request) else {
+            continue;
+        };
         let offset = answer.number("offset").filter(|_| answer.code == 0);
         let is_new = decided.insert(key.clone());
         if let (Some(offset), true) = (offset, is_new) {
@@ -412,7 +475,9 @@ fn clients(recording: &Recording, needs: &mut Needs) {
             _ => continue,
         };
         let group = request.frame.field(key).unwrap_or_default();
-        let is_own = own.iter().any(|body| body.contains(&format!("\"{group}\"")));
+        let is_own = own
+            .iter()
+            .any(|body| body.contains(&format!("\"{group}\"")));
         if answer.frame.code != 0 || is_own || !seen.insert(group.clone()) {
             continue;
         }
@@ -424,7 +489,11 @@ fn clients(recording: &Recording, needs: &mut Needs) {
 fn heartbeat(group: &str, listing: &str) -> String {
     let listing: serde_json::Value = serde_json::from_str(listing).expect("a listing is JSON");
     let subscriptions = listing["subscriptionTable"].as_object();
-    let subscriptions: Vec<_> = subscriptions.into_iter().flatten().map(|pair| pair.1).collect();
+    let subscriptions: Vec<_> = subscriptions
+        .into_iter()
+        .flatten()
+        .map(|pair| pair.1)
+        .collect();
     let is_consumer = listing["subscriptionTable"].is_object();
     let consumer = serde_json::json!({
         "groupName": group,

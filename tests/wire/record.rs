@@ -21,7 +21,10 @@ pub struct Record {
 
 impl Record {
     pub fn properties(&self) -> BTreeMap<String, String> {
-        let pairs = self.properties_text.split('\u{2}').filter(|pair| !pair.is_empty());
+        let pairs = self
+            .properties_text
+            .split('\u{2}')
+            .filter(|pair| !pair.is_empty());
         let split = |pair: &str| {
             let (name, value) = pair.split_once('\u{1}').unwrap_or((pair, ""));
             (name.to_owned(), value.to_owned())
@@ -35,7 +38,11 @@ impl Record {
 
     /// The offset message id that a client makes of the record.
     pub fn offset_id(&self) -> String {
-        let host: String = self.store_host.iter().map(|byte| format!("{byte:02X}")).collect();
+        let host: String = self
+            .store_host
+            .iter()
+            .map(|byte| format!("{byte:02X}"))
+            .collect();
         format!("{host}{:016X}", self.physical_offset)
     }
 }
@@ -49,7 +56,10 @@ pub fn decode_all(bytes: &[u8]) -> Result<Vec<Record>, String> {
         let size = reader.number(4)? as usize;
         let record = decode(&mut reader).map_err(|cause| format!("record at {begin}: {cause}"))?;
         if reader.at != begin + size {
-            return Err(format!("record at {begin} says {size} bytes, has {}", reader.at - begin));
+            return Err(format!(
+                "record at {begin} says {size} bytes, has {}",
+                reader.at - begin
+            ));
         }
         records.push(record);
     }

@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 
-const ARCHIVE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire/recordings.gz");
+const ARCHIVE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/golden/wire/recordings.gz"
+);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
@@ -62,15 +65,23 @@ impl Recording {
 pub fn all() -> Vec<Recording> {
     let file = File::open(ARCHIVE).unwrap_or_else(|cause| panic!("{ARCHIVE}: {cause}"));
     let mut bytes = Vec::new();
-    GzDecoder::new(file).read_to_end(&mut bytes).expect("the archive unpacks");
+    GzDecoder::new(file)
+        .read_to_end(&mut bytes)
+        .expect("the archive unpacks");
     let mut recordings: Vec<Recording> = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let line_len = bytes[at..].iter().position(|byte| *byte == b'\n').expect("a whole line");
+        let line_len = bytes[at..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .expect("a whole line");
         let line: Value = serde_json::from_slice(&bytes[at..at + line_len]).expect("a JSON line");
         at += line_len + 1;
         if let Some(name) = line["recording"].as_str() {
-            recordings.push(Recording { name: name.to_owned(), frames: Vec::new() });
+            recordings.push(Recording {
+                name: name.to_owned(),
+                frames: Vec::new(),
+            });
             continue;
         }
         let len = u32::from_be_bytes(bytes[at..at + 4].try_into().expect("a length")) as usize;
@@ -78,7 +89,9 @@ pub fn all() -> Vec<Recording> {
         at += 4 + len;
         let recording = recordings.last_mut().expect("a recording has begun");
         let index = recording.frames.len();
-        recording.frames.push(recorded(&recording.name, &line, index, frame_bytes));
+        recording
+            .frames
+            .push(recorded(&recording.name, &line, index, frame_bytes));
     }
     recordings.iter_mut().for_each(pair_answers);
     recordings
@@ -91,9 +104,21 @@ fn recorded(name: &str, line: &Value, index: usize, bytes: Vec<u8>) -> Recorded 
         Some(10911 | 10711) => Peer::Broker,
         _ => panic!("{name}: unknown port in {line}"),
     };
-    let from = if line["from"] == "client" { From::Client } else { From::Server };
+    let from = if line["from"] == "client" {
+        From::Client
+    } else {
+        From::Server
+    };
     let connection = line["conn"].as_u64().expect("a connection number") as u32;
-    Recorded { index, connection, peer, from, frame, bytes, pair: None }
+    Recorded {
+        index,
+        connection,
+        peer,
+        from,
+        frame,
+        bytes,
+        pair: None,
+    }
 }
 
 fn pair_answers(recording: &mut Recording) {
@@ -110,4 +135,3 @@ fn pair_answers(recording: &mut Recording) {
         }
     }
 }
-

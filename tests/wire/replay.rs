@@ -1,5 +1,5 @@
-//! Repeats a recorded conversation on a fresh server, frame by frame in recorded order, and compares
-//! every answer with the recorded one.
+//! Repeats a recorded conversation on a fresh server, frame by frame in recorded order, and
+//! compares every answer with the recorded one.
 
 use super::broker::Broker;
 use super::codes;
@@ -26,8 +26,8 @@ pub struct Outcome {
     pub answer_count: usize,
 }
 
-/// Replays one recording on a server that holds nothing yet. `is_known` tells which differences need
-/// not be looked at twice.
+/// Replays one recording on a server that holds nothing yet. `is_known` tells which differences
+/// need not be looked at twice.
 pub fn replay(
     recording: &Recording,
     broker: &Broker,
@@ -54,7 +54,10 @@ pub fn replay(
         }
         Err(cause) => (vec![fault(recording, 0, 0, "set-up", "done", &cause)], 0),
     };
-    Outcome { differences, answer_count }
+    Outcome {
+        differences,
+        answer_count,
+    }
 }
 
 fn begin(
@@ -65,8 +68,12 @@ fn begin(
     connections.open(setup::NAMESERVER, broker.nameserver)?;
     connections.open(setup::BROKER, broker.broker)?;
     let mut learned = Learned::new(recording, setup::broker_name(connections)?);
-    let mut setup =
-        Setup { connections, learned: &mut learned, broker: broker.broker, opaque: 1_000_000 };
+    let mut setup = Setup {
+        connections,
+        learned: &mut learned,
+        broker: broker.broker,
+        opaque: 1_000_000,
+    };
     setup.make(&prepare::needs(recording))?;
     Ok(learned)
 }
@@ -107,8 +114,12 @@ impl Replay<'_> {
     fn run(&mut self) {
         let recording = self.recording;
         let mut last: HashMap<u32, usize> = HashMap::new();
-        let frames: Vec<&Recorded> =
-            self.plan.order.iter().map(|index| &recording.frames[*index]).collect();
+        let frames: Vec<&Recorded> = self
+            .plan
+            .order
+            .iter()
+            .map(|index| &recording.frames[*index])
+            .collect();
         for recorded in &frames {
             last.insert(recorded.connection, recorded.index);
         }
@@ -158,7 +169,9 @@ impl Replay<'_> {
     fn rewritten(&self, recorded: &Recorded) -> Option<Frame> {
         let mut request = recorded.frame.clone();
         let mut changed = self.learned.rewrite(&mut request);
-        let answer = recorded.pair.map(|index| &self.recording.frames[index].frame);
+        let answer = recorded
+            .pair
+            .map(|index| &self.recording.frames[index].frame);
         let found_nothing = answer.is_some_and(|answer| answer.code == 19);
         if codes::is_pull(request.code) && found_nothing {
             request.set_field("suspendTimeoutMillis", &PARK_MS.to_string());
@@ -168,19 +181,23 @@ impl Replay<'_> {
     }
 
     fn answer(&mut self, recorded: &Recorded) {
-        let Some(request) = self.recording.request_of(recorded) else { return };
+        let Some(request) = self.recording.request_of(recorded) else {
+            return;
+        };
         let code = request.frame.code;
         if self.plan.left_out.contains(&request.index) {
             return;
         }
         self.answer_count += 1;
-        let sent = self.rewritten(request).unwrap_or_else(|| request.frame.clone());
+        let sent = self
+            .rewritten(request)
+            .unwrap_or_else(|| request.frame.clone());
         let time = answer_time(&sent);
         let opaque = sent.opaque;
         let connection = recorded.connection;
-        let answer = self
-            .connections
-            .wait(connection, time, |frame| frame.is_answer() && frame.opaque == opaque);
+        let answer = self.connections.wait(connection, time, |frame| {
+            frame.is_answer() && frame.opaque == opaque
+        });
         let answer = match answer {
             Ok(answer) => answer,
             Err(cause) => {
@@ -204,7 +221,9 @@ impl Replay<'_> {
         let mut answer = first;
         loop {
             let differences = self.compare(request, recorded, &answer);
-            let is_new = differences.iter().any(|difference| !(self.is_known)(difference));
+            let is_new = differences
+                .iter()
+                .any(|difference| !(self.is_known)(difference));
             let over = deadline < Instant::now() || !codes::may_repeat(sent.code);
             if !is_new || over {
                 return (answer, differences);
@@ -212,7 +231,10 @@ impl Replay<'_> {
             std::thread::sleep(Duration::from_millis(100));
             self.repeat_opaque += 1;
             let again = sent.with_opaque(self.repeat_opaque);
-            match self.connections.call(recorded.connection, &again, answer_time(&again)) {
+            match self
+                .connections
+                .call(recorded.connection, &again, answer_time(&again))
+            {
                 Ok(next) => answer = next,
                 Err(_) => return (answer, differences),
             }
@@ -271,7 +293,10 @@ impl Replay<'_> {
         let fields = recorded.frame.fields();
         let wanted =
             |frame: &Frame| !frame.is_answer() && frame.code == code && frame.fields() == fields;
-        match self.connections.wait(recorded.connection, ANSWER_TIME / 2, wanted) {
+        match self
+            .connections
+            .wait(recorded.connection, ANSWER_TIME / 2, wanted)
+        {
             Ok(ours) => {
                 self.answer_count += 1;
                 let key = (recorded.connection, recorded.frame.opaque);
@@ -290,7 +315,9 @@ impl Replay<'_> {
 
     fn client_answer(&mut self, recorded: &Recorded) {
         let key = (recorded.connection, recorded.frame.opaque);
-        let Some(opaque) = self.opaques.get(&key) else { return };
+        let Some(opaque) = self.opaques.get(&key) else {
+            return;
+        };
         let answer = recorded.frame.with_opaque(*opaque);
         if let Err(cause) = self.connections.send(recorded.connection, &answer.encode()) {
             self.fault(recorded.index, answer.code, "connection", "open", &cause);
@@ -300,7 +327,9 @@ impl Replay<'_> {
     /// Whether a recording ended before this request could be answered.
     fn is_last(&self, request: &Recorded) -> bool {
         let later = &self.recording.frames[request.index..];
-        let mut later = later.iter().filter(|other| other.connection == request.connection);
+        let mut later = later
+            .iter()
+            .filter(|other| other.connection == request.connection);
         request.pair.is_none() && later.all(|other| other.from == From::Client)
     }
 

@@ -8,6 +8,7 @@ use super::learned::Learned;
 use super::loose::Json;
 use super::prepare::{Group, Needs, Queue, Topic, is_system};
 use super::record::{Record, encode_batch_item};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Connections of the set-up have numbers that no recording has.
@@ -42,12 +43,15 @@ impl Setup<'_> {
             self.wait_for_messages(&queue.0, queue.1, offset + 1)?;
         }
         for (group, (topic, queue), offset) in &needs.offsets {
-            self.broker(codes::UPDATE_CONSUMER_OFFSET, &[
-                ("consumerGroup", group.clone()),
-                ("topic", topic.clone()),
-                ("queueId", queue.to_string()),
-                ("commitOffset", offset.to_string()),
-            ])?;
+            self.broker(
+                codes::UPDATE_CONSUMER_OFFSET,
+                &[
+                    ("consumerGroup", group.clone()),
+                    ("topic", topic.clone()),
+                    ("queueId", queue.to_string()),
+                    ("commitOffset", offset.to_string()),
+                ],
+            )?;
         }
         for (group, topic) in &needs.pulls {
             self.pull(group, topic)?;
@@ -88,38 +92,68 @@ impl Setup<'_> {
     /// A group whose retry topic exists: a consumer of it was connected once.
     fn group(&mut self, group: &Group) -> Outcome {
         let name = &group.name;
-        let config = format!(
-            r#"{{"brokerId":0,"consumeBroadcastEnable":true,"consumeEnable":{},"consumeFromMinEnable":true,"consumeMessageOrderly":false,"consumeTimeoutMinute":15,"groupName":"{name}","groupSysFlag":0,"notifyConsumerIdsChangedEnable":true,"retryMaxTimes":16,"retryQueueNums":1,"whichBrokerWhenConsumeSlowly":1}}"#,
-            group.consume_enable
-        );
+        let config = json!({
+            "groupName": name,
+            "consumeEnable": group.consume_enable,
+            "consumeFromMinEnable": true,
+            "consumeBroadcastEnable": true,
+            "consumeMessageOrderly": false,
+            "consumeTimeoutMinute": 15,
+            "retryQueueNums": 1,
+            "retryMaxTimes": 16,
+            "brokerId": 0,
+            "whichBrokerWhenConsumeSlowly": 1,
+            "notifyConsumerIdsChangedEnable": true,
+            "groupSysFlag": 0,
+        })
+        .to_string();
         let code = codes::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP;
         self.call(BROKER, code, &[], config.into_bytes())?;
         if !group.has_route {
             return Ok(());
         }
-        let heartbeat = format!(
-            r#"{{"clientID":"visitor","consumerDataSet":[{{"consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","consumeType":"CONSUME_PASSIVELY","groupName":"{name}","messageModel":"CLUSTERING","subscriptionDataSet":[],"unitMode":false}}],"heartbeatFingerprint":0,"producerDataSet":[],"withoutSub":false}}"#
-        );
+        let consumer = json!({
+            "groupName": name,
+            "consumeType": "CONSUME_PASSIVELY",
+            "messageModel": "CLUSTERING",
+            "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET",
+            "subscriptionDataSet": [],
+            "unitMode": false,
+        });
+        let heartbeat = json!({
+            "clientID": "visitor",
+            "consumerDataSet": [consumer],
+            "producerDataSet": [],
+            "heartbeatFingerprint": 0,
+            "withoutSub": false,
+        })
+        .to_string();
         self.connections.open(VISITOR, self.broker)?;
         self.call(VISITOR, codes::HEARTBEAT, &[], heartbeat.into_bytes())?;
-        let leave = [("clientID", "visitor".to_owned()), ("consumerGroup", name.clone())];
+        let leave = [
+            ("clientID", "visitor".to_owned()),
+            ("consumerGroup", name.clone()),
+        ];
         self.call(VISITOR, codes::UNREGISTER_CLIENT, &leave, Vec::new())?;
         self.connections.close(VISITOR);
         self.wait_for_route(&format!("%RETRY%{name}"))
     }
 
     fn topic(&mut self, topic: &Topic) -> Outcome {
-        self.broker(codes::UPDATE_AND_CREATE_TOPIC, &[
-            ("topic", topic.name.clone()),
-            ("defaultTopic", "TBW102".to_owned()),
-            ("readQueueNums", topic.read_queue_count.to_string()),
-            ("writeQueueNums", topic.write_queue_count.to_string()),
-            ("perm", topic.perm.to_string()),
-            ("topicFilterType", "SINGLE_TAG".to_owned()),
-            ("topicSysFlag", "0".to_owned()),
-            ("order", topic.order.to_string()),
-            ("attributes", String::new()),
-        ])?;
+        self.broker(
+            codes::UPDATE_AND_CREATE_TOPIC,
+            &[
+                ("topic", topic.name.clone()),
+                ("defaultTopic", "TBW102".to_owned()),
+                ("readQueueNums", topic.read_queue_count.to_string()),
+                ("writeQueueNums", topic.write_queue_count.to_string()),
+                ("perm", topic.perm.to_string()),
+                ("topicFilterType", "SINGLE_TAG".to_owned()),
+                ("topicSysFlag", "0".to_owned()),
+                ("order", topic.order.to_string()),
+                ("attributes", String::new()),
+            ],
+        )?;
         self.wait_for_route(&topic.name)
     }
 
@@ -147,8 +181,16 @@ impl Setup<'_> {
         // Neither the address family of hosts nor a transaction's end are the producer's to say.
         let sys_flag = record.map_or(0, |record| record.sys_flag & !0x3C);
         let times = record.map_or(0, |record| record.reconsume_times);
-        let group = queue.0.strip_prefix("%RETRY%").unwrap_or("before").to_owned();
-        let kept = if is_retry { of_producer(record) } else { String::new() };
+        let group = queue
+            .0
+            .strip_prefix("%RETRY%")
+            .unwrap_or("before")
+            .to_owned();
+        let kept = if is_retry {
+            of_producer(record)
+        } else {
+            String::new()
+        };
         let is_delayed = kept.contains("DELAY\u{1}");
         let ext = [
             ("a", group),
@@ -174,7 +216,9 @@ impl Setup<'_> {
         };
         if answer.number("queueOffset") != Some(offset as i64) && !is_delayed {
             let got = answer.field("queueOffset");
-            return Err(format!("set-up message {offset} of {queue:?} came to {got:?}"));
+            return Err(format!(
+                "set-up message {offset} of {queue:?} came to {got:?}"
+            ));
         }
         if let (Some(record), Some(ours), false) = (record, answer.field("msgId"), is_delayed) {
             self.learned.offset_ids(&record.offset_id(), &ours);
@@ -183,18 +227,21 @@ impl Setup<'_> {
     }
 
     fn pull(&mut self, group: &str, topic: &str) -> Outcome {
-        self.broker(codes::PULL, &[
-            ("consumerGroup", group.to_owned()),
-            ("topic", topic.to_owned()),
-            ("queueId", "0".to_owned()),
-            ("queueOffset", "0".to_owned()),
-            ("maxMsgNums", "1".to_owned()),
-            ("sysFlag", "4".to_owned()),
-            ("commitOffset", "0".to_owned()),
-            ("suspendTimeoutMillis", "0".to_owned()),
-            ("subscription", "*".to_owned()),
-            ("subVersion", "0".to_owned()),
-        ])?;
+        self.broker(
+            codes::PULL,
+            &[
+                ("consumerGroup", group.to_owned()),
+                ("topic", topic.to_owned()),
+                ("queueId", "0".to_owned()),
+                ("queueOffset", "0".to_owned()),
+                ("maxMsgNums", "1".to_owned()),
+                ("sysFlag", "4".to_owned()),
+                ("commitOffset", "0".to_owned()),
+                ("suspendTimeoutMillis", "0".to_owned()),
+                ("subscription", "*".to_owned()),
+                ("subVersion", "0".to_owned()),
+            ],
+        )?;
         Ok(())
     }
 
@@ -208,7 +255,9 @@ impl Setup<'_> {
             }
             if deadline < Instant::now() {
                 let got = answer.field("offset");
-                return Err(format!("set-up: {topic} {queue} ends at {got:?}, not at {count}"));
+                return Err(format!(
+                    "set-up: {topic} {queue} ends at {got:?}, not at {count}"
+                ));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -221,21 +270,41 @@ fn in_log_order(needs: &Needs) -> Vec<(&Queue, u64, Option<&Record>)> {
     let mut places = Vec::new();
     for (queue, (count, records)) in &needs.messages {
         for offset in 0..*count {
-            let next = records.range(offset..).next().map(|(_, record)| record.physical_offset);
-            places.push((next.unwrap_or(u64::MAX), queue, offset, records.get(&offset)));
+            let next = records
+                .range(offset..)
+                .next()
+                .map(|(_, record)| record.physical_offset);
+            places.push((
+                next.unwrap_or(u64::MAX),
+                queue,
+                offset,
+                records.get(&offset),
+            ));
         }
     }
     places.sort_by_key(|(physical, queue, offset, _)| (*physical, *queue, *offset));
-    places.into_iter().map(|(_, queue, offset, record)| (queue, offset, record)).collect()
+    places
+        .into_iter()
+        .map(|(_, queue, offset, record)| (queue, offset, record))
+        .collect()
 }
 
 /// The properties of a retried message but for those that the broker sets anew. With its delay it
 /// takes the way through a delay level again.
 fn of_producer(record: Option<&Record>) -> String {
     let properties = record.map(Record::properties).unwrap_or_default();
-    let of_broker = ["MSG_REGION", "TRACE_ON", "CLUSTER", "REAL_TOPIC", "REAL_QID"];
-    let kept = properties.iter().filter(|(name, _)| !of_broker.contains(&name.as_str()));
-    kept.map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect()
+    let of_broker = [
+        "MSG_REGION",
+        "TRACE_ON",
+        "CLUSTER",
+        "REAL_TOPIC",
+        "REAL_QID",
+    ];
+    let kept = properties
+        .iter()
+        .filter(|(name, _)| !of_broker.contains(&name.as_str()));
+    kept.map(|(name, value)| format!("{name}\u{1}{value}\u{2}"))
+        .collect()
 }
 
 /// The name under which the only broker registered.
@@ -245,9 +314,15 @@ pub fn broker_name(connections: &mut Connections) -> Result<String, String> {
     loop {
         let answer = connections.call(NAMESERVER, &request, TIME)?;
         let body = Json::parse(&String::from_utf8_lossy(&answer.body))?;
-        let table = body.get("brokerAddrTable").map(Json::pairs).unwrap_or_default();
+        let table = body
+            .get("brokerAddrTable")
+            .map(Json::pairs)
+            .unwrap_or_default();
         if let Some((name, _)) = table.first() {
-            return name.text().map(str::to_owned).ok_or("a broker without name".to_owned());
+            return name
+                .text()
+                .map(str::to_owned)
+                .ok_or("a broker without name".to_owned());
         }
         if deadline < Instant::now() {
             return Err(format!("no broker registered within {REGISTRATION_TIME:?}"));
@@ -265,12 +340,20 @@ pub fn wipe(broker: &Broker) -> Result<(), String> {
     let mut call = |connection, code, key: &str, value: &str| {
         opaque += 1;
         let ext = [(key, value.to_owned()), ("cleanOffset", "true".to_owned())];
-        connections.call(connection, &Frame::request(code, opaque, &ext, Vec::new()), TIME)
+        connections.call(
+            connection,
+            &Frame::request(code, opaque, &ext, Vec::new()),
+            TIME,
+        )
     };
     let list = call(NAMESERVER, codes::GET_ALL_TOPIC_LIST, "", "")?;
     let list = Json::parse(&String::from_utf8_lossy(&list.body))?;
     let topics = list.get("topicList").map(Json::items).unwrap_or_default();
-    for topic in topics.iter().filter_map(Json::text).filter(|topic| !is_system(topic)) {
+    for topic in topics
+        .iter()
+        .filter_map(Json::text)
+        .filter(|topic| !is_system(topic))
+    {
         if let Some(group) = topic.strip_prefix("%RETRY%") {
             call(BROKER, codes::DELETE_SUBSCRIPTIONGROUP, "groupName", group)?;
         }

@@ -259,10 +259,7 @@ impl Floor {
 }
 
 pub fn run(options: &Options) -> Outcome<()> {
-    let listener = match TcpListener::bind(options.addr) {
-        Ok(listener) => listener,
-        Err(error) => return fail(format!("cannot listen on {}: {error}", options.addr)),
-    };
+    // Filled before it listens: who can connect is served.
     let store = match (&options.file, options.kind) {
         (_, Kind::Echo) => None,
         (Some(path), kind) => Some(Store::open(
@@ -273,6 +270,10 @@ pub fn run(options: &Options) -> Outcome<()> {
         (None, _) => {
             return fail("append and flush need --file: a path on the file system to be measured");
         }
+    };
+    let listener = match TcpListener::bind(options.addr) {
+        Ok(listener) => listener,
+        Err(error) => return fail(format!("cannot listen on {}: {error}", options.addr)),
     };
     eprintln!(
         "floor {:?} on {}, process {}",

@@ -35,9 +35,9 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-pub type Outcome<T> = Result<T, Failure>;
+pub(crate) type Outcome<T> = Result<T, Failure>;
 
-pub fn fail<T>(message: impl Into<String>) -> Outcome<T> {
+pub(crate) fn fail<T>(message: impl Into<String>) -> Outcome<T> {
     Err(Failure(message.into()))
 }
 
@@ -100,7 +100,7 @@ enum Command {
 }
 
 #[derive(Args, Clone)]
-pub struct Load {
+pub(crate) struct Load {
     /// Address of the broker (not of the name server)
     #[arg(long, value_parser = address)]
     pub addr: SocketAddr,
@@ -163,7 +163,7 @@ fn topic(text: &str) -> Result<String, String> {
     Ok(text.to_string())
 }
 
-pub fn pin(cpu: Option<usize>) -> Outcome<()> {
+pub(crate) fn pin(cpu: Option<usize>) -> Outcome<()> {
     let Some(id) = cpu else { return Ok(()) };
     if core_affinity::set_for_current(core_affinity::CoreId { id }) {
         return Ok(());

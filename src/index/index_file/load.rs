@@ -182,19 +182,21 @@ impl Load {
         *dispatched = again.min(*dispatched);
     }
 
-    /// The last file is the one that holds the mark. What is wholly behind it is dispatched again.
+    /// The last file is the one that holds the mark. What is behind it, as its header says, is dispatched
+    /// again; the header may be what is damaged, so all that the files before do not know is.
     fn choose_last(&mut self) -> LoadStep {
-        let dispatched = self.loaded.index.dispatched;
-        let behind = |file: &mut File| {
-            file.header.next_number == 1 || dispatched <= file.header.begin_offset
-        };
-        while let Some(file) = self.loaded.index.files.pop_if(behind) {
+        while let Some(file) = self.loaded.index.files.last()
+            && (file.header.next_number == 1
+                || self.loaded.index.dispatched <= file.header.begin_offset)
+        {
             self.loaded.remove.push(self.options.path(file.stamp));
+            self.loaded.index.files.pop();
+            self.lower_to_last_end();
         }
         let Some(file) = self.loaded.index.files.last_mut() else {
             return self.done();
         };
-        if self.clean && file.header.end_offset < dispatched {
+        if self.clean && file.header.end_offset < self.loaded.index.dispatched {
             if file.header.next_number < self.options.entry_count {
                 file.table = Some(Table::new(&self.options, &file.header));
                 return self.get_slots(0, 0, false);

@@ -107,7 +107,7 @@ fn any_time(hash: u32) -> Want {
     }
 }
 
-/// A history of records with keys: few hashes, so that chains and collisions are common.
+/// A history of records with keys.
 struct History {
     prng: Prng,
     /// Hashes of each record.
@@ -124,9 +124,14 @@ impl History {
         }
     }
 
+    /// Most are few, so that chains and collisions are common; some are rare, so that slots are used up
+    /// slowly.
     fn hash(&mut self) -> u32 {
+        if self.prng.chance(1, 4) {
+            return self.prng.below(u64::from(3 * SLOTS)) as u32;
+        }
         let collides = self.prng.below(3) as u32;
-        self.prng.below(60) as u32 * 37 + collides * SLOTS
+        self.prng.below(40) as u32 * 37 + collides * SLOTS
     }
 
     fn store_ms(offset: PhysicalOffset) -> i64 {

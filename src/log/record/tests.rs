@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::borrow::Cow;
 
 /// P§A.4: as Apache stores it, without a trailer.
 const VECTOR: &str = "
