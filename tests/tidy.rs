@@ -130,7 +130,6 @@ const LONG_FILES: &[(&str, usize)] = &[
     ("src/log/record.rs", 718),
     ("src/nameserver/table.rs", 593),
     ("src/net/connection.rs", 567),
-    ("src/protocol/rocketmq/frame.rs", 581),
     ("src/shard/produce.rs", 827),
 ];
 

@@ -224,10 +224,10 @@ impl ShardPlan {
         self.shard_settings.boot_ms = io.wall_ms();
         let plan = Plan {
             paths: &paths,
-            log: LogOptions {
-                segment_size: self.settings.store.segment_size,
-                flush: Plan::policy(&self.settings.flush),
-            },
+            log: LogOptions::new(
+                self.settings.store.segment_size,
+                Plan::policy(&self.settings.flush),
+            ),
             queue_file_size: self.settings.store.queue_file_unit_count * UNIT_SIZE,
             index: IndexOptions {
                 folder: paths.index.clone(),

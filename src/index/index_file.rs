@@ -5,7 +5,9 @@
 //! no page fault on the file, and the caller chooses when to write: [`Index::flush`].
 //!
 //! What a power cut may leave is repaired from the entries alone: [`Load`] reads them again up to the place
-//! the caller knows to be synced, so slots and header need no order among writes.
+//! the caller knows to be synced, so slots and header need no order among writes. After two power cuts
+//! in a row an entry of a history that the log has lost may fit by chance; it costs a look at the record
+//! that it names, which has the last word anyway.
 
 mod keys;
 mod layout;
@@ -113,18 +115,17 @@ struct Table {
     held_from: u32,
     /// Record of the entry before that.
     written_end: PhysicalOffset,
-    /// Entries of an older history that are to be overwritten with zeros, or a later recovery could take
-    /// them for ours. Always behind the last entry.
-    stale: std::ops::Range<u32>,
 }
 
-/// One write on its way.
+/// Byte positions and what to write there.
+type Pieces = Vec<(u64, Vec<u8>)>;
+
+/// One write on its way, and what it takes along.
 #[derive(Debug)]
 struct Flushing {
     stamp: u64,
     entries_to: u32,
     end_offset: PhysicalOffset,
-    stale_to: u32,
     pages: Vec<u32>,
 }
 
@@ -247,54 +248,14 @@ impl Index {
         let changed = |file: &&mut File| file.table.as_ref().is_some_and(Table::is_changed);
         let file = self.files.iter_mut().find(changed)?;
         let table = file.table.as_mut()?;
-        let options = &self.options;
-        let mut pieces = Vec::new();
-        let mut room = bytes_max.max(PAGE_SIZE as usize);
-
-        let held_bytes = table.held.len().min(room - room % ENTRY_SIZE as usize);
-        let entries_to = table.held_from + (held_bytes as u64 / ENTRY_SIZE) as u32;
-        if 0 < held_bytes {
-            pieces.push((
-                options.entry_at(table.held_from),
-                table.held[..held_bytes].to_vec(),
-            ));
-        }
-        room -= held_bytes;
-
-        table.stale.start = table.stale.start.max(entries_to);
-        let stale_count = (table.stale.len() as u64).min(room as u64 / ENTRY_SIZE) as u32;
-        if 0 < stale_count {
-            let zeros = vec![0; stale_count as usize * ENTRY_SIZE as usize];
-            pieces.push((options.entry_at(table.stale.start), zeros));
-            room -= stale_count as usize * ENTRY_SIZE as usize;
-        }
-
-        let pages = table.take_changed_pages((room as u64).div_ceil(PAGE_SIZE) as usize);
-        table.put_pages(options, &pages, &mut pieces);
-        // Entries behind the count do not exist for a reader, so the header tells of no more than
-        // what is in the file after this write.
-        let last = held_bytes.checked_sub(ENTRY_SIZE as usize);
-        let last = last.and_then(|at| Entry::decode(&table.held[at..]));
-        let end_offset = last.map_or(table.written_end, |entry| entry.offset);
-        let header = Header {
-            next_number: entries_to,
-            end_offset,
-            slot_used_count: file.header.slot_used_count.min(entries_to - 1),
-            ..file.header
-        };
-        pieces.push((0, header.encode().to_vec()));
-        table.header_changed = false;
-        self.flushing = Some(Flushing {
-            stamp: file.stamp,
-            entries_to,
-            end_offset,
-            stale_to: table.stale.start + stale_count,
-            pages,
-        });
-        let path = options.path(file.stamp);
+        let room = bytes_max.max(PAGE_SIZE as usize);
+        let (mut flushing, pieces) = table.next_write(&file.header, &self.options, room);
+        flushing.stamp = file.stamp;
+        self.flushing = Some(flushing);
+        let path = self.options.path(file.stamp);
         Some(Op::Put {
             path,
-            size: options.file_size(),
+            size: self.options.file_size(),
             pieces,
         })
     }
@@ -327,7 +288,6 @@ impl Index {
         if table.held.capacity() - table.held.len() > 1 << 20 {
             table.held.shrink_to(2 * table.held.len());
         }
-        table.stale.start = table.stale.start.max(done.stale_to);
         if !is_last && !table.is_changed() {
             file.table = None;
         }
@@ -424,15 +384,11 @@ impl Table {
             held: Vec::new(),
             held_from: header.next_number,
             written_end: header.end_offset,
-            stale: 0..0,
         }
     }
 
     fn is_changed(&self) -> bool {
-        self.header_changed
-            || !self.held.is_empty()
-            || !self.stale.is_empty()
-            || self.changed.iter().any(|bits| *bits != 0)
+        self.header_changed || !self.held.is_empty() || self.changed.iter().any(|bits| *bits != 0)
     }
 
     fn mark(&mut self, slot: u32) {
@@ -441,6 +397,48 @@ impl Table {
 
     fn mark_page(&mut self, page: u32) {
         self.changed[(page / u64::BITS) as usize] |= 1 << (page % u64::BITS);
+    }
+
+    /// Entries first, then slots, and the header with each.
+    fn next_write(
+        &mut self,
+        header: &Header,
+        options: &Options,
+        room: usize,
+    ) -> (Flushing, Pieces) {
+        let mut pieces = Vec::new();
+        let held_size = self.held.len().min(room - room % ENTRY_SIZE as usize);
+        let entries_to = self.held_from + (held_size / ENTRY_SIZE as usize) as u32;
+        if 0 < held_size {
+            pieces.push((
+                options.entry_at(self.held_from),
+                self.held[..held_size].to_vec(),
+            ));
+        }
+        let pages = self.take_changed_pages((room - held_size).div_ceil(PAGE_SIZE as usize));
+        self.put_pages(options, &pages, &mut pieces);
+        // Entries behind the count do not exist for a reader, so the header tells of no more than
+        // what is in the file after this write.
+        let last = held_size.checked_sub(ENTRY_SIZE as usize);
+        let last = last.and_then(|at| Entry::decode(&self.held[at..]));
+        let end_offset = last.map_or(self.written_end, |entry| entry.offset);
+        let header = Header {
+            next_number: entries_to,
+            end_offset,
+            slot_used_count: header.slot_used_count.min(entries_to - 1),
+            ..*header
+        };
+        pieces.push((0, header.encode().to_vec()));
+        self.header_changed = false;
+        (
+            Flushing {
+                stamp: 0,
+                entries_to,
+                end_offset,
+                pages,
+            },
+            pieces,
+        )
     }
 
     /// The first changed pages, which count as unchanged from now on.
@@ -456,7 +454,7 @@ impl Table {
     }
 
     /// The slots of these pages as they are stored, neighbours in one piece.
-    fn put_pages(&self, options: &Options, pages: &[u32], pieces: &mut Vec<(u64, Vec<u8>)>) {
+    fn put_pages(&self, options: &Options, pages: &[u32], pieces: &mut Pieces) {
         let mut end = None;
         for page in pages {
             let slots = slots_of(*page, options.slot_count);

@@ -6,7 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::flush::{Decision, FlushPolicy, Pressure};
+use super::flush::{Decision, Pressure};
+use super::options::{Mutant, Options};
 use super::record::blank;
 use super::segments::{Segment, Segments};
 use crate::base::PhysicalOffset;
@@ -26,27 +27,11 @@ const FORGET: u64 = 6 << 48;
 /// its turn at the inode's lock; a third would only wait longer.
 const WRITES_IN_FLIGHT_MAX: usize = 2;
 
-/// Zero-filled at once. A fresh store waits for one step before its first acknowledgement, so a
-/// step is small; see kernel-notes/preallocation.md.
-const PREPARE_STEP: u64 = 16 << 20;
-
-/// The horizon is at most this far ahead of what is durable (and a recovery wipes at most this much).
-pub const HORIZON_AHEAD_MAX: u64 = 64 << 20;
-
 /// A group of this size is not filled further.
 const GROUP_SIZE_MAX: usize = 8 << 20;
 
 /// Try again after bad weather (a full disk, a read-only file system).
 const WEATHER_RETRY_NS: u64 = 1_000_000_000;
-
-/// How a log is kept.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Bytes of a segment.
-    pub segment_size: u64,
-    /// When to sync.
-    pub flush: FlushPolicy,
-}
 
 /// The log met an error it must not survive. Nothing is acknowledged after this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -430,7 +415,10 @@ impl CommitLog {
     }
 
     fn pump_prepare(&mut self, io: &mut impl Io) {
-        if self.preparing || self.synced + HORIZON_AHEAD_MAX < self.prepared + PREPARE_STEP {
+        if self.preparing
+            || self.synced + self.options.horizon_ahead_max
+                < self.prepared + self.options.prepare_step
+        {
             return;
         }
         if let Some((retry_ns, _)) = self.weather
@@ -447,7 +435,10 @@ impl CommitLog {
             return self.push(io, OPEN, Op::Open { path, mode });
         };
         let at = self.prepared - segment.base;
-        let len = PREPARE_STEP.min(self.options.segment_size - at);
+        let len = self
+            .options
+            .prepare_step
+            .min(self.options.segment_size - at);
         self.push(
             io,
             PREPARE | len,
@@ -518,7 +509,9 @@ impl CommitLog {
             .iter_mut()
             .find(|slot| slot.number & 0xffff_ffff == number);
         let slot = slot.expect("a write in flight has its slot");
+        let careless = self.options.mutant == Mutant::ShortWriteIgnored;
         slot.result = Some(match completion.result {
+            Ok(_) if careless => Ok(()),
             Ok(count) if u64::from(count) == slot.len => Ok(()),
             // A short write is how a quota or a size limit shows first: its records have failed.
             Ok(_) => Err(Errno::ENOSPC),
@@ -536,6 +529,9 @@ impl CommitLog {
                 Ok(()) if self.wipe.is_none() => {
                     self.written = start + len;
                     self.skip_blank_tail();
+                    if self.options.mutant == Mutant::AckBeforeSync {
+                        self.synced = self.written;
+                    }
                 }
                 Ok(()) => (),
                 Err(errno) => self.meet_write_error(start, errno),
@@ -610,9 +606,13 @@ impl CommitLog {
         let covers = self.syncing.take().expect("one sync is in flight");
         match result {
             Ok(_) => {
-                self.synced = covers;
+                self.synced = match self.options.mutant {
+                    Mutant::SyncCoversCompletion => self.written,
+                    _ => covers,
+                };
                 self.syncs += 1;
             }
+            Err(_) if self.options.mutant == Mutant::FailedSyncRepeated => (),
             // After a failed fsync Linux may have dropped the dirty pages, so a second one that
             // succeeds proves nothing. See kernel-notes/fsync-errors.md.
             Err(errno) => {

@@ -5,7 +5,8 @@
 
 use std::path::PathBuf;
 
-use super::record::{Damage, Record, Verdict, check};
+use super::options::Mutant;
+use super::record::{Damage, Record, Verdict, check, parse};
 use super::segments::{Segment, Segments, parse_file_name};
 use crate::base::PhysicalOffset;
 use crate::io::{Completion, Errno, Io, Op, OpenMode, Payload, Token};
@@ -206,6 +207,7 @@ pub struct Walker<'a> {
     buffer: Vec<u8>,
     /// Physical offset of the buffer's first byte.
     start: u64,
+    mutant: Mutant,
 }
 
 impl<'a> Walker<'a> {
@@ -216,6 +218,7 @@ impl<'a> Walker<'a> {
             segments,
             buffer: Vec::new(),
             start: 0,
+            mutant: Mutant::None,
         }
     }
 
@@ -273,6 +276,7 @@ impl<'a> Walker<'a> {
     ) -> Result<Stand, RecoveryError> {
         let mut need = 8;
         let room = self.segments.size() - offset % self.segments.size();
+        let careless = self.mutant == Mutant::TrailerIgnored;
         loop {
             let bytes = self.bytes(io, offset, need)?;
             match check(bytes, PhysicalOffset(offset), need_trailer) {
@@ -288,6 +292,11 @@ impl<'a> Walker<'a> {
                 Verdict::End => return Ok(Stand::End),
                 Verdict::Short { need: more } if need < more && more as u64 <= room => need = more,
                 Verdict::Short { need } => return Ok(Stand::Bad(Damage::Blank(need as i32))),
+                Verdict::Bad(Damage::Trailer { .. } | Damage::TrailerMissing) if careless => {
+                    let record = parse(bytes).expect("it was parsed to find the trailer");
+                    sink(Found::Record(&record));
+                    return Ok(Stand::Good(u64::from(record.size)));
+                }
                 Verdict::Bad(why) => return Ok(Stand::Bad(why)),
             }
         }
@@ -341,6 +350,21 @@ pub fn recover(
     io: &mut impl Io,
     segments: &Segments,
     mark: Mark,
+    sink: impl FnMut(Found<'_>),
+) -> Result<u64, RecoveryError> {
+    recover_mutant(io, segments, mark, Mutant::None, sink)
+}
+
+/// [`recover`] with a planted mistake, for the test of the simulator.
+///
+/// # Errors
+/// See [`recover`].
+#[doc(hidden)]
+pub fn recover_mutant(
+    io: &mut impl Io,
+    segments: &Segments,
+    mark: Mark,
+    mutant: Mutant,
     mut sink: impl FnMut(Found<'_>),
 ) -> Result<u64, RecoveryError> {
     let folder = || segments.folder().to_owned();
@@ -353,6 +377,7 @@ pub fn recover(
         });
     }
     let mut walker = Walker::new(segments);
+    walker.mutant = mutant;
     let mut offset = mark.from.max(segments.first_offset());
     while offset < files_end {
         let need_trailer = mark.takeover <= offset;
@@ -388,12 +413,10 @@ pub fn recover(
     if mark.clean && offset == mark.synced {
         return Ok(offset);
     }
-    wipe(
-        io,
-        segments,
-        offset,
-        mark.horizon.max(offset).min(files_end),
-    )?;
+    let to = mark.horizon.max(offset).min(files_end);
+    if mutant != Mutant::NoWipe {
+        wipe(io, segments, offset, to)?;
+    }
     Ok(offset)
 }
 

@@ -321,8 +321,8 @@ impl Shard {
     /// A connection is gone: its clients leave their groups at once, its pulls are forgotten.
     pub fn disconnected(&mut self, connection: ConnectionId) {
         self.forget_fetches(connection);
-        self.forget_queries(connection);
         self.forget_returning(connection);
+        self.forget_queries(connection);
         self.clients.producers.retain(|_, members| {
             members.remove(&connection);
             !members.is_empty()

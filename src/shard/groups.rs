@@ -24,12 +24,6 @@ const SYSTEM: [&str; 8] = [
     "CID_RMQ_SYS_TRANS",
 ];
 
-/// Whether a group belongs to the broker or to its tools.
-#[must_use]
-pub fn is_system(name: &str) -> bool {
-    SYSTEM.contains(&name) || name.starts_with("CID_RMQ_SYS_")
-}
-
 impl Groups {
     /// What was stored.
     #[must_use]

@@ -150,9 +150,9 @@ pub struct Shard {
     /// What was counted, by topic and group.
     pub statistics: Statistics,
     reading: fetch::Reading,
+    returns: retry::Returns,
     queries: query::Queries,
     days: admin_runtime::Days,
-    returns: retry::Returns,
     filters: filter::Filters,
     /// Properties that every message gets, encoded.
     added_always: Vec<u8>,
@@ -202,9 +202,9 @@ impl Shard {
             counters: Counters::default(),
             statistics: Statistics::default(),
             reading: fetch::Reading::default(),
+            returns: retry::Returns::default(),
             queries: query::Queries::default(),
             days: admin_runtime::Days::default(),
-            returns: retry::Returns::default(),
             filters: filter::Filters::default(),
             added_always,
             added: Vec::new(),
@@ -229,8 +229,8 @@ impl Shard {
         let number = rest & 0xffff_ffff;
         match rest & (0xff << 48) {
             fetch::UNITS => self.units_read(io, number, done.result, done.payload),
-            query::QUERY => self.query_read(io, number, done.result, done.payload),
             retry::RECORD => self.returning_read(io, number, done.result, done.payload),
+            query::QUERY => self.query_read(io, number, done.result, done.payload),
             _ => self.delay_read(io, rest, done.result, done.payload),
         }
     }

@@ -12,7 +12,7 @@ use crate::io::{Errno, Io, Op, Payload, Token};
 use crate::log::record::{self, Properties, RECORD_SIZE_MIN, message_id, put_property};
 
 /// The front, and then the whole, of a record that is sent back was read.
-pub(super) const RECORD: u64 = 4 << 48;
+pub(super) const RECORD: u64 = 5 << 48;
 
 /// Delay level of the first retry: 10 s. The n-th takes level 3 + n.
 const FIRST_LEVEL: i32 = 3;

@@ -125,10 +125,9 @@ impl Comparison<'_> {
         match (name, value.parse::<i64>()) {
             // The place in the queue of a delay level, which all topics share.
             ("queueOffset", Ok(_)) if is_delayed => "number".to_owned(),
-            ("indexLastUpdatePhyoffset", Ok(0)) => "0".to_owned(),
-            ("indexLastUpdatePhyoffset" | "wipeTopicCount" | "addTopicCount", Ok(_)) => {
-                "number".to_owned()
-            }
+            ("wipeTopicCount" | "addTopicCount", Ok(_)) => "number".to_owned(),
+            // Nothing found is 0; but the first record of a log lies at 0 too.
+            ("indexLastUpdatePhyoffset", Ok(_)) if self.recorded.code == 0 => "number".to_owned(),
             ("version", _) if value.starts_with('{') => "JSON".to_owned(),
             (_, Ok(number)) if is_time(number) => "time".to_owned(),
             _ => value.to_owned(),

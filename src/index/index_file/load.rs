@@ -59,8 +59,10 @@ pub enum LoadStep {
 #[derive(Debug)]
 pub struct Loaded {
     /// Ready for [`Index::dispatch`], which begins where [`Index::dispatched`] says: at the caller's mark,
-    /// or before it where files are damaged. Such a place is not always the start of a record: walk the
-    /// log from the start of its segment, dispatch passes over what it knows.
+    /// or before it where files are damaged. Then the mark in the checkpoint is lowered durably before
+    /// anything is removed or flushed: what is lost cannot be seen afterwards. Such a place is not always
+    /// the start of a record: walk the log from the start of its segment, dispatch passes over what it
+    /// knows.
     pub index: Index,
     /// Files to remove: they hold nothing that is known to be whole.
     pub remove: Vec<PathBuf>,
@@ -300,7 +302,6 @@ impl Load {
         file.header.slot_used_count = scan.slot_used_count;
         table.held_from = scan.next;
         table.written_end = scan.last.end.0;
-        table.stale = scan.next..stored.next_number;
         table.header_changed = file.header != stored;
         self.get_slots(0, 0, true)
     }

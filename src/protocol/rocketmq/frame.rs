@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use crate::base::{Reader, Writer};
+use crate::base::Reader;
 
 use super::codes;
+use super::header_binary;
 use super::header_json;
 
 /// The largest frame, including the 4 bytes of its own length: Java's decoder closes the channel above it.
@@ -331,7 +332,7 @@ pub fn decode<'a>(frame: &'a [u8], scratch: &'a mut Scratch) -> Result<Request<'
         let header = header_json::read(text, scratch)?;
         (HeaderKind::Json, text, header)
     } else {
-        (HeaderKind::Binary, "", read_binary(bytes, scratch)?)
+        (HeaderKind::Binary, "", header_binary::read(bytes, scratch)?)
     };
     let scratch: &'a Scratch = scratch;
     Ok(Request {
@@ -347,87 +348,6 @@ pub fn decode<'a>(frame: &'a [u8], scratch: &'a mut Scratch) -> Result<Request<'
         arena: &scratch.arena,
         fields: &scratch.fields,
     })
-}
-
-/// P§1.4.
-fn read_binary(bytes: &[u8], scratch: &mut Scratch) -> Result<Header, FrameError> {
-    let mut reader = Reader::new(bytes);
-    let short = |reader: &Reader<'_>| {
-        FrameError::header(
-            bytes.len() - reader.rest().len(),
-            "the ROCKETMQ header ends too early",
-        )
-    };
-    let mut header = Header {
-        code: codes::from_16_bits(reader.i16().ok_or_else(|| short(&reader))?),
-        language: Some(codes::language_name(i64::from(
-            reader.i8().ok_or_else(|| short(&reader))?,
-        ))),
-        version: i32::from(reader.i16().ok_or_else(|| short(&reader))?),
-        opaque: reader.i32().ok_or_else(|| short(&reader))?,
-        flag: reader.i32().ok_or_else(|| short(&reader))?,
-        remark: None,
-    };
-    let remark_len = reader.i32().ok_or_else(|| short(&reader))?;
-    header.remark = text_of(&mut reader, bytes.len(), remark_len, scratch)?;
-    let ext_len = reader.i32().ok_or_else(|| short(&reader))?;
-    let ext_at = bytes.len() - reader.rest().len();
-    let ext = usize::try_from(ext_len)
-        .ok()
-        .and_then(|len| reader.bytes(len))
-        .ok_or_else(|| {
-            FrameError::header(
-                ext_at,
-                format!("the extension fields are said to have {ext_len} bytes"),
-            )
-        })?;
-    let end = ext_at + ext.len();
-    let mut reader = Reader::new(ext);
-    while !reader.rest().is_empty() {
-        let at = end - reader.rest().len();
-        let short = || FrameError::header(at, "an extension field ends too early");
-        let name_len = reader.i16().ok_or_else(short)?;
-        let name = text_of(&mut reader, end, i32::from(name_len), scratch)?;
-        let value_len = reader.i32().ok_or_else(short)?;
-        let value = text_of(&mut reader, end, value_len, scratch)?;
-        // As in Java, text of length 0 is none.
-        if let (Some(name), Some(value)) = (name, value) {
-            if scratch.fields.len() == FIELD_COUNT_MAX {
-                return Err(FrameError::header(
-                    at,
-                    format!("more than {FIELD_COUNT_MAX} extension fields"),
-                ));
-            }
-            scratch.fields.push((name, value));
-        }
-    }
-    Ok(header)
-}
-
-/// The next `len` bytes, as text in the arena.
-fn text_of(
-    reader: &mut Reader<'_>,
-    end: usize,
-    len: i32,
-    scratch: &mut Scratch,
-) -> Result<Option<Piece>, FrameError> {
-    let at = end - reader.rest().len();
-    let bytes = usize::try_from(len)
-        .ok()
-        .and_then(|len| reader.bytes(len))
-        .ok_or_else(|| FrameError::header(at, format!("a text is said to have {len} bytes")))?;
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| FrameError::header(at + error.valid_up_to(), "text that is not UTF-8"))?;
-    let start = scratch.arena.len() as u32;
-    scratch.arena.push_str(text);
-    Ok(Some(Piece {
-        start,
-        len: text.len() as u32,
-        in_arena: true,
-    }))
 }
 
 /// Appends a response up to its body: the caller appends exactly `body_size` bytes more.
@@ -487,13 +407,13 @@ pub fn encode_request(
 }
 
 /// A header on its way out.
-struct Written<'a> {
+pub(super) struct Written<'a> {
     kind: HeaderKind,
-    code: i32,
-    opaque: i32,
-    flag: i32,
-    remark: Option<&'a str>,
-    ext: Option<&'a [(&'a str, &'a str)]>,
+    pub(super) code: i32,
+    pub(super) opaque: i32,
+    pub(super) flag: i32,
+    pub(super) remark: Option<&'a str>,
+    pub(super) ext: Option<&'a [(&'a str, &'a str)]>,
 }
 
 fn encode(out: &mut Vec<u8>, header: &Written<'_>, body_size: usize) {
@@ -501,7 +421,7 @@ fn encode(out: &mut Vec<u8>, header: &Written<'_>, body_size: usize) {
     out.extend_from_slice(&[0; HEAD_SIZE]);
     match header.kind {
         HeaderKind::Json => encode_json(out, header),
-        HeaderKind::Binary => encode_binary(out, header),
+        HeaderKind::Binary => header_binary::write(out, header),
     }
     let header_size = out.len() - start - HEAD_SIZE;
     assert!(header_size < 1 << 24, "a header of {header_size} bytes");
@@ -539,33 +459,6 @@ fn encode_json(out: &mut Vec<u8>, header: &Written<'_>) {
     out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
     put_number(out, i64::from(VERSION));
     out.push(b'}');
-}
-
-fn encode_binary(out: &mut Vec<u8>, header: &Written<'_>) {
-    // Codes above 16 bits are cut, as Java cuts them: there is no room for more.
-    out.put_u16(header.code as u16);
-    out.put_u8(codes::LANGUAGE_JAVA_ORDINAL);
-    out.put_u16(VERSION as u16);
-    out.put_i32(header.opaque);
-    out.put_i32(header.flag);
-    let remark = header.remark.unwrap_or_default();
-    out.put_u32(remark.len() as u32);
-    out.put(remark.as_bytes());
-    let ext_at = out.len();
-    out.put_u32(0);
-    for (name, value) in header.ext.unwrap_or_default() {
-        assert!(
-            name.len() <= i16::MAX as usize,
-            "a field name of {} bytes",
-            name.len()
-        );
-        out.put_u16(name.len() as u16);
-        out.put(name.as_bytes());
-        out.put_u32(value.len() as u32);
-        out.put(value.as_bytes());
-    }
-    let ext_len = (out.len() - ext_at - 4) as u32;
-    out[ext_at..ext_at + 4].copy_from_slice(&ext_len.to_be_bytes());
 }
 
 /// Appends a decimal number.

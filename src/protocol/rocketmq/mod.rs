@@ -5,6 +5,7 @@ pub mod codes;
 mod fields;
 pub mod frame;
 mod groups;
+mod header_binary;
 mod header_json;
 mod json_read;
 mod json_write;

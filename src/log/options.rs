@@ -1,0 +1,57 @@
+//! How a log is kept, and the mistakes that the simulator must find.
+
+use super::flush::FlushPolicy;
+
+/// How a log is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Bytes of a segment.
+    pub segment_size: u64,
+    /// When to sync.
+    pub flush: FlushPolicy,
+    /// Zero-filled at once. A fresh store waits for one step before its first acknowledgement, so a
+    /// step is small; see kernel-notes/preallocation.md.
+    pub prepare_step: u64,
+    /// The horizon is at most this far ahead of what is durable (and a recovery wipes at most this much).
+    pub horizon_ahead_max: u64,
+    /// A planted mistake; none outside of tests.
+    #[doc(hidden)]
+    pub mutant: Mutant,
+}
+
+impl Options {
+    /// What every log but a simulated one has.
+    #[must_use]
+    pub const fn new(segment_size: u64, flush: FlushPolicy) -> Self {
+        Self {
+            segment_size,
+            flush,
+            prepare_step: 16 << 20,
+            horizon_ahead_max: 64 << 20,
+            mutant: Mutant::None,
+        }
+    }
+}
+
+/// Mistakes that a log could make. A simulator that does not find each of them proves nothing.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mutant {
+    /// The log as it is.
+    #[default]
+    None,
+    /// What is written counts as durable.
+    AckBeforeSync,
+    /// A sync counts for what was written when it completed.
+    SyncCoversCompletion,
+    /// A short write counts as a whole one.
+    ShortWriteIgnored,
+    /// A failed sync is pushed again.
+    FailedSyncRepeated,
+    /// What lies behind the end of the log is left there.
+    NoWipe,
+    /// The checksum over a whole record is not compared.
+    TrailerIgnored,
+    /// What recovery read is taken for durable because it could be read.
+    ReadIsDurable,
+}

@@ -1,0 +1,194 @@
+//! How operations on sockets and pipes complete.
+
+use super::Sim;
+use crate::io::{End, Errno, Lease, Op, Payload, SocketId, Span};
+
+/// Bytes of one receive buffer.
+const BUFFER_SIZE: usize = 32 << 10;
+
+/// Result, what comes with it, and the operation if it goes on.
+type Answer = (Result<u32, Errno>, Payload, Option<Op>);
+
+impl Sim {
+    /// What never takes off, because it names a socket that is closed: `Ok` with the error, `Err`
+    /// gives the operation back.
+    pub(super) fn refuse(&mut self, op: Op) -> Result<(Errno, Payload), Op> {
+        match op {
+            Op::Receive { socket } | Op::SendFile { socket, .. } if !self.net.is_open(socket) => {
+                Ok((Errno::EBADF, Payload::None))
+            }
+            Op::Send { socket, from, .. } if !self.net.is_open(socket) => {
+                Ok((Errno::EBADF, Payload::Buffer(from)))
+            }
+            Op::Gather {
+                socket,
+                head,
+                spans,
+                ..
+            } if !self.net.is_open(socket) => Ok((Errno::EBADF, Payload::Gathered(head, spans))),
+            Op::Splice { from, to, .. } if self.is_shut(from) || self.is_shut(to) => {
+                Ok((Errno::EBADF, Payload::None))
+            }
+            // The id is worthless from the push on.
+            Op::Close { socket } if !self.net.close(socket) => Ok((Errno::EBADF, Payload::None)),
+            Op::StopReceive { socket } if !self.is_receiving(socket) => {
+                Ok((Errno::ENOENT, Payload::None))
+            }
+            other => Err(other),
+        }
+    }
+
+    fn is_shut(&self, end: End) -> bool {
+        matches!(end, End::Socket(socket) if !self.net.is_open(socket))
+    }
+
+    fn is_receiving(&self, socket: SocketId) -> bool {
+        let of = |op: &Op| matches!(op, Op::Receive { socket: it } if *it == socket);
+        self.net.is_open(socket) && self.flights.iter().any(|flight| of(&flight.op))
+    }
+
+    pub(super) fn run_socket(&mut self, op: Op, inodes: &[usize]) -> Answer {
+        match op {
+            Op::Accept { listener } => {
+                let (socket, address) = self.net.accept(listener);
+                let payload = Payload::Accepted(socket, address);
+                (Ok(socket.0 as u32), payload, Some(op))
+            }
+            Op::Receive { socket } => self.receive(socket),
+            Op::StopReceive { socket } => self.stop_receive(socket),
+            Op::Send {
+                socket, from, skip, ..
+            } => {
+                let count = self.count(from.len() - skip);
+                let result = self.send(socket, &from[skip..skip + count]);
+                (result, Payload::Buffer(from), None)
+            }
+            Op::SendFile { socket, span, hot } => {
+                let bytes = self.span(span, inodes[0]);
+                let result = if !hot && self.chance(self.faults.cold) {
+                    Err(Errno::EAGAIN)
+                } else {
+                    let count = self.count(bytes.len());
+                    self.send(socket, &bytes[..count])
+                };
+                (result, Payload::None, None)
+            }
+            Op::Gather {
+                socket,
+                head,
+                spans,
+                skip,
+                hot,
+            } => {
+                let result = self.gather(socket, &head, &spans, inodes, (skip, hot));
+                (result, Payload::Gathered(head, spans), None)
+            }
+            Op::Splice { from, to, len, .. } => {
+                (self.splice(from, to, len, inodes), Payload::None, None)
+            }
+            _ => (Ok(0), Payload::None, None),
+        }
+    }
+
+    fn receive(&mut self, socket: SocketId) -> Answer {
+        let have = self.net.readable(socket);
+        if have == 0 {
+            return (Ok(0), Payload::None, None);
+        }
+        if self.chance(self.faults.no_buffers) {
+            return (Err(Errno::ENOBUFS), Payload::None, None);
+        }
+        // A stream has no borders: any piece may arrive alone.
+        let count = match self.prng.below(3) {
+            0 => 1 + self.prng.below(have as u64) as usize,
+            _ => have,
+        };
+        let bytes = self.net.take(socket, count.min(BUFFER_SIZE));
+        let count = bytes.len() as u32;
+        let payload = Payload::Received(Lease::of(bytes));
+        (Ok(count), payload, Some(Op::Receive { socket }))
+    }
+
+    fn stop_receive(&mut self, socket: SocketId) -> Answer {
+        let of = |op: &Op| matches!(op, Op::Receive { socket: it } if *it == socket);
+        let Some(at) = self.flights.iter().position(|flight| of(&flight.op)) else {
+            return (Err(Errno::ENOENT), Payload::None, None);
+        };
+        let receive = self.flights.swap_remove(at);
+        self.ready.push(crate::io::Completion {
+            token: receive.token,
+            result: Err(Errno::ECANCELED),
+            more: false,
+            payload: Payload::None,
+        });
+        (Ok(0), Payload::None, None)
+    }
+
+    fn send(&mut self, socket: SocketId, bytes: &[u8]) -> Result<u32, Errno> {
+        if self.net.send(socket, bytes) {
+            Ok(bytes.len() as u32)
+        } else {
+            Err(Errno::EPIPE)
+        }
+    }
+
+    fn span(&self, span: Span, inode: usize) -> Vec<u8> {
+        self.disk
+            .inode(inode)
+            .read(span.at, span.len as usize)
+            .to_vec()
+    }
+
+    fn gather(
+        &mut self,
+        socket: SocketId,
+        head: &[u8],
+        spans: &[Span],
+        inodes: &[usize],
+        (skip, hot): (u64, bool),
+    ) -> Result<u32, Errno> {
+        if !hot && !spans.is_empty() && self.chance(self.faults.cold) {
+            return Err(Errno::EAGAIN);
+        }
+        let mut all = head.to_vec();
+        for (span, inode) in spans.iter().zip(inodes) {
+            let bytes = self.span(*span, *inode);
+            if bytes.len() < span.len as usize {
+                return Err(Errno::ERANGE);
+            }
+            all.extend(bytes);
+        }
+        let rest = &all[skip as usize..];
+        let count = self.count(rest.len());
+        self.send(socket, &rest[..count])
+    }
+
+    fn splice(&mut self, from: End, to: End, len: u32, inodes: &[usize]) -> Result<u32, Errno> {
+        let room = match to {
+            End::Pipe(pipe) => self.net.pipe_room(pipe),
+            End::File { .. } | End::Socket(_) => len as usize,
+        };
+        let len = self.count(room.min(len as usize));
+        let bytes: Vec<u8> = match from {
+            End::File { at, .. } => self.disk.inode(inodes[0]).read(at, len).to_vec(),
+            End::Pipe(pipe) => {
+                let count = len.min(self.net.pipe_len(pipe));
+                self.net.pipe(pipe).drain(..count).collect()
+            }
+            End::Socket(socket) => {
+                let count = len.min(self.net.readable(socket));
+                self.net.take(socket, count)
+            }
+        };
+        match to {
+            End::Pipe(pipe) => self.net.pipe(pipe).extend(&bytes),
+            End::Socket(socket) => return self.send(socket, &bytes),
+            End::File { at, .. } => {
+                let inode = *inodes.last().expect("a file is one end");
+                let count = self.disk.write(inode, at, &bytes)?;
+                return Ok(count as u32);
+            }
+        }
+        Ok(bytes.len() as u32)
+    }
+}
