@@ -23,7 +23,7 @@ pub(super) use times::{Target, Times, TimesFor};
 pub(super) use units::{Range, Units};
 
 /// Something was read for a question.
-pub(super) const QUERY: u64 = 5 << 48;
+pub(super) const QUERY: u64 = 4 << 48;
 
 /// Questions that read at once: each has one operation under way, and some hold megabytes.
 const ACTIVE_MAX: usize = 32;
