@@ -1,5 +1,6 @@
 //! Opening a shard's store: state files, segments, indexes, and the walk from the checkpoint to the end.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::CheckpointState;
@@ -89,7 +90,7 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
         mark,
         &mut queues,
         &mut index,
-        plan,
+        (plan, &loaded.topics.deleted),
         taken_over.is_some(),
     )?;
     if walk.gap {
@@ -99,7 +100,8 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
         );
         mark.from = segments.first_offset();
         (queues, index) = open_indexes(io, plan, &segments, mark, false)?;
-        walk = Walk::run(io, &segments, mark, &mut queues, &mut index, plan, true)?;
+        let rules = (plan, &loaded.topics.deleted);
+        walk = Walk::run(io, &segments, mark, &mut queues, &mut index, rules, true)?;
     }
     let end = walk.end;
     if known && !clean {
@@ -145,7 +147,8 @@ fn assemble(
     let mut topics = Topics::load(
         loaded.topics.table.values().cloned().collect(),
         loaded.topics.version,
-    );
+    )
+    .with_deleted(loaded.topics.deleted.clone());
     if loaded.topics.table.is_empty() {
         // The settings are lost, the messages are not: topics are made as their queues show them.
         for (_, queue) in queues.iter() {
@@ -199,6 +202,9 @@ fn assemble(
     }
 }
 
+/// What a walk goes by: the plan, and where the records of deleted topics end.
+type Rules<'a> = (&'a Plan<'a>, &'a BTreeMap<String, u64>);
+
 struct Walk {
     end: u64,
     records: u64,
@@ -213,7 +219,7 @@ impl Walk {
         mark: Mark,
         queues: &mut Queues,
         index: &mut Index,
-        plan: &Plan<'_>,
+        rules: Rules<'_>,
         rebuilding: bool,
     ) -> Result<Self, StartError> {
         let mut walk = Self {
@@ -223,7 +229,7 @@ impl Walk {
             gap: false,
         };
         let end = recover(io, segments, mark, |found| match found {
-            Found::Record(record) => walk.take(record, queues, index, plan, rebuilding),
+            Found::Record(record) => walk.take(record, queues, index, rules, rebuilding),
             Found::Rot { from, to, why } => tracing::error!(
                 from,
                 to,
@@ -241,7 +247,7 @@ impl Walk {
         record: &Record<'_>,
         queues: &mut Queues,
         index: &mut Index,
-        plan: &Plan<'_>,
+        (plan, deleted): Rules<'_>,
         rebuilding: bool,
     ) {
         self.records += 1;
@@ -250,7 +256,13 @@ impl Walk {
             record.transaction_type(),
             sys_flag::TRANSACTION_NONE | sys_flag::TRANSACTION_COMMIT
         );
-        if dispatched && let Ok(queue_id) = u32::try_from(record.queue_id) {
+        let gone = deleted
+            .get(record.topic)
+            .is_some_and(|end| record.physical_offset.0 < *end);
+        if dispatched
+            && !gone
+            && let Ok(queue_id) = u32::try_from(record.queue_id)
+        {
             let unit = Unit {
                 offset: record.physical_offset,
                 size: record.size,

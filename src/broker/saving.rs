@@ -172,6 +172,7 @@ impl Saving {
                 loaded.topics.table = configs
                     .map(|config| (config.name.clone(), config))
                     .collect();
+                loaded.topics.deleted.clone_from(shard.topics.deleted());
                 state::topics::encode(&loaded.topics)
             }
             GROUPS => {
@@ -222,7 +223,8 @@ impl Saving {
                 file.retry_ns = io.now_ns() + RETRY_NS;
             }
         }
-        shard.tables_saved(self.files[TOPICS].saved, self.files[GROUPS].saved);
+        let [topics, groups, offsets, _] = self.files.map(|file| file.saved);
+        shard.tables_saved(topics, groups, offsets);
     }
 
     /// Whether everything is on disk.

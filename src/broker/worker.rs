@@ -36,6 +36,9 @@ pub(super) const SEARCH: u64 = 6 << 48;
 pub(super) const REMOVE: u64 = 7 << 48;
 const BELL: u64 = 8 << 48;
 const ABORT: u64 = 9 << 48;
+/// With the number of the change that it is part of.
+const REMOVE_FOR: u64 = 10 << 48;
+const CHANGE: u64 = (1 << 48) - 1;
 
 /// Housekeeping is looked after this often.
 const TICK_NS: u64 = 200_000_000;
@@ -208,7 +211,10 @@ impl<I: Io> Worker<I> {
             SAVE => saving.complete(io, shard, (rest & 0xff) as usize, done.result),
             SPACE => keeper.looked(io, shard, done.result, &done.payload),
             SEARCH => keeper.found(io, shard, &done.payload),
-            REMOVE => {
+            what @ (REMOVE | REMOVE_FOR) => {
+                if what == REMOVE_FOR {
+                    shard.files_removed(rest & CHANGE);
+                }
                 if let Err(errno) = done.result {
                     tracing::warn!(%errno, "a file that is no longer needed could not be removed; it stays");
                 }
@@ -445,11 +451,9 @@ impl<I: Io> Worker<I> {
                 Outbound::ChangeSettings(ticket, properties) => {
                     self.change_settings(ticket, &properties);
                 }
-                Outbound::RemoveFiles(path) => {
-                    let pushed = self
-                        .parts
-                        .io
-                        .push(Token::of(ROOM, REMOVE), Op::Remove { path });
+                Outbound::RemoveFiles(change, path) => {
+                    let token = Token::of(ROOM, REMOVE_FOR | change & CHANGE);
+                    let pushed = self.parts.io.push(token, Op::Remove { path });
                     assert!(pushed.is_ok(), "the ring has room for housekeeping");
                 }
             }

@@ -117,6 +117,8 @@ pub struct ConsumeQueue {
     window: Option<(u64, Vec<u8>)>,
     /// Store time of the newest record, wall milliseconds.
     pub last_store_ms: u64,
+    /// Its topic was deleted: one of the same name may own these files now.
+    pub removed: bool,
 }
 
 impl ConsumeQueue {
@@ -145,6 +147,7 @@ impl ConsumeQueue {
             assigned: max,
             window: None,
             last_store_ms: 0,
+            removed: false,
         }
     }
 
@@ -306,7 +309,7 @@ impl ConsumeQueue {
 
     /// The next batch for a file, if there is one and none is being written.
     pub fn batch(&mut self) -> Option<Batch> {
-        if self.flushing.is_some() || self.unflushed() == 0 {
+        if self.flushing.is_some() || self.unflushed() == 0 || self.removed {
             return None;
         }
         let at = self.flushed * UNIT_SIZE;

@@ -129,6 +129,10 @@ impl Queues {
         let queue = &mut self.list[index.0 as usize];
         queue.push(unit);
         queue.last_store_ms = store_ms;
+        if queue.removed {
+            // A record that was under way when its topic was deleted.
+            return;
+        }
         let unflushed = queue.unflushed();
         if unflushed == 1 {
             self.dirty.insert(index);
@@ -165,6 +169,7 @@ impl Queues {
         let queues = self.by_name.remove(topic)?;
         for index in queues.values() {
             self.dirty.remove(index);
+            self.list[index.0 as usize].removed = true;
         }
         let folder = self.folder.join(topic);
         self.unsynced.retain(|path| !path.starts_with(&folder));

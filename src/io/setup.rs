@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -51,6 +52,11 @@ impl SetupError {
     }
 }
 
+/// After a process with a ring was killed, Linux lets go of its listeners a moment after it is gone: the
+/// ring is taken apart by a worker of the kernel.
+const PORT_FREE_WITHIN: Duration = Duration::from_secs(1);
+const PORT_RETRY: Duration = Duration::from_millis(10);
+
 /// Opens a listener; `backlog` as large as the machine allows.
 pub fn listen(address: SocketAddr) -> Result<TcpListener, SetupError> {
     use socket2::{Domain, Protocol, Socket, Type};
@@ -66,7 +72,15 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, SetupError> {
         socket.listen(4096)?;
         Ok(socket.into())
     };
-    open().map_err(|err| {
+    let begun = Instant::now();
+    let mut opened = open();
+    while begun.elapsed() < PORT_FREE_WITHIN
+        && matches!(&opened, Err(err) if err.kind() == std::io::ErrorKind::AddrInUse)
+    {
+        std::thread::sleep(PORT_RETRY);
+        opened = open();
+    }
+    opened.map_err(|err| {
         let remedy = match err.kind() {
             std::io::ErrorKind::AddrInUse => {
                 "another program listens there: stop it, or choose other ports with --port or \

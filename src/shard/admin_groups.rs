@@ -67,7 +67,7 @@ impl Shard {
         if !self.groups.remove(name, now_ms) {
             return Reply::Now(Answer::Done);
         }
-        self.begin_change(Vec::new(), false, Some((ticket, Answer::Done)));
+        self.begin_removal(None, None, (ticket, Answer::Done));
         Reply::Later
     }
 

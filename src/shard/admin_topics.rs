@@ -3,7 +3,7 @@
 use super::admin::part;
 use super::query::{Question, Target, Times, TimesFor};
 use super::topics::{self, PERM_INHERIT, PERM_READ, PERM_WRITE};
-use super::{Outbound, Reply, Shard, attributes};
+use super::{Condition, Reply, Shard, attributes};
 use crate::command::{Answer, QueueName, QueueStats, Refusal, RefusalKind, Ticket, TopicConfig};
 
 /// Queues of a topic at most: routes and statistics name each of them.
@@ -67,6 +67,10 @@ impl Shard {
         ticket: Ticket,
         asked: Vec<TopicConfig>,
     ) -> Reply {
+        let changing = asked.iter().find_map(|one| self.change_of_topic(&one.name));
+        if let Some(number) = changing {
+            return Reply::Again(Condition::Change(number));
+        }
         // All or none: a list with one wrong topic changes nothing.
         let checked: Result<Vec<TopicConfig>, Refusal> = asked
             .into_iter()
@@ -91,17 +95,18 @@ impl Shard {
         if let Err(refusal) = self.check_changeable(name) {
             return Reply::Now(Answer::Refused(refusal));
         }
-        let known = self.topics.remove(name, now_ms);
-        self.offsets.remove_topic(name);
-        self.statistics.remove_topic(name);
+        if let Some(number) = self.change_of_topic(name) {
+            return Reply::Again(Condition::Change(number));
+        }
         let folder = self.queues.remove_topic(name);
-        if !known && folder.is_none() {
+        if self.topics.get(name).is_none() && folder.is_none() {
             return Reply::Now(Answer::Done);
         }
-        if let Some(folder) = folder {
-            self.outbox.push_back(Outbound::RemoveFiles(folder));
-        }
-        self.begin_change(Vec::new(), true, Some((ticket, Answer::Done)));
+        let records = (self.log.first_offset(), self.log.appended());
+        self.topics.remove(name, records, now_ms);
+        self.offsets.remove_topic(name);
+        self.statistics.remove_topic(name);
+        self.begin_removal(Some(name), folder, (ticket, Answer::Done));
         Reply::Later
     }
 

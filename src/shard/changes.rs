@@ -2,6 +2,7 @@
 //! anybody is told that they were made.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::{Condition, Outbound, Shard};
 use crate::command::{Answer, Ticket, TopicConfig};
@@ -16,13 +17,17 @@ pub struct Change {
     topics_changes: u64,
     /// Groups likewise.
     groups_changes: u64,
+    /// Consumer offsets likewise, where they are part of it.
+    offsets_changes: u64,
+    /// Files are being removed.
+    removing: bool,
     /// Other shards that have not said yet that they have it.
     sharing: u32,
     /// The name servers have not answered yet.
     registering: bool,
     /// Who is told when it is complete.
     waiting: Vec<(Ticket, Answer)>,
-    /// Topics that it makes, so that a second send finds it.
+    /// Topics that it makes or deletes, so that a second send finds it.
     topics: Vec<String>,
 }
 
@@ -34,6 +39,7 @@ pub struct Changes {
     /// States that are durable.
     topics_saved: u64,
     groups_saved: u64,
+    offsets_saved: u64,
 }
 
 impl Shard {
@@ -51,6 +57,8 @@ impl Shard {
         let change = Change {
             topics_changes: self.topics.changes(),
             groups_changes: self.groups.changes(),
+            offsets_changes: 0,
+            removing: false,
             sharing,
             registering: register,
             waiting: waiting.into_iter().collect(),
@@ -74,6 +82,33 @@ impl Shard {
             change.sharing = self.settings.shard_count - 1;
         }
         number
+    }
+
+    /// Begins the end of a topic or group: over when nothing of it is on disk any more, so that one of the
+    /// same name, which waits for that, begins anew.
+    pub(super) fn begin_removal(
+        &mut self,
+        topic: Option<&str>,
+        folder: Option<PathBuf>,
+        waiting: (Ticket, Answer),
+    ) {
+        let number = self.begin_change(Vec::new(), topic.is_some(), Some(waiting));
+        if let Some(change) = self.changes.table.get_mut(&number) {
+            change.offsets_changes = self.offsets.changes();
+            change.removing = folder.is_some();
+            change.topics.extend(topic.map(ToOwned::to_owned));
+        }
+        if let Some(folder) = folder {
+            self.outbox.push_back(Outbound::RemoveFiles(number, folder));
+        }
+    }
+
+    /// The files of a change are gone.
+    pub fn files_removed(&mut self, number: ChangeNumber) {
+        if let Some(change) = self.changes.table.get_mut(&number) {
+            change.removing = false;
+        }
+        self.complete_changes();
     }
 
     /// Takes settings in whose values were checked.
@@ -113,9 +148,10 @@ impl Shard {
     }
 
     /// These states of the tables are durable.
-    pub fn tables_saved(&mut self, topics_changes: u64, groups_changes: u64) {
+    pub fn tables_saved(&mut self, topics_changes: u64, groups_changes: u64, offsets_changes: u64) {
         self.changes.topics_saved = self.changes.topics_saved.max(topics_changes);
         self.changes.groups_saved = self.changes.groups_saved.max(groups_changes);
+        self.changes.offsets_saved = self.changes.offsets_saved.max(offsets_changes);
         self.complete_changes();
     }
 
@@ -130,14 +166,16 @@ impl Shard {
     }
 
     fn complete_changes(&mut self) {
-        let saved = (self.changes.topics_saved, self.changes.groups_saved);
+        let saved = &self.changes;
         let complete: Vec<ChangeNumber> = self
             .changes
             .table
             .iter()
             .filter(|(_, change)| {
-                let durable = change.topics_changes <= saved.0 && change.groups_changes <= saved.1;
-                durable && change.sharing == 0 && !change.registering
+                let durable = change.topics_changes <= saved.topics_saved
+                    && change.groups_changes <= saved.groups_saved
+                    && change.offsets_changes <= saved.offsets_saved;
+                durable && change.sharing == 0 && !change.registering && !change.removing
             })
             .map(|(number, _)| *number)
             .collect();

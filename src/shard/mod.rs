@@ -78,8 +78,8 @@ pub enum Outbound {
     ShareTopics(ChangeNumber, Vec<TopicConfig>),
     /// Tell the name servers about this shard's topics: [`Shard::change_registered`].
     Register(ChangeNumber),
-    /// Remove a topic's queue files.
-    RemoveFiles(std::path::PathBuf),
+    /// Remove a topic's queue files: [`Shard::files_removed`].
+    RemoveFiles(ChangeNumber, std::path::PathBuf),
     /// Change the process's settings, on all shards: [`Shard::begin_settings_change`].
     ChangeSettings(Ticket, Vec<(String, String)>),
 }

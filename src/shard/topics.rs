@@ -88,6 +88,8 @@ pub struct Topics {
     version: DataVersion,
     /// Counts changes, for whoever stores them.
     changes: u64,
+    /// Records of these topics below these physical offsets went with their topic.
+    deleted: BTreeMap<String, u64>,
 }
 
 impl Topics {
@@ -102,7 +104,21 @@ impl Topics {
             table,
             version,
             changes: 0,
+            deleted: BTreeMap::new(),
         }
+    }
+
+    /// Topics that were deleted before, and where their records end.
+    #[must_use]
+    pub fn with_deleted(mut self, deleted: BTreeMap<String, u64>) -> Self {
+        self.deleted = deleted;
+        self
+    }
+
+    /// Topics whose records below an offset no longer count, also when the log is walked again.
+    #[must_use]
+    pub const fn deleted(&self) -> &BTreeMap<String, u64> {
+        &self.deleted
     }
 
     /// Adds the topics that every broker has (P§3.11).
@@ -160,13 +176,15 @@ impl Topics {
         self.changed(now_ms);
     }
 
-    /// Forgets a topic.
-    pub fn remove(&mut self, name: &str, now_ms: u64) -> bool {
-        let removed = self.table.remove(name).is_some();
-        if removed {
-            self.changed(now_ms);
+    /// Forgets a topic whose records lie in `begin..end` of the log.
+    pub fn remove(&mut self, name: &str, (begin, end): (u64, u64), now_ms: u64) {
+        self.table.remove(name);
+        // What the log has no more, nobody has to pass over.
+        self.deleted.retain(|_, end| begin < *end);
+        if begin < end {
+            self.deleted.insert(name.to_owned(), end);
         }
-        removed
+        self.changed(now_ms);
     }
 
     /// Makes name servers and tools take the table anew, though no topic has changed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{Fields, texts_node, version_node};
+use super::fields::{Fields, integer, texts_node, version_node};
 use super::json::{Document, Node, Value, write};
 use super::{Kept, StateError};
 use crate::command::{DataVersion, TopicConfig};
@@ -20,6 +20,9 @@ pub struct Topics {
     pub version: DataVersion,
     /// By name.
     pub table: BTreeMap<String, TopicConfig>,
+    /// Records of these topics below these physical offsets were deleted with their topic, though the log
+    /// still has them. Apache's broker passes this table over.
+    pub deleted: BTreeMap<String, u64>,
     /// Fields of a topic that this broker does not know, by its name.
     pub kept_of_topic: BTreeMap<String, Kept>,
     /// Tables that this broker does not know.
@@ -41,6 +44,11 @@ pub fn decode(bytes: &[u8]) -> Result<Topics, StateError> {
             topics.kept_of_topic.insert(name.clone(), kept);
         }
         topics.table.insert(name, config);
+    }
+    for (key, node) in fields.table("deletedTopics")?.rest() {
+        let name = key.into_text();
+        let end: i64 = integer(&document, "the end of a deleted topic", &node)?;
+        topics.deleted.insert(name, u64::try_from(end).unwrap_or(0));
     }
     topics.kept = Kept::new(fields.rest());
     Ok(topics)
@@ -84,10 +92,16 @@ pub fn encode(topics: &Topics) -> Vec<u8> {
         let kept = topics.kept_of_topic.get(name).unwrap_or(&nothing);
         (name.as_str(), encode_topic(config, kept))
     });
-    write(&topics.kept.join(vec![
+    let mut known = vec![
         ("dataVersion", version_node(topics.version)),
         ("topicConfigTable", Node::table(table)),
-    ]))
+    ];
+    if !topics.deleted.is_empty() {
+        let deleted = topics.deleted.iter();
+        let deleted = deleted.map(|(name, end)| (name.as_str(), Node::number(*end as i64)));
+        known.push(("deletedTopics", Node::table(deleted)));
+    }
+    write(&topics.kept.join(known))
 }
 
 fn encode_topic(config: &TopicConfig, kept: &Kept) -> Node {
@@ -139,6 +153,16 @@ mod tests {
             "{written}"
         );
         assert_eq!(decode(written.as_bytes()).unwrap(), topics);
+    }
+
+    #[test]
+    fn deleted_topics_come_back() {
+        let deleted = [("gone".to_owned(), 4096), ("gone too".to_owned(), 0)];
+        let topics = Topics {
+            deleted: deleted.into(),
+            ..Topics::default()
+        };
+        assert_eq!(decode(&encode(&topics)).unwrap(), topics);
     }
 
     #[test]
