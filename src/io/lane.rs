@@ -182,7 +182,6 @@ fn open(path: &Path, mode: OpenMode) -> std::io::Result<Outcome> {
         OpenMode::Create { size } => {
             let folder = parent(path);
             create_folders(folder)?;
-            let fresh = !path.exists();
             let file = options
                 .write(true)
                 .create(true)
@@ -192,10 +191,10 @@ fn open(path: &Path, mode: OpenMode) -> std::io::Result<Outcome> {
             if file.metadata()?.len() < size {
                 file.set_len(size)?;
             }
-            if fresh {
-                file.sync_all()?;
-                sync_folder(folder)?;
-            }
+            // Also of a file that was there: a process that was killed may have made it and not come
+            // to this, and no later sync of the file makes its name durable.
+            file.sync_all()?;
+            sync_folder(folder)?;
             file
         }
     };

@@ -1,6 +1,7 @@
 //! The truth: records, and the CommitLog that they are appended to.
 
 mod commit_log;
+mod cut;
 mod flush;
 mod options;
 pub mod record;

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use super::cut::{make_durable, rewrite, wipe};
 use super::options::Mutant;
 use super::record::{Damage, Record, Verdict, check, parse};
 use super::segments::{Segment, Segments, parse_file_name};
@@ -13,9 +14,6 @@ use crate::io::{Completion, Errno, Io, Op, OpenMode, Payload, Token};
 
 /// Read at once while walking.
 const CHUNK: usize = 4 << 20;
-
-/// The smallest step in which zeros are looked for and written while wiping.
-const WIPE_STEP: u64 = 4 << 20;
 
 /// What the checkpoint knows about a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +221,7 @@ impl<'a> Walker<'a> {
     }
 
     /// At least `need` bytes from an offset on, as far as the segment has them.
-    fn bytes(
+    pub(super) fn bytes(
         &mut self,
         io: &mut impl Io,
         offset: u64,
@@ -415,61 +413,13 @@ pub fn recover_mutant(
     }
     let to = mark.horizon.max(offset).min(files_end);
     if mutant != Mutant::NoWipe {
-        wipe(io, segments, offset, to)?;
+        wipe(io, segments, offset, to, mark.known)?;
+    }
+    if mutant != Mutant::ReadIsDurable {
+        if mark.known {
+            rewrite(io, segments, mark.synced, offset)?;
+        }
+        make_durable(io, segments, mark.synced.min(offset))?;
     }
     Ok(offset)
-}
-
-/// Durably zero from the end of the log to the horizon: after a power cut whole and valid records can stand
-/// behind a hole, and a later log must not join up with them.
-fn wipe(io: &mut impl Io, segments: &Segments, from: u64, to: u64) -> Result<(), RecoveryError> {
-    let mut at = from;
-    while at < to {
-        let segment = *segments.at(at).expect("the horizon lies in a segment");
-        let in_file = at - segment.base;
-        let len = (to - at).min(segments.size() - in_file).min(WIPE_STEP);
-        let fault = |doing, errno| RecoveryError::Io {
-            doing,
-            path: segments.path(segment.base),
-            errno,
-        };
-        let read = run_one(
-            io,
-            Op::Read {
-                file: segment.file,
-                at: in_file,
-                into: vec![0; len as usize],
-            },
-        );
-        let dirty = match (read.result, &read.payload) {
-            (Ok(count), Payload::Buffer(bytes)) => {
-                u64::from(count) < len || bytes.iter().any(|byte| *byte != 0)
-            }
-            (result, _) => return Err(fault("read", result.err().unwrap_or(Errno::EIO))),
-        };
-        if dirty {
-            let op = Op::Prepare {
-                file: segment.file,
-                at: in_file,
-                len,
-            };
-            run_one(io, op)
-                .result
-                .map_err(|errno| fault("wipe", errno))?;
-        }
-        at += len;
-    }
-    // Zeros that were read may be in the page cache only, from a wipe that was cut short itself.
-    for segment in segments.iter() {
-        if from < segment.base + segments.size() && segment.base < to {
-            run_one(io, Op::Sync { file: segment.file })
-                .result
-                .map_err(|errno| RecoveryError::Io {
-                    doing: "sync",
-                    path: segments.path(segment.base),
-                    errno,
-                })?;
-        }
-    }
-    Ok(())
 }
