@@ -12,10 +12,12 @@ use serde_json::{Map, Value, json};
 
 /// Ports that nobody listens on: `p`, `p - 2`, `p + 10`, `p + 8` … and `p + 60` for the name server.
 pub fn free_ports() -> u16 {
+    // Below the range from which the kernel takes the ports of outgoing connections.
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 33_000 + (std::process::id() % 190) as u16 * 100;
-    for _ in 0..200 {
-        let port = start.wrapping_add(NEXT.fetch_add(100, Ordering::Relaxed)) % 20_000 + 33_000;
+    let first = (std::process::id() % 50) as u16;
+    for _ in 0..100 {
+        let step = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 50;
+        let port = 10_100 + step * 100;
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if [0, 8, 10, 18, 20, 60]
             .into_iter()
