@@ -13,6 +13,13 @@ const DELIVERY_LIMIT: Duration = Duration::from_secs(90);
 /// Queues of a topic on each shard: as many as a producer assumes that finds no route in time.
 const QUEUE_COUNT: u32 = 4;
 const FOUR_MIB: usize = 4 * 1024 * 1024;
+/// What some libraries lack, and a program can therefore not refuse; in the lists it stands behind a colon.
+/// A listener that fails one message of a batch fails those that it was not given, too.
+const SINGLE_FAILURES: &str = "consume: a failure for each message";
+/// The send-back (36) names neither the topic nor the limit, only the place of the message.
+const TOPIC_OF_SEND_BACK: &str = "consume: the topic of what is sent back";
+/// Followed by the kind of pull consumer.
+const STORED_OFFSETS: &str = "pull: stored offsets of kind";
 const MESSAGE_ILLEGAL: u64 = 13;
 
 /// 10,000 messages from several threads in all four ways of sending. The first consumer of the group is
@@ -219,6 +226,7 @@ pub fn a_failing_listener_gets_retries(program: &Program) {
     let consumer = program.consumer(&cluster, &topic, &flags);
     program.produce(&cluster, &topic, "--count 20");
     let retries = |consumer: &Run| retries(consumer, &cluster);
+    let in_batches = program.lacks(SINGLE_FAILURES);
     let is_retry = |delivery: &&Delivery| delivery.reconsume == 1;
     let all_retried = || {
         consumer
@@ -260,19 +268,32 @@ pub fn a_failing_listener_gets_retries(program: &Program) {
                     "{delivery:?}"
                 );
                 assert_eq!(delivery.body, format!("m-{index}"));
-                let waited = delivery.at - failed_at[&delivery.index];
+                let Some(failed_at) = failed_at.get(&delivery.index) else {
+                    assert!(
+                        in_batches,
+                        "retried without having been delivered: {delivery:?}"
+                    );
+                    continue;
+                };
+                let waited = delivery.at - *failed_at;
                 assert!(
-                    Duration::from_secs(9) <= waited && waited < Duration::from_secs(25),
+                    Duration::from_secs(9) <= waited && waited < Duration::from_secs(40),
                     "message {index} came again after {waited:?}; level 3 is 10 s"
                 );
             }
         }
     }
-    assert_eq!(delivered.len(), 40, "each message twice");
+    let retried = delivered.iter().filter(is_retry).count();
+    assert_eq!(retried, 20, "each message once again");
+    assert!(in_batches || delivered.len() == 40, "each message twice");
 }
 
 /// A group that retries once: the second failure sends the message to the group's dead letters.
 pub fn a_listener_that_never_succeeds_dead_letters(program: &Program) {
+    if is_reference() && program.lacks(TOPIC_OF_SEND_BACK) {
+        // Apache's broker 5.5.0 answers with a NullPointerException where it should dead-letter.
+        return;
+    }
     const COUNT: u64 = 10;
     let cluster = Cluster::shared(program.name);
     let topic = format!("dead-{}", program.name);
@@ -299,11 +320,11 @@ pub fn a_listener_that_never_succeeds_dead_letters(program: &Program) {
         dead(),
         retries(&consumer)
     );
-    let delivered = consumer.end(&cluster);
-    assert_eq!(
-        delivered.len() as u64,
-        2 * COUNT,
-        "each message twice: {delivered:#?}"
+    let delivered = consumer.end(&cluster).len() as u64;
+    let twice = delivered == 2 * COUNT || program.lacks(SINGLE_FAILURES) && delivered < 2 * COUNT;
+    assert!(
+        twice,
+        "{delivered} deliveries of {COUNT} messages, each twice"
     );
 
     let group = format!("G-letters-{}", program.name);
@@ -473,7 +494,7 @@ pub fn pull_consumers_read_everything(program: &Program) {
         let delivered = run.end(&cluster);
         expect_all(&delivered, &[], 0..500);
         assert_eq!(delivered.len(), 500, "each message once");
-        if !program.lacks("pull offsets stored") {
+        if !program.lacks(&format!("{STORED_OFFSETS} {kind}")) {
             let ends = cluster.max_offsets(&topic, QUEUE_COUNT);
             assert_eq!(
                 cluster.committed_offsets(&group, &topic, QUEUE_COUNT),

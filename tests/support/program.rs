@@ -23,7 +23,8 @@ pub struct Program {
     pub folder: &'static str,
     pub run: &'static str,
     pub environment: &'static [(&'static str, &'static str)],
-    /// Verbs with a flag that the library has no feature for, e.g. `pull --kind lite`.
+    /// Verbs with a flag that the library has no feature for, e.g. `pull --kind lite`; and after a colon
+    /// what it does differently without a flag that asks for it.
     pub lacks: &'static [&'static str],
 }
 

@@ -151,6 +151,7 @@ class Sending:
         self.sent = 0
         self.first_error = None
         self.paused_until = 0
+        self.again = []
         self.in_flight = threading.Semaphore(ASYNC_IN_FLIGHT_MAX)
 
     def take(self, step):
@@ -231,8 +232,8 @@ class Sending:
             self.in_flight.release()
             return message
 
-        def failed(error):
-            self.fail(vars(error))  # Its text is always empty.
+        def failed(_error):
+            self.again.append(indexes)
             self.in_flight.release()
             return message
 
@@ -241,6 +242,15 @@ class Sending:
             self.producer.send_async(message, succeeded, failed)
         except RocketMQException as error:
             failed(error)
+
+    def send_again(self):
+        """What failed asynchronously, in most cases without having been sent (see attempt); the error tells
+        neither that nor anything else."""
+        callbacks_end = time.monotonic() + CALLBACK_WAIT_SECONDS
+        for _ in range(ASYNC_IN_FLIGHT_MAX):  # All of them free: no callback is outstanding.
+            self.in_flight.acquire(timeout=max(0, callbacks_end - time.monotonic()))
+        for indexes in self.again:
+            self.sync(indexes)
 
     def oneway(self, indexes):
         message = self.message(indexes[0])
@@ -278,9 +288,7 @@ def produce(args):
         thread.start()
     for thread in threads:
         thread.join()
-    callbacks_end = time.monotonic() + CALLBACK_WAIT_SECONDS
-    for _ in range(ASYNC_IN_FLIGHT_MAX):  # All of them free: no callback is outstanding.
-        sending.in_flight.acquire(timeout=max(0, callbacks_end - time.monotonic()))
+    sending.send_again()
     if args.mode == "oneway":
         time.sleep(1)  # Nobody answers: what the library still holds must leave before it closes.
     producer.shutdown()
