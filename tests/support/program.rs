@@ -103,7 +103,7 @@ impl Program {
         self.start(
             cluster,
             topic,
-            &format!("produce --group P-{topic} {flags}"),
+            &format!("produce --group P-{topic} --timeout 110 {flags}"),
         )
         .produced(cluster)
     }
@@ -111,7 +111,7 @@ impl Program {
     /// Starts a consumer and waits until it is ready.
     pub fn consumer(&self, cluster: &Cluster, topic: &str, flags: &str) -> Run {
         let number = next_number();
-        let command = format!("consume --instance I{number} --timeout 150 {flags}");
+        let command = format!("consume --instance I{number} --timeout 280 {flags}");
         let run = self.start(cluster, topic, &command);
         let ready = run
             .process
