@@ -164,7 +164,12 @@ fn indexes_that_were_deleted_are_made_again() {
 fn power_cuts_lose_nothing_that_was_acknowledged_after_the_sync() {
     let mut disk = Disk::xfs();
     let mut acknowledged = Messages::new();
-    let arguments = ["--flush", "sync", "--set", "mappedFileSizeCommitLog=33554432"];
+    let arguments = [
+        "--flush",
+        "sync",
+        "--set",
+        "mappedFileSizeCommitLog=33554432",
+    ];
     let mut broker = Broker::start(&disk.mount, &[&arguments[..], &SMALL_INDEX].concat());
     broker.client().make_topic(TOPIC, QUEUES as u32);
     for round in 0..3 {

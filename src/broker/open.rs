@@ -84,6 +84,16 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
         }
     };
     let (mut queues, mut index) = open_indexes(io, plan, &segments, mark, clean)?;
+    if known && index.dispatched().0 < mark.from {
+        // An IndexFile is damaged: what it lost is taken from the log again, from a segment's start.
+        let from = index.dispatched().0.max(segments.first_offset());
+        mark.from = segments.at(from).map_or(from, |segment| segment.base);
+        tracing::warn!(
+            from = mark.from,
+            "an IndexFile is damaged: keys are indexed again from here"
+        );
+        (queues, index) = open_indexes(io, plan, &segments, mark, false)?;
+    }
     let mut walk = Walk::run(
         io,
         &segments,

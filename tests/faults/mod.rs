@@ -271,9 +271,8 @@ pub fn all_there(acknowledged: &Messages, found: &Messages) {
         };
         if there != body {
             let at = there.iter().zip(body).position(|(one, two)| one != two);
-            let start = |bytes: &[u8]| {
-                String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned()
-            };
+            let start =
+                |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
             panic!(
                 "queue {queue}, offset {offset}: {:?} instead of {:?}, first wrong byte {at:?}",
                 start(there),
@@ -308,8 +307,7 @@ pub fn commit_offset(client: &mut Client, topic: &str, queue: i64, offset: i64) 
 
 /// A group's offset.
 pub fn committed_offset(client: &mut Client, topic: &str, queue: i64) -> i64 {
-    let fields =
-        json!({"consumerGroup": "readers", "topic": topic, "queueId": queue.to_string()});
+    let fields = json!({"consumerGroup": "readers", "topic": topic, "queueId": queue.to_string()});
     client.call(14, &fields, &[]).number("offset")
 }
 
