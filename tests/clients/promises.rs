@@ -554,29 +554,22 @@ fn consume_all(
 
 /// Waits until the consumers were given `count` distinct messages together.
 fn expect_deliveries(cluster: &Cluster, count: usize, runs: &[&Run]) {
-    let delivered = || {
-        let messages: HashSet<_> = runs
-            .iter()
-            .flat_map(|run| run.deliveries(cluster))
-            .map(|delivery| (delivery.index, delivery.queue, delivery.offset))
-            .collect();
-        messages
-            .iter()
-            .map(|(index, queue, offset)| match index {
-                Some(index) => (Some(*index), None, 0),
-                None => (None, *queue, *offset),
-            })
-            .collect::<HashSet<_>>()
-            .len()
-    };
-    let mut seen = 0;
+    let mut seen = HashSet::new();
     let enough = wait_until(DELIVERY_LIMIT, || {
-        seen = delivered();
-        count <= seen
+        for delivery in runs.iter().flat_map(|run| run.deliveries(cluster)) {
+            // A message without index is known by its place.
+            let place = (delivery.queue, delivery.offset);
+            seen.insert((delivery.index, delivery.index.is_none().then_some(place)));
+        }
+        count <= seen.len()
     });
+    let indexes: HashSet<u64> = seen.iter().filter_map(|(index, _)| *index).collect();
+    let missing = (0..count as u64).filter(|index| !indexes.contains(index));
     assert!(
         enough,
-        "{seen} of {count} messages after {DELIVERY_LIMIT:?}; {}",
+        "{} of {count} messages after {DELIVERY_LIMIT:?}; missing: {:?} …; {}",
+        seen.len(),
+        missing.take(10).collect::<Vec<_>>(),
         cluster.log_tail()
     );
 }
