@@ -39,6 +39,8 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 /// A file system in a file, mounted in a folder of its own. Needs root.
 pub struct Disk {
     pub mount: PathBuf,
+    /// Where the mount lies, for what must outlive it. A broker here has its store on the disk.
+    pub folder: PathBuf,
     device: String,
     options: &'static str,
     mounted: bool,
@@ -69,7 +71,8 @@ impl Disk {
         run(mkfs[0], &[&mkfs[1..], &[image]].concat());
         let device = run("losetup", &["--find", "--show", image]);
         let mut disk = Self {
-            mount: folder.path().join("mount"),
+            mount: folder.path().join("store"),
+            folder: folder.path().to_owned(),
             device,
             options,
             mounted: false,
@@ -271,9 +274,8 @@ pub fn all_there(acknowledged: &Messages, found: &Messages) {
         };
         if there != body {
             let at = there.iter().zip(body).position(|(one, two)| one != two);
-            let start = |bytes: &[u8]| {
-                String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned()
-            };
+            let start =
+                |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
             panic!(
                 "queue {queue}, offset {offset}: {:?} instead of {:?}, first wrong byte {at:?}",
                 start(there),
@@ -308,8 +310,7 @@ pub fn commit_offset(client: &mut Client, topic: &str, queue: i64, offset: i64) 
 
 /// A group's offset.
 pub fn committed_offset(client: &mut Client, topic: &str, queue: i64) -> i64 {
-    let fields =
-        json!({"consumerGroup": "readers", "topic": topic, "queueId": queue.to_string()});
+    let fields = json!({"consumerGroup": "readers", "topic": topic, "queueId": queue.to_string()});
     client.call(14, &fields, &[]).number("offset")
 }
 
