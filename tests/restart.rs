@@ -69,6 +69,8 @@ fn a_clean_stop_leaves_nothing_to_do_for_the_next_start() {
     client.make_topic(TOPIC, QUEUES as u32);
     let told = pipeline(broker.port, TOPIC, QUEUES, "kept", (400, 300, 32));
     assert_eq!(told.acknowledged.len(), 400);
+    // A group is made by its first fetch.
+    assert_eq!(client.fetch(TOPIC, 2, 0, 32).code, 0);
     commit_offset(&mut client, TOPIC, 2, 17);
     // One delayed message is delivered before the stop, one after it; none twice.
     client.make_topic("later", 1);
@@ -87,8 +89,8 @@ fn a_clean_stop_leaves_nothing_to_do_for_the_next_start() {
     assert!(!shard(&broker).join("abort").exists());
     let config = shard(&broker).join("config/delayOffset.json");
     let delays = std::fs::read_to_string(config).unwrap();
-    let delays: serde_json::Value = serde_json::from_str(&delays).unwrap();
-    assert_eq!(delays["offsetTable"]["1"], json!(1), "{delays}");
+    let delays: String = delays.split_whitespace().collect();
+    assert!(delays.contains("\"offsetTable\":{1:1"), "{delays}");
 
     let (broker, log) = start_again(broker);
     assert!(shard(&broker).join("abort").exists());
@@ -170,10 +172,13 @@ fn power_cuts_lose_nothing_that_was_acknowledged_after_the_sync() {
         "--set",
         "mappedFileSizeCommitLog=33554432",
     ];
-    let mut broker = Broker::start(&disk.mount, &[&arguments[..], &SMALL_INDEX].concat());
+    let mut broker = Broker::start(&disk.folder, &[&arguments[..], &SMALL_INDEX].concat());
     broker.client().make_topic(TOPIC, QUEUES as u32);
     for round in 0..3 {
         let port = broker.port;
+        // A fresh log is prepared first, which takes a slow disk a moment.
+        let first = pipeline(port, TOPIC, QUEUES, &format!("first {round}"), (1, 700, 1));
+        merge(&mut acknowledged, first.acknowledged);
         let producer = std::thread::spawn(move || {
             let name = format!("round {round}");
             pipeline(port, TOPIC, QUEUES, &name, (FOREVER, 700, 64))

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::worker::{CHECKPOINT, INDEX_FLUSH, INDEX_SYNC, ROOM};
-use crate::index::QueueIndex;
+use crate::index::{Index, QueueIndex, Queues};
 use crate::io::{Errno, Io, Op, Token};
 use crate::shard::Shard;
 use crate::state::checkpoint::{Checkpoint, Ours, encode};
@@ -13,6 +13,9 @@ use crate::state::checkpoint::{Checkpoint, Ours, encode};
 /// the next start has to walk.
 const PERIOD_NS: u64 = 5_000_000_000;
 const STRIDE: u64 = 64 << 20;
+
+/// Files that went are looked for this often: that takes all queues.
+const COUNT_PERIOD_NS: u64 = 1_000_000_000;
 
 /// Bytes of an IndexFile written at once.
 const INDEX_PIECE: usize = 1 << 20;
@@ -31,6 +34,7 @@ enum Stage {
     Syncing {
         target: u64,
         paths: Vec<PathBuf>,
+        counts: (u32, u32),
     },
 }
 
@@ -40,6 +44,8 @@ pub(super) struct CheckpointState {
     path: PathBuf,
     /// The indexes are durable up to here.
     dispatched: u64,
+    /// ConsumeQueues and IndexFiles that hold what is below that.
+    counts: (u32, u32),
     takeover: u64,
     generation: u64,
     stage: Stage,
@@ -48,6 +54,8 @@ pub(super) struct CheckpointState {
     writing: Option<(u64, u64)>,
     /// What the last rewrite said.
     written_dispatched: u64,
+    written_counts: (u32, u32),
+    counted_ns: u64,
     last_ns: u64,
     last_record_ms: u64,
     retry_ns: u64,
@@ -56,6 +64,7 @@ pub(super) struct CheckpointState {
 impl CheckpointState {
     pub(super) fn new(
         dispatched: u64,
+        counts: (u32, u32),
         takeover: u64,
         generation: u64,
         last_record_ms: u64,
@@ -63,12 +72,15 @@ impl CheckpointState {
         Self {
             path: PathBuf::new(),
             dispatched,
+            counts,
             takeover,
             generation,
             stage: Stage::Idle,
             index_flushing: false,
             writing: None,
             written_dispatched: u64::MAX,
+            written_counts: counts,
+            counted_ns: 0,
             last_ns: 0,
             last_record_ms,
             retry_ns: 0,
@@ -93,7 +105,16 @@ impl CheckpointState {
         }
         self.go_on(io, shard);
         let horizon = shard.log.prepared();
-        let news = shard.log.horizon() < horizon || self.written_dispatched != self.dispatched;
+        if self.counted_ns + COUNT_PERIOD_NS <= now_ns {
+            // Deleted topics and expired IndexFiles must not look like lost ones after the next start.
+            self.counted_ns = now_ns;
+            let (queue_count, index_count) = counts(&shard.queues, &shard.index, self.dispatched);
+            self.counts.0 = self.counts.0.min(queue_count);
+            self.counts.1 = self.counts.1.min(index_count);
+        }
+        let news = shard.log.horizon() < horizon
+            || self.written_dispatched != self.dispatched
+            || self.written_counts != self.counts;
         if self.writing.is_none() && news {
             self.write(io, shard, horizon, false);
         }
@@ -143,6 +164,7 @@ impl CheckpointState {
         if !done || self.index_flushing {
             return;
         }
+        let counts = counts(&shard.queues, &shard.index, target);
         let mut paths = shard.queues.take_unsynced();
         paths.extend(shard.index.take_unsynced());
         push(
@@ -152,7 +174,11 @@ impl CheckpointState {
                 paths: paths.clone(),
             },
         );
-        self.stage = Stage::Syncing { target, paths };
+        self.stage = Stage::Syncing {
+            target,
+            paths,
+            counts,
+        };
     }
 
     fn write(&mut self, io: &mut impl Io, shard: &Shard, horizon: u64, clean: bool) {
@@ -171,9 +197,12 @@ impl CheckpointState {
                 dispatched: self.dispatched,
                 takeover: self.takeover,
                 generation: self.generation,
+                queue_count: self.counts.0,
+                index_count: self.counts.1,
                 clean,
             }),
         };
+        self.written_counts = self.counts;
         self.writing = Some((horizon, self.dispatched));
         let bytes = encode(&checkpoint);
         push(
@@ -232,12 +261,16 @@ impl CheckpointState {
     }
 
     fn complete_sync(&mut self, io: &impl Io, result: Result<u32, Errno>) {
-        let Stage::Syncing { target, paths } = std::mem::replace(&mut self.stage, Stage::Idle)
+        let Stage::Syncing {
+            target,
+            paths,
+            counts,
+        } = std::mem::replace(&mut self.stage, Stage::Idle)
         else {
             unreachable!("a sync belongs to its stage")
         };
         match result {
-            Ok(_) => self.dispatched = target,
+            Ok(_) => (self.dispatched, self.counts) = (target, counts),
             Err(errno) => {
                 // What a failed sync left on disk is unknown: the files are derived, so the next start
                 // walks the log from the last mark that is sure.
@@ -246,6 +279,15 @@ impl CheckpointState {
             }
         }
     }
+}
+
+/// How many ConsumeQueues are in files, and how many IndexFiles begin below a mark.
+pub(super) fn counts(queues: &Queues, index: &Index, dispatched: u64) -> (u32, u32) {
+    let queues = queues.iter().filter(|(_, queue)| 0 < queue.flushed());
+    let files = index
+        .files()
+        .filter(|file| 0 < file.entry_count && file.begin_offset.0 < dispatched);
+    (queues.count() as u32, files.count() as u32)
 }
 
 fn push(io: &mut impl Io, what: u64, op: Op) {

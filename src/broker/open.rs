@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::CheckpointState;
+use super::checkpoint::{self, CheckpointState};
 use super::saving::Loaded;
 use crate::base::{PhysicalOffset, QueueId, QueueOffset};
 use crate::config::{self, StartError};
@@ -63,17 +63,17 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
     let clean = !abort && ours.is_some_and(|ours| ours.clean);
     let taken_over = !known && !segments.is_empty();
     let mut mark = mark_of(ours, &segments, clean);
-    let (mut queues, mut index) = open_indexes(io, plan, &segments, mark, clean)?;
-    if known && index.dispatched().0 < mark.from {
-        // An IndexFile is damaged: what it lost is taken from the log again, from a segment's start.
-        let from = index.dispatched().0.max(segments.first_offset());
-        mark.from = segments.at(from).map_or(from, |segment| segment.base);
+    let (mut queues, mut index, lost) = open_indexes(io, plan, &segments, mark, clean)?;
+    if ours.is_some_and(|ours| lost.says(&ours, &queues, &index)) {
+        // Nothing of what is there is given up: a queue whose records have all expired is in no log any more.
         tracing::warn!(
-            from = mark.from,
-            "an IndexFile is damaged: keys are indexed again from here"
+            "ConsumeQueues or IndexFiles are missing or damaged: they are made again from the log"
         );
-        (queues, index) = open_indexes(io, plan, &segments, mark, false)?;
+        let first = segments.first_offset();
+        index = open_index(io, plan, first, false)?.0;
+        mark.from = first;
     }
+    let rebuilding = taken_over || mark.from == segments.first_offset();
     let mut walk = Walk::run(
         io,
         &segments,
@@ -81,7 +81,7 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
         &mut queues,
         &mut index,
         (plan, &loaded.topics.deleted),
-        taken_over,
+        rebuilding,
     )?;
     if walk.gap {
         // Units in front of the checkpoint's mark are missing: somebody deleted an index.
@@ -89,7 +89,7 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
             "ConsumeQueues are missing in front of the checkpoint: all are rebuilt from the log"
         );
         mark.from = segments.first_offset();
-        (queues, index) = open_indexes(io, plan, &segments, mark, false)?;
+        (queues, index, _) = open_indexes(io, plan, &segments, mark, false)?;
         let rules = (plan, &loaded.topics.deleted);
         walk = Walk::run(io, &segments, mark, &mut queues, &mut index, rules, true)?;
     }
@@ -117,7 +117,9 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
     let mut store = assemble(plan, segments, &loaded, queues, index, (end, mark));
     lower_offsets(&mut store);
     remove_unknown_topics(io, &mut store);
-    let keeper = CheckpointState::new(mark.from.min(end), takeover, generation, walk.last_ms);
+    let dispatched = mark.from.min(end);
+    let counts = checkpoint::counts(&store.queues, &store.index, dispatched);
+    let keeper = CheckpointState::new(dispatched, counts, takeover, generation, walk.last_ms);
     Ok(Opened {
         store,
         loaded,
@@ -247,7 +249,7 @@ impl Walk {
                 from,
                 to,
                 %why,
-                folder = %segments.folder().display(),
+                file = %segments.path(from - from % segments.size()).display(),
                 "bytes of the log are damaged that were durable; they are stepped over and kept as they are"
             ),
         });
@@ -310,16 +312,37 @@ fn tags_code(record: &Record<'_>, settings: &Settings) -> i64 {
     record.store_ms + delay.copied().unwrap_or(0) as i64
 }
 
+/// What opening the indexes tells about those that are not there.
+struct Lost {
+    /// The queues' files count at all.
+    queues_loaded: bool,
+    /// IndexFiles of another size, left alone.
+    ignored_count: u32,
+    /// IndexFiles are damaged below the checkpoint's mark.
+    damaged: bool,
+}
+
+impl Lost {
+    /// Whether there is less than the checkpoint says.
+    fn says(&self, ours: &Ours, queues: &Queues, index: &Index) -> bool {
+        let (queue_count, index_count) = checkpoint::counts(queues, index, ours.dispatched);
+        let queues_lost = self.queues_loaded && queue_count < ours.queue_count;
+        let files_lost = index_count + self.ignored_count < ours.index_count;
+        queues_lost || files_lost || self.damaged
+    }
+}
+
 fn open_indexes(
     io: &mut impl Io,
     plan: &Plan<'_>,
     segments: &Segments,
     mark: Mark,
     clean: bool,
-) -> Result<(Queues, Index), StartError> {
+) -> Result<(Queues, Index, Lost), StartError> {
     let mut queues = Queues::new(&plan.paths.consume_queue, plan.queue_file_size);
     // Without a checkpoint of ours nobody knows how far the queues' files can be trusted.
-    if mark.known && mark.from > segments.first_offset() {
+    let queues_loaded = mark.known && mark.from > segments.first_offset();
+    if queues_loaded {
         queues
             .load(io, mark.from, segments.first_offset())
             .map_err(|(path, errno)| {
@@ -331,12 +354,29 @@ fn open_indexes(
                 )
             })?;
     }
-    let names = list(io, &plan.index.folder)?;
-    let from = PhysicalOffset(if mark.known {
+    let from = if mark.known {
         mark.from
     } else {
         segments.first_offset()
-    });
+    };
+    let (index, ignored_count) = open_index(io, plan, from, clean)?;
+    let lost = Lost {
+        queues_loaded,
+        ignored_count,
+        damaged: index.dispatched().0 < from,
+    };
+    Ok((queues, index, lost))
+}
+
+/// The IndexFiles up to `from`, and how many were left alone.
+fn open_index(
+    io: &mut impl Io,
+    plan: &Plan<'_>,
+    from: u64,
+    clean: bool,
+) -> Result<(Index, u32), StartError> {
+    let names = list(io, &plan.index.folder)?;
+    let from = PhysicalOffset(from);
     let (mut load, mut step) = Load::start(plan.index.clone(), &names, from, clean);
     loop {
         match step {
@@ -344,13 +384,14 @@ fn open_indexes(
                 for path in loaded.remove {
                     run_one(io, Op::Remove { path });
                 }
+                let ignored_count = loaded.ignored.len() as u32;
                 for path in loaded.ignored {
                     tracing::warn!(
                         path = %path.display(),
                         "an IndexFile of another size is left alone: maxHashSlotNum or maxIndexNum was changed"
                     );
                 }
-                return Ok((queues, loaded.index));
+                return Ok((loaded.index, ignored_count));
             }
             LoadStep::Get { path, at, len } => {
                 let got = run_one(io, Op::Get { path, at, len });

@@ -296,8 +296,10 @@ impl Queues {
         let max = files.partition(io, lowest, highest, |unit| {
             unit.is_some_and(|unit| unit.offset.0 < end)
         })?;
+        // A hole of ours has the physical offset of what follows and keeps the order; what Apache's broker
+        // puts in front of a queue that starts late has 0.
         let min = files.partition(io, lowest, max, |unit| {
-            unit.is_none_or(|unit| unit.offset.0 < first || unit.is_hole())
+            unit.is_none_or(|unit| unit.offset.0 < first || unit.is_hole() && unit.offset.0 == 0)
         })?;
         let index = self.make(topic, queue_id, min, max);
         self.list[index.0 as usize].last_store_ms = 0;

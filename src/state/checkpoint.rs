@@ -17,9 +17,9 @@ const APACHE_SIZE: usize = 6 * 8;
 const OURS_AT: usize = 512;
 /// "CoreLane" in ASCII.
 const MAGIC: u64 = 0x436f_7265_4c61_6e65;
-const VERSION: u32 = 1;
-/// Magic 8, version 4, clean 4, five offsets and numbers of 8.
-const CRC_AT: usize = OURS_AT + 8 + 4 + 4 + 5 * 8;
+const VERSION: u32 = 2;
+/// Magic 8, version 4, clean 4, five offsets and numbers of 8, two counts of 4.
+const CRC_AT: usize = OURS_AT + 8 + 4 + 4 + 5 * 8 + 2 * 4;
 const _: () = assert!(APACHE_SIZE <= OURS_AT && CRC_AT + 4 <= SIZE);
 
 /// The whole file.
@@ -54,6 +54,10 @@ pub struct Ours {
     pub takeover: u64,
     /// Which life of the log: another one after each cut.
     pub generation: u64,
+    /// ConsumeQueues with units below `dispatched`: as many folders must be there, or somebody took one away.
+    pub queue_count: u32,
+    /// IndexFiles, likewise.
+    pub index_count: u32,
     /// The shard was stopped in order.
     pub clean: bool,
 }
@@ -104,6 +108,8 @@ fn decode_ours(bytes: &[u8]) -> Option<Ours> {
         dispatched: reader.u64()?,
         takeover: reader.u64()?,
         generation: reader.u64()?,
+        queue_count: reader.u32()?,
+        index_count: reader.u32()?,
         clean,
     };
     let crc = reader.u32()?;
@@ -131,6 +137,8 @@ pub fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
         bytes.put_u64(ours.dispatched);
         bytes.put_u64(ours.takeover);
         bytes.put_u64(ours.generation);
+        bytes.put_u32(ours.queue_count);
+        bytes.put_u32(ours.index_count);
         assert_eq!(bytes.len(), CRC_AT);
         bytes.put_u32(crc32fast::hash(&bytes));
     }
@@ -156,6 +164,8 @@ mod tests {
                 dispatched: 9,
                 takeover: 10,
                 generation: 11,
+                queue_count: 12,
+                index_count: 13,
                 clean: true,
             }),
         }

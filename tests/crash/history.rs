@@ -501,6 +501,8 @@ impl History {
             .next_back()
             .map_or(0, |(at, _)| *at);
         let ours = Ours {
+            queue_count: 0,
+            index_count: 0,
             synced,
             horizon,
             dispatched: if self.prng.chance(1, 2) {

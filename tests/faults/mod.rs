@@ -39,6 +39,8 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 /// A file system in a file, mounted in a folder of its own. Needs root.
 pub struct Disk {
     pub mount: PathBuf,
+    /// Where the mount lies, for what must outlive it. A broker here has its store on the disk.
+    pub folder: PathBuf,
     device: String,
     options: &'static str,
     mounted: bool,
@@ -69,7 +71,8 @@ impl Disk {
         run(mkfs[0], &[&mkfs[1..], &[image]].concat());
         let device = run("losetup", &["--find", "--show", image]);
         let mut disk = Self {
-            mount: folder.path().join("mount"),
+            mount: folder.path().join("store"),
+            folder: folder.path().to_owned(),
             device,
             options,
             mounted: false,
