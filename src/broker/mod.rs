@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod control;
+mod indexes;
 mod launch;
 mod layout;
 mod names;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, CheckpointState};
+use super::indexes;
 use super::saving::Loaded;
-use crate::base::{PhysicalOffset, QueueId, QueueOffset};
+use crate::base::{QueueId, QueueOffset};
 use crate::config::{self, StartError};
-use crate::index::index_file::{Load, LoadStep, Options as IndexOptions};
+use crate::index::index_file::Options as IndexOptions;
 use crate::index::{Index, Queues, Unit};
 use crate::io::{Errno, Io, Op, Payload};
 use crate::log::record::{Record, sys_flag};
@@ -63,16 +64,9 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
     let clean = !abort && ours.is_some_and(|ours| ours.clean);
     let taken_over = !known && !segments.is_empty();
     let mut mark = mark_of(ours, &segments, clean);
-    let (mut queues, mut index, lost) = open_indexes(io, plan, &segments, mark, clean)?;
-    if ours.is_some_and(|ours| lost.says(&ours, &queues, &index)) {
-        // Nothing of what is there is given up: a queue whose records have all expired is in no log any more.
-        tracing::warn!(
-            "ConsumeQueues or IndexFiles are missing or damaged: they are made again from the log"
-        );
-        let first = segments.first_offset();
-        index = open_index(io, plan, first, false)?.0;
-        mark.from = first;
-    }
+    let (mut queues, mut index, from) =
+        indexes::open(io, plan, &segments, mark, clean, ours.as_ref())?;
+    mark.from = from;
     let rebuilding = taken_over || mark.from == segments.first_offset();
     let mut walk = Walk::run(
         io,
@@ -89,7 +83,7 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
             "ConsumeQueues are missing in front of the checkpoint: all are rebuilt from the log"
         );
         mark.from = segments.first_offset();
-        (queues, index, _) = open_indexes(io, plan, &segments, mark, false)?;
+        (queues, index, _) = indexes::open(io, plan, &segments, mark, false, None)?;
         let rules = (plan, &loaded.topics.deleted);
         walk = Walk::run(io, &segments, mark, &mut queues, &mut index, rules, true)?;
     }
@@ -101,18 +95,7 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
             "the last stop was not clean; the log was walked to its end"
         );
     }
-    let takeover = match ours {
-        Some(ours) => ours.takeover,
-        None if taken_over => {
-            tracing::info!(
-                end,
-                records = walk.records,
-                "a store of another broker was taken over"
-            );
-            end
-        }
-        None => 0,
-    };
+    let takeover = takeover_mark(ours, taken_over, &walk);
     let generation = ours.map_or(0, |ours| ours.generation) + u64::from(!clean);
     let mut store = assemble(plan, segments, &loaded, queues, index, (end, mark));
     lower_offsets(&mut store);
@@ -147,6 +130,22 @@ fn mark_of(ours: Option<Ours>, segments: &Segments, clean: bool) -> Mark {
             clean: false,
             known: false,
         },
+    }
+}
+
+/// Below this another broker wrote.
+fn takeover_mark(ours: Option<Ours>, taken_over: bool, walk: &Walk) -> u64 {
+    match ours {
+        Some(ours) => ours.takeover,
+        None if taken_over => {
+            tracing::info!(
+                end = walk.end,
+                records = walk.records,
+                "a store of another broker was taken over"
+            );
+            walk.end
+        }
+        None => 0,
     }
 }
 
@@ -310,117 +309,6 @@ fn tags_code(record: &Record<'_>, settings: &Settings) -> i64 {
         .and_then(|text| text.parse::<usize>().ok());
     let delay = level.and_then(|level| settings.delay_levels.get(level.wrapping_sub(1)));
     record.store_ms + delay.copied().unwrap_or(0) as i64
-}
-
-/// What opening the indexes tells about those that are not there.
-struct Lost {
-    /// The queues' files count at all.
-    queues_loaded: bool,
-    /// IndexFiles of another size, left alone.
-    ignored_count: u32,
-    /// IndexFiles are damaged below the checkpoint's mark.
-    damaged: bool,
-}
-
-impl Lost {
-    /// Whether there is less than the checkpoint says.
-    fn says(&self, ours: &Ours, queues: &Queues, index: &Index) -> bool {
-        let (queue_count, index_count) = checkpoint::counts(queues, index, ours.dispatched);
-        let queues_lost = self.queues_loaded && queue_count < ours.queue_count;
-        let files_lost = index_count + self.ignored_count < ours.index_count;
-        queues_lost || files_lost || self.damaged
-    }
-}
-
-fn open_indexes(
-    io: &mut impl Io,
-    plan: &Plan<'_>,
-    segments: &Segments,
-    mark: Mark,
-    clean: bool,
-) -> Result<(Queues, Index, Lost), StartError> {
-    let mut queues = Queues::new(&plan.paths.consume_queue, plan.queue_file_size);
-    // Without a checkpoint of ours nobody knows how far the queues' files can be trusted.
-    let queues_loaded = mark.known && mark.from > segments.first_offset();
-    if queues_loaded {
-        queues
-            .load(io, mark.from, segments.first_offset())
-            .map_err(|(path, errno)| {
-                StartError::new(
-                    "read the ConsumeQueues in",
-                    path.display(),
-                    errno,
-                    "make the folder readable, or remove it: it is rebuilt from the CommitLog",
-                )
-            })?;
-    }
-    let from = if mark.known {
-        mark.from
-    } else {
-        segments.first_offset()
-    };
-    let (index, ignored_count) = open_index(io, plan, from, clean)?;
-    let lost = Lost {
-        queues_loaded,
-        ignored_count,
-        damaged: index.dispatched().0 < from,
-    };
-    Ok((queues, index, lost))
-}
-
-/// The IndexFiles up to `from`, and how many were left alone.
-fn open_index(
-    io: &mut impl Io,
-    plan: &Plan<'_>,
-    from: u64,
-    clean: bool,
-) -> Result<(Index, u32), StartError> {
-    let names = list(io, &plan.index.folder)?;
-    let from = PhysicalOffset(from);
-    let (mut load, mut step) = Load::start(plan.index.clone(), &names, from, clean);
-    loop {
-        match step {
-            LoadStep::Done(loaded) => {
-                for path in loaded.remove {
-                    run_one(io, Op::Remove { path });
-                }
-                let ignored_count = loaded.ignored.len() as u32;
-                for path in loaded.ignored {
-                    tracing::warn!(
-                        path = %path.display(),
-                        "an IndexFile of another size is left alone: maxHashSlotNum or maxIndexNum was changed"
-                    );
-                }
-                return Ok((loaded.index, ignored_count));
-            }
-            LoadStep::Get { path, at, len } => {
-                let got = run_one(io, Op::Get { path, at, len });
-                let bytes = match got.payload {
-                    Payload::Buffer(bytes) => bytes,
-                    _ => Vec::new(),
-                };
-                step = load.resume(&bytes);
-            }
-        }
-    }
-}
-
-fn list(io: &mut impl Io, folder: &Path) -> Result<Vec<crate::io::Name>, StartError> {
-    let listed = run_one(
-        io,
-        Op::List {
-            path: folder.to_owned(),
-        },
-    );
-    match (listed.result, listed.payload) {
-        (Ok(_), Payload::Names(names)) => Ok(names),
-        (result, _) => Err(StartError::new(
-            "list",
-            folder.display(),
-            result.err().unwrap_or(Errno::EIO),
-            "make the folder readable for this user",
-        )),
-    }
 }
 
 fn exists(io: &mut impl Io, path: &Path) -> Result<bool, StartError> {
