@@ -67,12 +67,20 @@ fn topics_are_saved_shown_and_deleted() {
     let broker = Broker::start(folder.path(), &SMALL);
     let mut client = broker.client();
     let answer = client.call(17, &topic_fields("t1", "+message.type=FIFO"), &[]);
-    assert_eq!((answer.code, &*answer.remark), (0, "not set any response code"));
+    assert_eq!(
+        (answer.code, &*answer.remark),
+        (0, "not set any response code")
+    );
     let list = json!({"topicConfigList": [
         {"topicName": "t2", "readQueueNums": 4, "writeQueueNums": 4, "perm": 6},
         {"topicName": "t3", "readQueueNums": 1, "writeQueueNums": 1, "perm": 4, "attributes": {}},
     ]});
-    assert_eq!(client.call(18, &json!({}), list.to_string().as_bytes()).code, 0);
+    assert_eq!(
+        client
+            .call(18, &json!({}), list.to_string().as_bytes())
+            .code,
+        0
+    );
 
     // Whoever was answered is not forgotten, whatever happens next.
     let broker = broker.start_again();
@@ -89,7 +97,10 @@ fn topics_are_saved_shown_and_deleted() {
     let all = client.call(21, &json!({}), &[]);
     let total = all.number("totalTopicNum");
     let table = json_of(&all);
-    assert_eq!(table["topicConfigTable"].as_object().unwrap().len() as i64, total);
+    assert_eq!(
+        table["topicConfigTable"].as_object().unwrap().len() as i64,
+        total
+    );
     assert_eq!(table["topicConfigTable"]["t3"]["perm"], 4);
     let mut seen = 0;
     let mut from = 0;
@@ -97,26 +108,46 @@ fn topics_are_saved_shown_and_deleted() {
         let fields = json!({"topicSeq": from.to_string(), "maxTopicNum": "5", "dataVersion": ""});
         let part = client.call(21, &fields, &[]);
         assert_eq!(part.number("totalTopicNum"), total);
-        seen += json_of(&part)["topicConfigTable"].as_object().unwrap().len();
+        seen += json_of(&part)["topicConfigTable"]
+            .as_object()
+            .unwrap()
+            .len();
         from += 5;
     }
     assert_eq!(seen as i64, total);
 
     let system = json_of(&client.call(305, &json!({}), &[]));
     let system = system["topicList"].as_array().unwrap();
-    assert!(system.contains(&json!("TBW102")) && !system.contains(&json!("t1")), "{system:?}");
+    assert!(
+        system.contains(&json!("TBW102")) && !system.contains(&json!("t1")),
+        "{system:?}"
+    );
 
     let stats = text(&client.call(202, &json!({"topic": "t1"}), &[]));
-    assert_eq!(stats.matches("\"maxOffset\":0").count(), 3, "three queues, of which two are read: {stats}");
+    assert_eq!(
+        stats.matches("\"maxOffset\":0").count(),
+        3,
+        "three queues, of which two are read: {stats}"
+    );
 
     produce_with(&mut client, "t1", "", b"gone soon");
     assert_eq!(client.call(215, &json!({"topic": "t1"}), &[]).code, 0);
     let answer = client.call(351, &json!({"topic": "t1"}), &[]);
-    assert_eq!((answer.code, &*answer.remark), (17, "No topic in this broker. topic: t1"));
+    assert_eq!(
+        (answer.code, &*answer.remark),
+        (17, "No topic in this broker. topic: t1")
+    );
     assert_eq!(client.call(202, &json!({"topic": "t1"}), &[]).code, 17);
-    assert_eq!(client.call(215, &json!({"topic": "t1"}), &[]).code, 0, "it is gone already");
+    assert_eq!(
+        client.call(215, &json!({"topic": "t1"}), &[]).code,
+        0,
+        "it is gone already"
+    );
     let broker = broker.start_again();
-    assert_eq!(broker.client().call(351, &json!({"topic": "t1"}), &[]).code, 17);
+    assert_eq!(
+        broker.client().call(351, &json!({"topic": "t1"}), &[]).code,
+        17
+    );
 }
 
 #[test]
@@ -152,7 +183,17 @@ fn topics_that_cannot_be_are_refused_and_nothing_changes() {
     let mut client = broker.client();
     let before = client.call(21, &json!({}), &[]).number("totalTopicNum");
     let long = "a".repeat(128);
-    for name in ["", " ", "../x", "a/b", "a.b", "TBW102", "SELF_TEST_TOPIC", "DefaultCluster", &long] {
+    for name in [
+        "",
+        " ",
+        "../x",
+        "a/b",
+        "a.b",
+        "TBW102",
+        "SELF_TEST_TOPIC",
+        "DefaultCluster",
+        &long,
+    ] {
         for code in [17, 215] {
             let answer = client.call(code, &topic_fields(name, ""), &[]);
             assert_eq!(answer.code, 29, "{code} {name:?}: {answer:?}");
@@ -160,22 +201,40 @@ fn topics_that_cannot_be_are_refused_and_nothing_changes() {
         }
     }
     let refused = client.call(17, &topic_fields("TBW102", ""), &[]);
-    assert_eq!(refused.remark, "The topic[TBW102] is conflict with system topic.");
+    assert_eq!(
+        refused.remark,
+        "The topic[TBW102] is conflict with system topic."
+    );
     for attributes in ["-message.type", "+colour=red", "+message.type=ODD"] {
         let answer = client.call(17, &topic_fields("t", attributes), &[]);
         assert_eq!(answer.code, 1, "{attributes}: {answer:?}");
     }
     let mixed = client.call(17, &topic_fields("t", "+message.type=MIXED"), &[]);
-    assert_eq!((mixed.code, &*mixed.remark), (29, "MIXED message type is not supported."));
-    for (key, value) in [("readQueueNums", "1000000"), ("writeQueueNums", "16385"), ("perm", "8")] {
+    assert_eq!(
+        (mixed.code, &*mixed.remark),
+        (29, "MIXED message type is not supported.")
+    );
+    for (key, value) in [
+        ("readQueueNums", "1000000"),
+        ("writeQueueNums", "16385"),
+        ("perm", "8"),
+    ] {
         let mut fields = topic_fields("t", "");
         fields[key] = json!(value);
         assert_eq!(client.call(17, &fields, &[]).code, 29, "{key} {value}");
     }
     let list = json!({"topicConfigList": [{"topicName": "good"}, {"topicName": "b/d"}]});
-    assert_eq!(client.call(18, &json!({}), list.to_string().as_bytes()).code, 29);
+    assert_eq!(
+        client
+            .call(18, &json!({}), list.to_string().as_bytes())
+            .code,
+        29
+    );
     let after = client.call(21, &json!({}), &[]).number("totalTopicNum");
-    assert_eq!(after, before, "one wrong topic of a list leaves the others out");
+    assert_eq!(
+        after, before,
+        "one wrong topic of a list leaves the others out"
+    );
 }
 
 #[test]
@@ -183,25 +242,56 @@ fn groups_are_saved_shown_and_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path(), &[]);
     let mut client = broker.client();
-    let group = json!({"groupName": "g1", "retryMaxTimes": 5, "retryQueueNums": 2, "consumeEnable": false});
-    assert_eq!(client.call(200, &json!({}), group.to_string().as_bytes()).code, 0);
+    let group =
+        json!({"groupName": "g1", "retryMaxTimes": 5, "retryQueueNums": 2, "consumeEnable": false});
+    assert_eq!(
+        client
+            .call(200, &json!({}), group.to_string().as_bytes())
+            .code,
+        0
+    );
     let list = json!({"groupConfigList": [{"groupName": "g2"}, {"groupName": "g3"}]});
-    assert_eq!(client.call(225, &json!({}), list.to_string().as_bytes()).code, 0);
+    assert_eq!(
+        client
+            .call(225, &json!({}), list.to_string().as_bytes())
+            .code,
+        0
+    );
     let bad = json!({"groupName": "a/b"});
-    assert_eq!(client.call(200, &json!({}), bad.to_string().as_bytes()).code, 29);
+    assert_eq!(
+        client
+            .call(200, &json!({}), bad.to_string().as_bytes())
+            .code,
+        29
+    );
 
     let broker = broker.start_again();
     let mut client = broker.client();
     let shown = json_of(&client.call(352, &json!({"group": "g1"}), &[]));
     assert_eq!(shown["retryMaxTimes"], 5);
     assert_eq!(shown["consumeEnable"], false);
-    assert_eq!(shown["consumeTimeoutMinute"], 15, "what is not said keeps its default");
+    assert_eq!(
+        shown["consumeTimeoutMinute"], 15,
+        "what is not said keeps its default"
+    );
     let retry = json_of(&client.call(351, &json!({"topic": "%RETRY%g1"}), &[]));
     assert_eq!(retry["readQueueNums"], 2);
     let mut names = Client::connect(broker.port + 60);
-    let route = names.call(105, &json!({"topic": "%RETRY%g1", "acceptStandardJsonOnly": "true"}), &[]);
-    assert_eq!(json_of(&route)["queueDatas"][0]["readQueueNums"], 2, "tools find a group by this route");
-    let all = client.call(201, &json!({"groupSeq": "0", "maxGroupNum": "2000", "dataVersion": ""}), &[]);
+    let route = names.call(
+        105,
+        &json!({"topic": "%RETRY%g1", "acceptStandardJsonOnly": "true"}),
+        &[],
+    );
+    assert_eq!(
+        json_of(&route)["queueDatas"][0]["readQueueNums"],
+        2,
+        "tools find a group by this route"
+    );
+    let all = client.call(
+        201,
+        &json!({"groupSeq": "0", "maxGroupNum": "2000", "dataVersion": ""}),
+        &[],
+    );
     let table = json_of(&all);
     let table = table["subscriptionGroupTable"].as_object().unwrap();
     assert_eq!(table.len() as i64, all.number("totalGroupNum"));
@@ -214,7 +304,10 @@ fn groups_are_saved_shown_and_deleted() {
     assert_eq!(client.call(207, &fields, &[]).code, 0);
     assert_eq!(client.call(207, &fields, &[]).code, 0, "it is gone already");
     let answer = client.call(352, &json!({"group": "g2"}), &[]);
-    assert_eq!((answer.code, &*answer.remark), (26, "No group in this broker. group: g2"));
+    assert_eq!(
+        (answer.code, &*answer.remark),
+        (26, "No group in this broker. group: g2")
+    );
     let offsets = json_of(&client.call(43, &json!({}), &[]));
     assert_eq!(offsets["offsetTable"].get("t@g2"), None, "{offsets}");
 }
@@ -229,13 +322,19 @@ fn messages_are_found_by_place_and_by_key() {
     let large = vec![b'x'; 100_000];
     let mut offsets = Vec::new();
     for number in 0..40 {
-        let properties = format!("UNIQ_KEY\u{1}U{number}\u{2}KEYS\u{1}all k{number}\u{2}TAGS\u{1}blue\u{2}");
+        let properties =
+            format!("UNIQ_KEY\u{1}U{number}\u{2}KEYS\u{1}all k{number}\u{2}TAGS\u{1}blue\u{2}");
         let body = if number == 7 { &large[..] } else { b"small" };
         let answer = produce_with(&mut client, "t", &properties, body);
         let id = answer.field("msgId").to_owned();
         offsets.push(i64::from_str_radix(&id[id.len() - 16..], 16).unwrap());
     }
-    produce_with(&mut client, "other", "KEYS\u{1}all\u{2}", b"not of this topic");
+    produce_with(
+        &mut client,
+        "other",
+        "KEYS\u{1}all\u{2}",
+        b"not of this topic",
+    );
 
     let mut broker = Some(broker);
     for round in ["from memory", "from files"] {
@@ -244,32 +343,72 @@ fn messages_are_found_by_place_and_by_key() {
         }
         let mut client = broker.as_ref().unwrap().client();
         let view = |client: &mut Client, offset: i64| {
-            client.call(33, &json!({"offset": offset.to_string(), "topic": "t"}), &[])
+            client.call(
+                33,
+                &json!({"offset": offset.to_string(), "topic": "t"}),
+                &[],
+            )
         };
-        assert_eq!(bodies(&view(&mut client, offsets[3]).body), [b"small"], "{round}");
-        assert_eq!(bodies(&view(&mut client, offsets[7]).body), [large.clone()], "{round}: read twice");
-        for wrong in [offsets[3] + 1, offsets[3] + 8, offsets[39] + 400_000, i64::MAX, -1, 4_294_967_040] {
+        assert_eq!(
+            bodies(&view(&mut client, offsets[3]).body),
+            [b"small"],
+            "{round}"
+        );
+        assert_eq!(
+            bodies(&view(&mut client, offsets[7]).body),
+            std::slice::from_ref(&large),
+            "{round}: read twice"
+        );
+        for wrong in [
+            offsets[3] + 1,
+            offsets[3] + 8,
+            offsets[39] + 400_000,
+            i64::MAX,
+            -1,
+            4_294_967_040,
+        ] {
             let answer = view(&mut client, wrong);
             let remark = format!("can not find message by the offset, {wrong}");
             assert_eq!((answer.code, answer.remark), (1, remark), "{round}");
         }
-        let query = |client: &mut Client, key: &str, count: &str, times: (&str, &str), unique: bool| {
+        let query = |client: &mut Client,
+                     key: &str,
+                     count: &str,
+                     times: (&str, &str),
+                     unique: bool| {
             let fields = json!({"topic": "t", "key": key, "maxNum": count, "beginTimestamp": times.0,
                                 "endTimestamp": times.1, "_UNIQUE_KEY_QUERY": unique.to_string()});
             client.call(12, &fields, &[])
         };
         let ever = ("0", "9223372036854775807");
         let one = query(&mut client, "k7", "32", ever, false);
-        assert_eq!(bodies(&one.body), [large.clone()], "{round}");
-        assert!(0 < one.number("indexLastUpdateTimestamp") && 0 < one.number("indexLastUpdatePhyoffset"));
+        assert_eq!(bodies(&one.body), std::slice::from_ref(&large), "{round}");
+        assert!(
+            0 < one.number("indexLastUpdateTimestamp")
+                && 0 < one.number("indexLastUpdatePhyoffset")
+        );
         let unique = query(&mut client, "U3", "1", ever, true);
         assert_eq!(bodies(&unique.body).len(), 1, "{round}");
-        assert_eq!(bodies(&query(&mut client, "all", "10", ever, false).body).len(), 10);
-        assert_eq!(bodies(&query(&mut client, "all", "64", ever, false).body).len(), 40, "{round}");
-        for (key, times) in [("k99", ever), ("k7", ("0", "1")), ("k7", ("9000000000000", "9100000000000"))] {
+        assert_eq!(
+            bodies(&query(&mut client, "all", "10", ever, false).body).len(),
+            10
+        );
+        assert_eq!(
+            bodies(&query(&mut client, "all", "64", ever, false).body).len(),
+            40,
+            "{round}"
+        );
+        for (key, times) in [
+            ("k99", ever),
+            ("k7", ("0", "1")),
+            ("k7", ("9000000000000", "9100000000000")),
+        ] {
             let none = query(&mut client, key, "32", times, false);
             assert_eq!(none.code, 22, "{round}: {key} {times:?}");
-            assert_eq!(none.remark, "can not find message, maybe time range not correct");
+            assert_eq!(
+                none.remark,
+                "can not find message, maybe time range not correct"
+            );
             assert_eq!(none.field("indexLastUpdatePhyoffset"), "0");
         }
     }
@@ -308,9 +447,17 @@ fn offsets_are_found_by_time() {
     };
     for time in times.iter().flat_map(|time| [time - 1, *time, time + 1]) {
         let lower = times.partition_point(|stored| *stored < time) as i64;
-        assert_eq!(search(0, time, "LOWER"), lower, "from {time} on in {times:?}");
+        assert_eq!(
+            search(0, time, "LOWER"),
+            lower,
+            "from {time} on in {times:?}"
+        );
         let upper = times.partition_point(|stored| *stored <= time) as i64 - 1;
-        assert_eq!(search(0, time, "UPPER"), upper.max(0), "up to {time} in {times:?}");
+        assert_eq!(
+            search(0, time, "UPPER"),
+            upper.max(0),
+            "up to {time} in {times:?}"
+        );
     }
     assert_eq!(search(0, 0, "LOWER"), 0);
     assert_eq!(search(0, i64::MAX, "LOWER"), 30);
@@ -318,7 +465,9 @@ fn offsets_are_found_by_time() {
     assert_eq!(search(9, 0, "UPPER"), 0, "a queue that was never there");
 
     let mut earliest = |queue: &str| {
-        client.call(32, &json!({"topic": "t", "queueId": queue}), &[]).number("timestamp")
+        client
+            .call(32, &json!({"topic": "t", "queueId": queue}), &[])
+            .number("timestamp")
     };
     assert_eq!(earliest("0"), times[0]);
     assert_eq!(earliest("1"), -1);
@@ -336,15 +485,26 @@ fn offsets_are_found_by_time() {
     let spans = json_of(&client.call(303, &json!({"topic": "t", "group": "g"}), &[]));
     let spans = spans["consumeTimeSpanSet"].as_array().unwrap();
     assert_eq!(spans.len(), 2);
-    let span = spans.iter().find(|span| span["messageQueue"]["queueId"] == 0).unwrap();
+    let span = spans
+        .iter()
+        .find(|span| span["messageQueue"]["queueId"] == 0)
+        .unwrap();
     assert_eq!(span["minTimeStamp"], times[0]);
     assert_eq!(span["maxTimeStamp"], times[29]);
     assert_eq!(span["consumeTimeStamp"], times[11]);
     assert!(0 < span["delayTime"].as_i64().unwrap());
-    assert_eq!(client.call(303, &json!({"topic": "none", "group": "g"}), &[]).code, 17);
+    assert_eq!(
+        client
+            .call(303, &json!({"topic": "none", "group": "g"}), &[])
+            .code,
+        17
+    );
 
     let runtime = json_of(&client.call(28, &json!({}), &[]));
-    assert_eq!(runtime["table"]["earliestMessageTimeStamp"], times[0].to_string());
+    assert_eq!(
+        runtime["table"]["earliestMessageTimeStamp"],
+        times[0].to_string()
+    );
 }
 
 #[test]
@@ -365,15 +525,28 @@ fn units_of_a_queue_are_shown() {
         json_of(&answer)
     };
     let all = units("0", "100");
-    assert_eq!((&all["minQueueIndex"], &all["maxQueueIndex"]), (&json!(0), &json!(25)));
+    assert_eq!(
+        (&all["minQueueIndex"], &all["maxQueueIndex"]),
+        (&json!(0), &json!(25))
+    );
     let data = all["queueData"].as_array().unwrap();
     assert_eq!(data.len(), 25, "over the borders of files of ten units");
     assert!(data.iter().all(|unit| unit["tagsCode"] == 2_598_919));
     assert_eq!(units("7", "5")["queueData"], json!(data[7..12]));
-    for (from, count) in [("25", "1"), ("-1", "5"), ("0", "0"), ("0", "-7"), ("9223372036854775807", "2")] {
+    for (from, count) in [
+        ("25", "1"),
+        ("-1", "5"),
+        ("0", "0"),
+        ("0", "-7"),
+        ("9223372036854775807", "2"),
+    ] {
         assert_eq!(units(from, count)["queueData"], json!([]), "{from} {count}");
     }
-    let answer = client.call(321, &json!({"topic": "t", "queueId": "9", "index": "0", "count": "1"}), &[]);
+    let answer = client.call(
+        321,
+        &json!({"topic": "t", "queueId": "9", "index": "0", "count": "1"}),
+        &[],
+    );
     assert_eq!((answer.code, &*answer.remark), (1, "9@t is not exist!"));
 }
 
@@ -387,20 +560,29 @@ fn offsets_are_set_by_time_by_number_and_to_the_end() {
         produce_with(&mut client, "t", "", b"x");
     }
     let reset = |client: &mut Client, topic: &str, group: &str, more: &[(&str, &str)]| {
-        let mut fields = json!({"topic": topic, "group": group, "timestamp": "-1", "isForce": "true"});
+        let mut fields =
+            json!({"topic": topic, "group": group, "timestamp": "-1", "isForce": "true"});
         for (key, value) in more {
             fields[*key] = json!(value);
         }
         client.call(222, &fields, &[])
     };
     let none = reset(&mut client, "none", "g", &[]);
-    assert_eq!((none.code, &*none.remark), (17, "Topic none does not exist"));
+    assert_eq!(
+        (none.code, &*none.remark),
+        (17, "Topic none does not exist")
+    );
     let none = reset(&mut client, "t", "g", &[]);
     assert_eq!((none.code, &*none.remark), (26, "Group g does not exist"));
     let group = json!({"groupName": "g"}).to_string();
     assert_eq!(client.call(200, &json!({}), group.as_bytes()).code, 0);
 
-    let all = text(&reset(&mut client, "t", "g", &[("queueId", "-1"), ("offset", "-1")]));
+    let all = text(&reset(
+        &mut client,
+        "t",
+        "g",
+        &[("queueId", "-1"), ("offset", "-1")],
+    ));
     for (queue, end) in [(0, 10), (1, 0)] {
         let key = format!("\"queueId\":{queue},\"topic\":\"t\"}}:");
         assert_eq!(number_behind(&all, &key), end, "{all}");
@@ -408,11 +590,23 @@ fn offsets_are_set_by_time_by_number_and_to_the_end() {
     let one = reset(&mut client, "t", "g", &[("queueId", "0"), ("offset", "4")]);
     assert_eq!(one.code, 0, "{one:?}");
     for wrong in ["12", "1000"] {
-        let answer = reset(&mut client, "t", "g", &[("queueId", "0"), ("offset", wrong)]);
+        let answer = reset(
+            &mut client,
+            "t",
+            "g",
+            &[("queueId", "0"), ("offset", wrong)],
+        );
         assert_eq!(answer.code, 1);
-        assert_eq!(answer.remark, format!("Target offset {wrong} not in consume queue range [0-10]"));
+        assert_eq!(
+            answer.remark,
+            format!("Target offset {wrong} not in consume queue range [0-10]")
+        );
     }
-    assert_eq!(reset(&mut client, "t", "g", &[("queueId", "7")]).code, 1, "no such queue");
+    assert_eq!(
+        reset(&mut client, "t", "g", &[("queueId", "7")]).code,
+        1,
+        "no such queue"
+    );
     let stored = |client: &mut Client| {
         let fields = json!({"consumerGroup": "g", "topic": "t", "queueId": "0"});
         client.call(14, &fields, &[]).number("offset")
@@ -421,7 +615,10 @@ fn offsets_are_set_by_time_by_number_and_to_the_end() {
     // Who consumes must not write over it before it was told.
     let commit = json!({"consumerGroup": "g", "topic": "t", "queueId": "0", "commitOffset": "9"});
     let ignored = client.call(15, &commit, &[]);
-    assert_eq!((ignored.code, &*ignored.remark), (0, "Offset has been previously reset"));
+    assert_eq!(
+        (ignored.code, &*ignored.remark),
+        (0, "Offset has been previously reset")
+    );
     let mut pull = kit::fetch_fields("t", 0, 9, 1);
     pull["consumerGroup"] = json!("g");
     let told = client.call(11, &pull, &[]);
@@ -429,7 +626,11 @@ fn offsets_are_set_by_time_by_number_and_to_the_end() {
     assert_eq!(client.call(15, &commit, &[]).remark, "");
     assert_eq!(stored(&mut client), 9);
     let by_time = text(&reset(&mut client, "t", "g", &[("timestamp", "1")]));
-    assert_eq!(number_behind(&by_time, "\"queueId\":0,\"topic\":\"t\"}:"), 0, "{by_time}");
+    assert_eq!(
+        number_behind(&by_time, "\"queueId\":0,\"topic\":\"t\"}:"),
+        0,
+        "{by_time}"
+    );
 }
 
 #[test]
@@ -439,9 +640,15 @@ fn who_is_connected_is_shown() {
     let mut admin = broker.client();
     admin.make_topic("t", 1);
     let offline = admin.call(203, &json!({"consumerGroup": "g"}), &[]);
-    assert_eq!((offline.code, &*offline.remark), (206, "the consumer group[g] not online"));
+    assert_eq!(
+        (offline.code, &*offline.remark),
+        (206, "the consumer group[g] not online")
+    );
     let unknown = admin.call(204, &json!({"producerGroup": "p"}), &[]);
-    assert_eq!((unknown.code, &*unknown.remark), (1, "the producer group[p] not exist"));
+    assert_eq!(
+        (unknown.code, &*unknown.remark),
+        (1, "the producer group[p] not exist")
+    );
 
     let mut client = broker.client();
     let heartbeat = json!({"clientID": "c1", "producerDataSet": [{"groupName": "p"}],
@@ -449,7 +656,12 @@ fn who_is_connected_is_shown() {
             "messageModel": "CLUSTERING", "consumeFromWhere": "CONSUME_FROM_LAST_OFFSET", "unitMode": false,
             "subscriptionDataSet": [{"topic": "t", "subString": "*", "subVersion": 1, "expressionType": "TAG",
                 "classFilterMode": false, "tagsSet": [], "codeSet": []}]}]});
-    assert_eq!(client.call(34, &json!({}), heartbeat.to_string().as_bytes()).code, 0);
+    assert_eq!(
+        client
+            .call(34, &json!({}), heartbeat.to_string().as_bytes())
+            .code,
+        0
+    );
     let address = client.stream.local_addr().unwrap().to_string();
     let consumers = json_of(&admin.call(203, &json!({"consumerGroup": "g"}), &[]));
     assert_eq!(
@@ -472,7 +684,10 @@ fn who_is_connected_is_shown() {
     while admin.call(203, &json!({"consumerGroup": "g"}), &[]).code == 0 && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(admin.call(203, &json!({"consumerGroup": "g"}), &[]).code, 206);
+    assert_eq!(
+        admin.call(203, &json!({"consumerGroup": "g"}), &[]).code,
+        206
+    );
     let topics = json_of(&admin.call(343, &json!({"group": "g"}), &[]));
     assert_eq!(topics, json!({"topicList": ["t"]}));
     let groups = json_of(&admin.call(300, &json!({"topic": "t"}), &[]));
@@ -514,7 +729,8 @@ fn the_state_of_the_broker_is_shown() {
     produce_with(&mut client, "t", "DELAY\u{1}1\u{2}", b"later");
     assert_eq!(client.fetch("t", 0, 0, 10).code, 0);
     let end = Instant::now() + Duration::from_secs(20);
-    let delayed = |client: &mut Client| json_of(&client.call(45, &json!({}), &[]))["offsetTable"].clone();
+    let delayed =
+        |client: &mut Client| json_of(&client.call(45, &json!({}), &[]))["offsetTable"].clone();
     while delayed(&mut client) != json!({"1": 1}) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -522,25 +738,56 @@ fn the_state_of_the_broker_is_shown() {
     let runtime = json_of(&client.call(28, &json!({}), &[]));
     let table = runtime["table"].as_object().unwrap();
     for key in RUNTIME_KEYS.split_whitespace() {
-        assert!(table.get(key).is_some_and(Value::is_string), "{key} in {table:?}");
+        assert!(
+            table.get(key).is_some_and(Value::is_string),
+            "{key} in {table:?}"
+        );
     }
     let folder = broker.store.join("0/commitlog");
     assert!(table.contains_key(&format!("commitLogDiskRatio_{}", folder.display())));
     assert_eq!(table["scheduleMessageOffset_1"], "1,1");
     assert_eq!(table["msgPutTotalTodayNow"], table["putMessageTimesTotal"]);
     assert_ne!(table["earliestMessageTimeStamp"], "-1");
-    for key in ["putTps", "getTransferredTps", "getFoundTps", "getMissTps", "getTotalTps"] {
-        let numbers: Vec<f64> = table[key].as_str().unwrap().split(' ').map(|one| one.parse().unwrap()).collect();
+    for key in [
+        "putTps",
+        "getTransferredTps",
+        "getFoundTps",
+        "getMissTps",
+        "getTotalTps",
+    ] {
+        let numbers: Vec<f64> = table[key]
+            .as_str()
+            .unwrap()
+            .split(' ')
+            .map(|one| one.parse().unwrap())
+            .collect();
         assert_eq!(numbers.len(), 3, "{key}");
     }
     let capacity = table["commitLogDirCapacity"].as_str().unwrap();
-    assert!(capacity.starts_with("Total : ") && capacity.ends_with("iB."), "{capacity}");
-    assert_ne!(table["commitLogDiskRatio"], "0.00", "the disk has been looked at");
+    assert!(
+        capacity.starts_with("Total : ") && capacity.ends_with("iB."),
+        "{capacity}"
+    );
+    assert_ne!(
+        table["commitLogDiskRatio"], "0.00",
+        "the disk has been looked at"
+    );
 
-    let stats = json_of(&client.call(315, &json!({"statsName": "TOPIC_PUT_NUMS", "statsKey": "t"}), &[]));
+    let stats = json_of(&client.call(
+        315,
+        &json!({"statsName": "TOPIC_PUT_NUMS", "statsKey": "t"}),
+        &[],
+    ));
     assert!(stats["statsDay"]["sum"].is_i64(), "{stats}");
-    let none = client.call(315, &json!({"statsName": "TOPIC_PUT_NUMS", "statsKey": "none"}), &[]);
-    assert_eq!((none.code, &*none.remark), (1, "The stats <TOPIC_PUT_NUMS> <none> not exist"));
+    let none = client.call(
+        315,
+        &json!({"statsName": "TOPIC_PUT_NUMS", "statsKey": "none"}),
+        &[],
+    );
+    assert_eq!(
+        (none.code, &*none.remark),
+        (1, "The stats <TOPIC_PUT_NUMS> <none> not exist")
+    );
 }
 
 #[test]
@@ -550,12 +797,21 @@ fn the_configuration_is_the_process_s() {
     let mut clients = [broker.client(), Client::connect(broker.port + 10)];
     let value = |client: &mut Client, key: &str| {
         let answer = client.call(26, &json!({}), &[]);
-        assert!(answer.field("version").contains("\"counter\":"), "{answer:?}");
+        assert!(
+            answer.field("version").contains("\"counter\":"),
+            "{answer:?}"
+        );
         let lines = text(&answer);
-        let line = lines.lines().find_map(|line| line.strip_prefix(&format!("{key}=")));
-        line.unwrap_or_else(|| panic!("{key} in {lines}")).to_owned()
+        let line = lines
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{key}=")));
+        line.unwrap_or_else(|| panic!("{key} in {lines}"))
+            .to_owned()
     };
-    assert_eq!(value(&mut clients[1], "listenPort"), (broker.port + 10).to_string());
+    assert_eq!(
+        value(&mut clients[1], "listenPort"),
+        (broker.port + 10).to_string()
+    );
     let name = value(&mut clients[1], "brokerName");
     assert!(name.ends_with("-1"), "{name}");
     clients[0].make_topic("t", 1);
@@ -567,7 +823,11 @@ fn the_configuration_is_the_process_s() {
     for client in &mut clients {
         for line in changes.lines() {
             let (key, wanted) = line.split_once('=').unwrap();
-            assert_eq!(value(client, key), wanted, "on every shard, before the answer");
+            assert_eq!(
+                value(client, key),
+                wanted,
+                "on every shard, before the answer"
+            );
         }
         let refused = client.produce("t", 0, &[b'x'; 1001]);
         assert_eq!(refused.code, 13, "{refused:?}");
@@ -575,21 +835,39 @@ fn the_configuration_is_the_process_s() {
     }
     let mut names = Client::connect(broker.port + 60);
     let mut perms = || {
-        let route = names.call(105, &json!({"topic": "t", "acceptStandardJsonOnly": "true"}), &[]);
+        let route = names.call(
+            105,
+            &json!({"topic": "t", "acceptStandardJsonOnly": "true"}),
+            &[],
+        );
         let queues = json_of(&route)["queueDatas"].clone();
-        let perms = queues.as_array().unwrap().iter().map(|queue| queue["perm"].as_i64().unwrap());
+        let perms = queues
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|queue| queue["perm"].as_i64().unwrap());
         perms.collect::<Vec<_>>()
     };
     assert_eq!(perms(), [4, 4], "routes say what the broker allows");
     assert_eq!(update(&mut clients[1], "brokerPermission=6\n").code, 0);
     assert_eq!(perms(), [6, 6]);
 
-    assert_eq!(update(&mut clients[0], "flushDiskTypeX=?\ntraceOn=true\n").code, 0);
+    assert_eq!(
+        update(&mut clients[0], "flushDiskTypeX=?\ntraceOn=true\n").code,
+        0
+    );
     let refused = update(&mut clients[0], "brokerConfigPath=/x\n");
-    assert_eq!((refused.code, &*refused.remark), (16, "Can not update config in black list."));
+    assert_eq!(
+        (refused.code, &*refused.remark),
+        (16, "Can not update config in black list.")
+    );
     let refused = update(&mut clients[0], "fileReservedTime=99\nlistenPort=1234\n");
     assert_eq!(refused.code, 16, "{refused:?}");
-    assert_eq!(value(&mut clients[0], "fileReservedTime"), "48", "all or nothing");
+    assert_eq!(
+        value(&mut clients[0], "fileReservedTime"),
+        "48",
+        "all or nothing"
+    );
     let refused = update(&mut clients[0], "fileReservedTime=soon\n");
     assert_eq!(refused.code, 29, "{refused:?}");
     assert_eq!(update(&mut clients[0], "").code, 0);

@@ -49,6 +49,7 @@ static PYTHON: Program = Program {
         "pull --kind lite",
         "consume: a failure for each message",
         "consume: the topic of what is sent back",
+        "produce: the request for batches",
         "pull: stored offsets of kind pull",
     ],
 };

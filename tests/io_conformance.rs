@@ -382,7 +382,7 @@ fn pieces<W: World>(desk: &mut Desk<W>) {
     assert_eq!(desk.get(&path, 59, 100), Ok(b"longer".to_vec()));
     let others = ["queues/topic/1/a", "queues/b", "queues/none"];
     let mut paths: Vec<PathBuf> = others.iter().map(|name| desk.path(name)).collect();
-    for path in paths[..2].to_vec() {
+    for path in paths[..2].iter().cloned() {
         let pieces = vec![(0, b"x".to_vec())];
         let size = 1;
         desk.done(Op::Put { path, size, pieces });

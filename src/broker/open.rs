@@ -16,7 +16,8 @@ use crate::log::{
     run_one,
 };
 use crate::shard::{Delay, Groups, Offsets, Settings, Store, Topics, plain_topic};
-use crate::state::{self, checkpoint::Checkpoint};
+use crate::state;
+use crate::state::checkpoint::{Checkpoint, Ours};
 
 /// What opening a store needs to know.
 pub(super) struct Plan<'a> {
@@ -60,30 +61,19 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
     let ours = checkpoint.as_ref().and_then(|checkpoint| checkpoint.ours);
     let known = ours.is_some();
     let clean = !abort && ours.is_some_and(|ours| ours.clean);
-    let mut taken_over = None;
-    let mut mark = match ours {
-        Some(ours) => Mark {
-            from: ours.dispatched,
-            synced: ours.synced,
-            horizon: ours.horizon,
-            takeover: ours.takeover,
-            clean,
-            known,
-        },
-        None => {
-            // Apache's store, or one whose checkpoint is lost: everything is walked, nothing is known.
-            taken_over = (!segments.is_empty()).then_some(());
-            Mark {
-                from: segments.first_offset(),
-                synced: 0,
-                horizon: segments.end_offset(),
-                takeover: u64::MAX,
-                clean: false,
-                known,
-            }
-        }
-    };
+    let taken_over = !known && !segments.is_empty();
+    let mut mark = mark_of(ours, &segments, clean);
     let (mut queues, mut index) = open_indexes(io, plan, &segments, mark, clean)?;
+    if known && index.dispatched().0 < mark.from {
+        // An IndexFile is damaged: what it lost is taken from the log again, from a segment's start.
+        let from = index.dispatched().0.max(segments.first_offset());
+        mark.from = segments.at(from).map_or(from, |segment| segment.base);
+        tracing::warn!(
+            from = mark.from,
+            "an IndexFile is damaged: keys are indexed again from here"
+        );
+        (queues, index) = open_indexes(io, plan, &segments, mark, false)?;
+    }
     let mut walk = Walk::run(
         io,
         &segments,
@@ -91,7 +81,7 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
         &mut queues,
         &mut index,
         (plan, &loaded.topics.deleted),
-        taken_over.is_some(),
+        taken_over,
     )?;
     if walk.gap {
         // Units in front of the checkpoint's mark are missing: somebody deleted an index.
@@ -113,7 +103,7 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
     }
     let takeover = match ours {
         Some(ours) => ours.takeover,
-        None if taken_over.is_some() => {
+        None if taken_over => {
             tracing::info!(
                 end,
                 records = walk.records,
@@ -133,6 +123,29 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
         loaded,
         checkpoint: keeper,
     })
+}
+
+/// What is known of the log before it is walked.
+fn mark_of(ours: Option<Ours>, segments: &Segments, clean: bool) -> Mark {
+    match ours {
+        Some(ours) => Mark {
+            from: ours.dispatched,
+            synced: ours.synced,
+            horizon: ours.horizon,
+            takeover: ours.takeover,
+            clean,
+            known: true,
+        },
+        // Apache's store, or one whose checkpoint is lost: everything is walked, nothing is known.
+        None => Mark {
+            from: segments.first_offset(),
+            synced: 0,
+            horizon: segments.end_offset(),
+            takeover: u64::MAX,
+            clean: false,
+            known: false,
+        },
+    }
 }
 
 fn assemble(

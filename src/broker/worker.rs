@@ -519,6 +519,7 @@ impl<I: Io> Worker<I> {
         let Parts {
             io,
             net,
+            egress,
             shard,
             saving,
             checkpoint,
@@ -534,6 +535,9 @@ impl<I: Io> Worker<I> {
             net.sweep(io, &mut self.events);
             shard.answer_late_flushes(now_ns);
             shard.note_time(io.wall_ms());
+            for (index, way) in egress::WAYS.into_iter().enumerate() {
+                shard.egress_bytes[index] = (way, egress.bytes()[index]);
+            }
             shard.locks.sweep(now_ns);
             for connection in shard.silent_clients(now_ns) {
                 net.close(io, connection.0, &mut self.events);

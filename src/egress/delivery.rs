@@ -51,6 +51,8 @@ pub(super) struct Sending {
     /// Bytes sent of a gather.
     pub(super) skip: u64,
     pub(super) pipe: Option<PipeId>,
+    /// Bytes of spans that were left after the last answer of the kernel.
+    uncounted: u64,
 }
 
 /// What the operation in flight does.
@@ -116,8 +118,10 @@ impl Egress {
             stage: Stage::Head,
             skip: 0,
             pipe: None,
+            uncounted: 0,
         });
         let sending = self.sending.get_mut(key).expect("was inserted just now");
+        sending.uncounted = sending.left();
         sending.token = Token::of(ROOM, key.to_u64() & ((1 << 56) - 1));
         if way == Way::Splice {
             let pipe = self.pipes_free.pop().unwrap_or(PipeId(self.pipes_made));
@@ -139,7 +143,6 @@ impl Egress {
             self.cold_reads -= 1;
         }
         let sending = self.sending.get_mut(key)?;
-        let before = sending.left();
         let way = sending.way;
         let step = match sending.stage {
             Stage::Head => sending.complete_head(io, done),
@@ -149,8 +152,12 @@ impl Egress {
             Stage::Read | Stage::SendCopy => copy::complete(sending, io, done),
             Stage::WaitForBudget => unreachable!("nothing is in flight while waiting"),
         };
-        let after = sending.left();
-        self.bytes[way as usize] += before.saturating_sub(after);
+        // A copy that failed half-way is counted when its span is done: what is left may seem to grow.
+        let left = sending.left_if_known();
+        if let Some(left) = left {
+            self.bytes[way as usize] += sending.uncounted.saturating_sub(left);
+            sending.uncounted = sending.uncounted.min(left);
+        }
         let progress = match step {
             Ok(Step::Busy) => Progress::Busy,
             Ok(Step::Cold) => {
@@ -229,6 +236,15 @@ impl Sending {
     pub(super) fn left(&self) -> u64 {
         let spans: u64 = self.spans.iter().map(|span| u64::from(span.len)).sum();
         spans - self.skip.saturating_sub(self.head.len() as u64).min(spans)
+    }
+
+    /// While a gather is under way, its spans are with the kernel.
+    fn left_if_known(&self) -> Option<u64> {
+        let with_kernel = self.way == Way::Gather && self.stage == Stage::Spans;
+        match (with_kernel, self.spans.is_empty()) {
+            (true, true) => None,
+            _ => Some(self.left()),
+        }
     }
 
     pub(super) fn push(&self, io: &mut impl Io, op: Op) {

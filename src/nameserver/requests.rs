@@ -237,7 +237,10 @@ fn route_of_topic(server: &NameServer, request: &Request<'_>) -> Outcome {
             TOPIC_NOT_EXIST,
             // Clients and tools look for how this begins; any other code would keep producers from
             // asking for the default topic.
-            format!("No topic route info in name server for the topic: {topic:.255}"),
+            format!(
+                "No topic route info in name server for the topic: {topic:.255}\nSee \
+                 https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
+            ),
         )
     })
 }

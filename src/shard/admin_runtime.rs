@@ -103,6 +103,9 @@ impl Shard {
         for key in ZEROS {
             put(&mut table, key, 0);
         }
+        for (way, bytes) in self.egress_bytes {
+            put(&mut table, &format!("egressBytes_{way}"), bytes);
+        }
         for key in ["timerEnqueueTps", "timerDequeueTps"] {
             put(&mut table, key, "0.0");
         }

@@ -147,6 +147,8 @@ pub struct Shard {
     pub locks: Locks,
     /// What was counted.
     pub counters: Counters,
+    /// Bytes of bodies that left, by way; whoever delivers tells.
+    pub egress_bytes: [(&'static str, u64); 4],
     /// What was counted, by topic and group.
     pub statistics: Statistics,
     reading: fetch::Reading,
@@ -200,6 +202,7 @@ impl Shard {
             clients: Clients::default(),
             locks: Locks::default(),
             counters: Counters::default(),
+            egress_bytes: [("", 0); 4],
             statistics: Statistics::default(),
             reading: fetch::Reading::default(),
             returns: retry::Returns::default(),

@@ -143,7 +143,7 @@ fn groups_are_made_watched_and_deleted() {
         "100 messages do not arrive"
     );
     // It sends until it is told to stop, which is at the end of this test.
-    let flags = "produce --group P-admin --count 10000000 --timeout 150";
+    let flags = "produce --group P-admin --count 10000000 --timeout 280";
     let producer = JAVA_5.start(&cluster, topic, flags);
     let sending = || 1 < producer.values().len();
     assert!(

@@ -16,6 +16,8 @@ const FOUR_MIB: usize = 4 * 1024 * 1024;
 /// What some libraries lack, and a program can therefore not refuse; in the lists it stands behind a colon.
 /// A listener that fails one message of a batch fails those that it was not given, too.
 const SINGLE_FAILURES: &str = "consume: a failure for each message";
+/// Its batch is a single send (10) with a mark, not a send of a batch (320).
+const BATCH_CODE: &str = "produce: the request for batches";
 /// The send-back (36) names neither the topic nor the limit, only the place of the message.
 const TOPIC_OF_SEND_BACK: &str = "consume: the topic of what is sent back";
 /// Followed by the kind of pull consumer.
@@ -32,13 +34,15 @@ pub fn every_message_arrives_over_two_rebalances(program: &Program) {
     cluster.create_topic(&topic, QUEUE_COUNT);
     let produce = |quarter: u64, mode: &str| {
         let first = quarter * QUARTER;
-        let mode = if program.lacks(&format!("produce --mode {mode}")) {
+        // Apache's broker 5.5.0 stores a batch of the C++ library as one message.
+        let whole = mode == "batch" && is_reference() && program.lacks(BATCH_CODE);
+        let mode = if whole || program.lacks(&format!("produce --mode {mode}")) {
             "sync"
         } else {
             mode
         };
         let flags =
-            format!("--count {QUARTER} --first {first} --threads 4 --mode {mode} --timeout 90");
+            format!("--count {QUARTER} --first {first} --threads 4 --mode {mode} --timeout 110");
         program.start(
             &cluster,
             &topic,
@@ -169,7 +173,7 @@ pub fn tags_are_filtered(program: &Program) {
         .iter()
         .zip([0, 100, 200])
         .map(|(tag, first)| {
-            let flags = format!("--count 100 --first {first} --tag {tag} --timeout 60");
+            let flags = format!("--count 100 --first {first} --tag {tag} --timeout 110");
             program.start(
                 &cluster,
                 &topic,
@@ -382,7 +386,7 @@ pub fn offsets_survive_consumers(program: &Program) {
     let producer = program.start(
         &cluster,
         &topic,
-        &format!("produce --group P2-{topic} --count 3000 --first 600"),
+        &format!("produce --group P2-{topic} --count 2000 --first 600 --threads 2 --timeout 110"),
     );
     expect_deliveries(&cluster, 300, &[&killed]);
     let committed = cluster.committed_offsets(&group, &topic, QUEUE_COUNT);
@@ -390,10 +394,10 @@ pub fn offsets_survive_consumers(program: &Program) {
     let by_killed = killed.deliveries(&cluster);
     let successor = program.consumer(&cluster, &topic, &format!("--group {group} --count 100000"));
     producer.produced(&cluster);
-    let all = 600..3_600;
+    let all = 600..2_600;
     let all_seen = || {
         let seen = successor.deliveries(&cluster);
-        distinct(&by_killed).union(&distinct(&seen)).count() == 3_000
+        distinct(&by_killed).union(&distinct(&seen)).count() == 2_000
     };
     wait_until(DELIVERY_LIMIT, all_seen);
     let by_successor = successor.end(&cluster);
@@ -550,29 +554,22 @@ fn consume_all(
 
 /// Waits until the consumers were given `count` distinct messages together.
 fn expect_deliveries(cluster: &Cluster, count: usize, runs: &[&Run]) {
-    let delivered = || {
-        let messages: HashSet<_> = runs
-            .iter()
-            .flat_map(|run| run.deliveries(cluster))
-            .map(|delivery| (delivery.index, delivery.queue, delivery.offset))
-            .collect();
-        messages
-            .iter()
-            .map(|(index, queue, offset)| match index {
-                Some(index) => (Some(*index), None, 0),
-                None => (None, *queue, *offset),
-            })
-            .collect::<HashSet<_>>()
-            .len()
-    };
-    let mut seen = 0;
+    let mut seen = HashSet::new();
     let enough = wait_until(DELIVERY_LIMIT, || {
-        seen = delivered();
-        count <= seen
+        for delivery in runs.iter().flat_map(|run| run.deliveries(cluster)) {
+            // A message without index is known by its place.
+            let place = (delivery.queue, delivery.offset);
+            seen.insert((delivery.index, delivery.index.is_none().then_some(place)));
+        }
+        count <= seen.len()
     });
+    let indexes: HashSet<u64> = seen.iter().filter_map(|(index, _)| *index).collect();
+    let missing = (0..count as u64).filter(|index| !indexes.contains(index));
     assert!(
         enough,
-        "{seen} of {count} messages after {DELIVERY_LIMIT:?}; {}",
+        "{} of {count} messages after {DELIVERY_LIMIT:?}; missing: {:?} …; {}",
+        seen.len(),
+        missing.take(10).collect::<Vec<_>>(),
         cluster.log_tail()
     );
 }

@@ -7,7 +7,7 @@ pub mod remoting;
 
 use std::time::{Duration, Instant};
 
-/// Asks `done` every 50 ms until it says yes; false when the time is up.
+/// Asks `done` every 100 ms until it says yes; false when the time is up.
 pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
     loop {
@@ -17,6 +17,6 @@ pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
         if end < Instant::now() {
             return false;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(100));
     }
 }

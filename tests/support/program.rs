@@ -32,6 +32,13 @@ pub struct Program {
 pub struct Run {
     process: Process,
     what: String,
+    parsed: Mutex<Parsed>,
+}
+
+#[derive(Default)]
+struct Parsed {
+    lines: usize,
+    deliveries: Vec<Delivery>,
 }
 
 /// What a consumer said about one message.
@@ -89,6 +96,7 @@ impl Program {
         Run {
             process: Process::start(command, stderr),
             what,
+            parsed: Mutex::default(),
         }
     }
 
@@ -103,7 +111,7 @@ impl Program {
         self.start(
             cluster,
             topic,
-            &format!("produce --group P-{topic} {flags}"),
+            &format!("produce --group P-{topic} --timeout 110 {flags}"),
         )
         .produced(cluster)
     }
@@ -111,7 +119,7 @@ impl Program {
     /// Starts a consumer and waits until it is ready.
     pub fn consumer(&self, cluster: &Cluster, topic: &str, flags: &str) -> Run {
         let number = next_number();
-        let command = format!("consume --instance I{number} --timeout 150 {flags}");
+        let command = format!("consume --instance I{number} --timeout 280 {flags}");
         let run = self.start(cluster, topic, &command);
         let ready = run
             .process
@@ -128,24 +136,31 @@ impl Program {
 
 impl Run {
     /// What the program said so far.
-    pub fn values(&self) -> Vec<(Instant, Value)> {
-        let parse = |(at, line): (Instant, String)| match serde_json::from_str(&line) {
-            Ok(value) => (at, value),
-            Err(cause) => panic!(
-                "{} printed a line that is no JSON ({cause}): {line}",
-                self.what
-            ),
-        };
-        self.process.lines(0).into_iter().map(parse).collect()
+    pub fn values(&self) -> Vec<Value> {
+        let lines = self.process.lines(0);
+        lines.iter().map(|(_, line)| self.parse(line)).collect()
     }
 
+    fn parse(&self, line: &str) -> Value {
+        serde_json::from_str(line).unwrap_or_else(|cause| {
+            panic!(
+                "{} printed a line that is no JSON ({cause}): {line}",
+                self.what
+            )
+        })
+    }
+
+    /// What was delivered so far. Tests ask for it again and again, so each line is parsed once.
     pub fn deliveries(&self, cluster: &Cluster) -> Vec<Delivery> {
-        let is_delivery = |(_, value): &(Instant, Value)| value.get("offset").is_some();
-        self.values()
-            .iter()
-            .filter(|value| is_delivery(value))
-            .map(|(at, value)| delivery(cluster, *at, value))
-            .collect()
+        let mut parsed = self.parsed.lock().unwrap();
+        for (at, line) in self.process.lines(parsed.lines) {
+            parsed.lines += 1;
+            let value = self.parse(&line);
+            if value.get("offset").is_some() {
+                parsed.deliveries.push(delivery(cluster, at, &value));
+            }
+        }
+        parsed.deliveries.clone()
     }
 
     pub fn close_stdin(&mut self) {
@@ -170,7 +185,7 @@ impl Run {
     pub fn finish(mut self, cluster: &Cluster, limit: Duration) -> Vec<Value> {
         let status = self.process.exit_status(limit);
         self.expect_success(cluster, status.and_then(|status| status.code()));
-        self.values().into_iter().map(|(_, value)| value).collect()
+        self.values()
     }
 
     /// The exit code of a program that need not succeed.

@@ -493,3 +493,55 @@ fn strangers_in_the_folder_are_left_alone_and_their_names_are_not_used() {
     let path = loaded.index.files().next().map(|file| file.path);
     assert_eq!(path, Some(PathBuf::from("index/20991231235960000")));
 }
+
+#[test]
+fn a_header_tells_of_no_more_than_what_is_written_with_it() {
+    let mut disk = Disk::default();
+    let mut index = Index::new(options(), PhysicalOffset(0));
+    for number in 0..1_000 {
+        // A slot for each, so that there are more of them than entries in the first write.
+        index.put(number, PhysicalOffset(u64::from(number)), 1, WALL_MS);
+    }
+    index.dispatched = PhysicalOffset(1_000);
+    disk.put(index.flush(4096).expect("there is something to write"));
+    index.flushed(true);
+    let mark = index.written();
+    assert_eq!(
+        mark,
+        PhysicalOffset(204),
+        "as many entries as a page has room for"
+    );
+    let loaded = disk.load(mark, false);
+    assert_eq!(loaded.index.dispatched(), mark);
+    assert_eq!(
+        loaded
+            .index
+            .files()
+            .map(|file| file.entry_count)
+            .collect::<Vec<_>>(),
+        [204]
+    );
+}
+
+#[test]
+fn a_file_that_is_full_is_kept_until_its_last_write_has_succeeded() {
+    let mut disk = Disk::default();
+    let mut index = Index::new(options(), PhysicalOffset(0));
+    for number in 1..ENTRIES {
+        index.put(number * 2, PhysicalOffset(u64::from(number)), 1, WALL_MS);
+    }
+    // Room for entries only, so that slots remain when all entries are written.
+    while 0 < index.held_size() {
+        disk.put(index.flush(4100).expect("entries wait"));
+        index.flushed(true);
+    }
+    let lost = index.flush(4100);
+    assert!(lost.is_some(), "slots remain");
+    index.put(0, PhysicalOffset(u64::from(ENTRIES)), 1, WALL_MS);
+    index.flushed(false);
+    disk.flush(&mut index, 4100);
+    for number in 1..ENTRIES {
+        let found = disk.ask(&index, any_time(number * 2));
+        assert_eq!(found, [PhysicalOffset(u64::from(number))]);
+    }
+}

@@ -256,10 +256,12 @@ class Sending:
         message = self.message(indexes[0])
 
         def send():
-            if self.args.queue is None:
-                self.producer.send_oneway(message)
-            else:
-                self.producer.send_oneway_orderly(message, 0, queue_selector=self.select)
+            # Where threads meet (see attempt) the library drops a one-way message without a word.
+            with self.lock:
+                if self.args.queue is None:
+                    self.producer.send_oneway(message)
+                else:
+                    self.producer.send_oneway_orderly(message, 0, queue_selector=self.select)
             return True
 
         if self.attempt(send):

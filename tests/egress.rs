@@ -1,0 +1,140 @@
+//! How bodies leave: the same bytes by every way, and no copy through a buffer of ours on the hot path.
+
+mod kit;
+
+use std::time::{Duration, Instant};
+
+use kit::{Broker, Client, bodies, fetch_fields, produce_fields};
+use serde_json::{Value, json};
+
+/// Bytes of bodies that left, by way (28). The broker counts them a few times a second.
+fn egress(client: &mut Client) -> Value {
+    std::thread::sleep(Duration::from_millis(450));
+    let answer = client.call(28, &json!({}), &[]);
+    let body: Value = serde_json::from_slice(&answer.body).unwrap();
+    body["table"].clone()
+}
+
+fn bytes(table: &Value, way: &str) -> u64 {
+    table[format!("egressBytes_{way}")]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+fn body(index: usize, size: usize) -> Vec<u8> {
+    (0..size).map(|at| (at * 7 + index * 13) as u8).collect()
+}
+
+/// Many small messages over several queues, and some large ones in one queue.
+fn fill(client: &mut Client) {
+    client.make_topic("scattered", 4);
+    client.make_topic("long", 1);
+    for index in 0..800 {
+        let answer = client.produce("scattered", index as i64 % 4, &body(index, 700));
+        assert_eq!(answer.code, 0);
+    }
+    for index in 0..40 {
+        assert_eq!(client.produce("long", 0, &body(index, 100_000)).code, 0);
+    }
+}
+
+/// Everything comes back as it was sent.
+fn read_all(client: &mut Client) {
+    for queue_id in 0..4 {
+        let mut offset = 0;
+        while offset < 200 {
+            let answer = client.fetch("scattered", queue_id, offset, 32);
+            assert_eq!(answer.code, 0, "{}", answer.remark);
+            for (at, got) in bodies(&answer.body).into_iter().enumerate() {
+                let index = (offset as usize + at) * 4 + queue_id as usize;
+                assert_eq!(got, body(index, 700), "message {index}");
+            }
+            offset = answer.number("nextBeginOffset");
+        }
+    }
+    let mut offset = 0;
+    while offset < 40 {
+        let answer = client.fetch("long", 0, offset, 32);
+        for (at, got) in bodies(&answer.body).into_iter().enumerate() {
+            assert!(
+                got == body(offset as usize + at, 100_000),
+                "message {}",
+                offset as usize + at
+            );
+        }
+        offset = answer.number("nextBeginOffset");
+    }
+}
+
+#[test]
+fn every_way_delivers_the_same_bytes() {
+    for way in ["auto", "sendfile", "splice", "gather", "copy"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut broker = Broker::start(folder.path(), &["--egress", way]);
+        let mut client = broker.client();
+        fill(&mut client);
+        read_all(&mut client);
+        let table = egress(&mut client);
+        if way != "auto" {
+            let others = ["sendfile", "splice", "gather", "copy"]
+                .into_iter()
+                .filter(|other| *other != way);
+            let by_others: u64 = others.map(|other| bytes(&table, other)).sum();
+            assert_eq!(by_others, 0, "{way}: {table}");
+            assert!(4_000_000 < bytes(&table, way), "{way}: {table}");
+        }
+        assert_eq!(broker.stop(), Some(0), "{way}: {}", broker.log());
+    }
+}
+
+#[test]
+fn bulk_consumers_cost_no_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let mut client = broker.client();
+    fill(&mut client);
+    for _ in 0..3 {
+        read_all(&mut client);
+    }
+    let table = egress(&mut client);
+    assert_eq!(bytes(&table, "copy"), 0, "{table}");
+    assert!(
+        0 < bytes(&table, "gather"),
+        "scattered records are gathered: {table}"
+    );
+    assert!(
+        0 < bytes(&table, "sendfile"),
+        "long runs go by sendfile: {table}"
+    );
+}
+
+#[test]
+fn tailing_consumers_cost_no_copy_and_are_answered_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &["--flush", "sync"]);
+    let (mut producer, mut consumer) = (broker.client(), broker.client());
+    producer.make_topic("tail", 1);
+    for index in 0..200 {
+        let mut fields = fetch_fields("tail", 0, index, 32);
+        fields["sysFlag"] = json!("6");
+        fields["suspendTimeoutMillis"] = json!("15000");
+        let asked = consumer.send(11, &fields, &[]);
+        let started = Instant::now();
+        producer.call(
+            310,
+            &produce_fields("tail", 0, ""),
+            &body(index as usize, 900),
+        );
+        let (answered, answer) = consumer.receive().unwrap();
+        assert_eq!((answered, answer.code), (asked, 0));
+        assert_eq!(bodies(&answer.body), [body(index as usize, 900)]);
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "the pull was not woken"
+        );
+    }
+    let table = egress(&mut producer);
+    assert_eq!(bytes(&table, "copy"), 0, "{table}");
+}
