@@ -89,11 +89,16 @@ fn delayed_until(recording: &Recording, recorded: &Recorded) -> Option<usize> {
     let between = &recording.frames[recorded.index + 1..recorded.pair?];
     let answers = between.iter().filter(|other| other.frame.is_answer());
     if recorded.frame.code == codes::HEARTBEAT {
-        let same = answers.filter(|other| other.connection == recorded.connection);
-        return same
-            .filter(|other| other.frame.code == 25)
-            .map(|other| other.index)
-            .next_back();
+        let body = String::from_utf8_lossy(&recorded.frame.body);
+        let wants_it = |other: &&Recorded| match recording.request_of(other) {
+            Some(request) if request.frame.code == codes::GET_ROUTEINFO_BY_TOPIC => {
+                let topic = request.frame.field("topic").unwrap_or_default();
+                let group = topic.strip_prefix("%RETRY%").unwrap_or("no group");
+                other.frame.code == 17 && body.contains(&format!("\"{group}\""))
+            }
+            _ => other.frame.code == 25 && other.connection == recorded.connection,
+        };
+        return answers.filter(wants_it).map(|other| other.index).next_back();
     }
     if !codes::is_send(recorded.frame.code) {
         return None;

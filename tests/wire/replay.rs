@@ -324,13 +324,16 @@ impl Replay<'_> {
         }
     }
 
-    /// Whether a recording ended before this request could be answered.
+    /// Whether a recording ended before this request was answered: no later one on its connection
+    /// was.
     fn is_last(&self, request: &Recorded) -> bool {
         let later = &self.recording.frames[request.index..];
-        let mut later = later
-            .iter()
-            .filter(|other| other.connection == request.connection);
-        request.pair.is_none() && later.all(|other| other.from == From::Client)
+        let of_client = |other: &&Recorded| {
+            other.connection == request.connection
+                && other.from == From::Client
+                && !other.frame.is_answer()
+        };
+        later.iter().filter(of_client).all(|other| other.pair.is_none())
     }
 
     /// What came though Apache sent nothing of the kind.
