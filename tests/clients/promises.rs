@@ -214,6 +214,19 @@ pub fn tags_are_filtered(program: &Program) {
         .collect();
     assert_eq!(indexes.len(), 200, "each red and blue message once");
     assert_eq!(distinct(&delivered), (0..100).chain(200..300).collect());
+
+    // Libraries compare the tags again, so what the broker itself filters is asked of it.
+    let place = known_queue(&delivered[0]);
+    let address = cluster.address(place.shard);
+    let records = remoting::pull(&address, &topic, place.queue, 0, "green");
+    let tagged = |tag: &str| {
+        let property = format!("TAGS\u{1}{tag}");
+        records
+            .windows(property.len())
+            .any(|window| window == property.as_bytes())
+    };
+    let found = ["red", "green", "blue"].map(tagged);
+    assert_eq!(found, [false, true, false], "red, green, blue for green");
 }
 
 /// Delay level 3, 10 s, is the first of the retries.
@@ -446,7 +459,13 @@ pub fn chinese_text_arrives_intact(program: &Program) {
     );
     // The programs do not print this property: it is looked up in the record as it is stored.
     let at = known_queue(message);
-    let record = remoting::pull(&cluster.address(at.shard), &topic, at.queue, message.offset);
+    let record = remoting::pull(
+        &cluster.address(at.shard),
+        &topic,
+        at.queue,
+        message.offset,
+        "*",
+    );
     let property = "名\u{1}值\u{2}".as_bytes();
     assert!(
         record

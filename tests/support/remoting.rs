@@ -175,8 +175,8 @@ pub fn committed_offset(address: &str, group: &str, topic: &str, queue: u32) -> 
     answer.number("offset")
 }
 
-/// The stored records from an offset on, as a pull hands them out.
-pub fn pull(address: &str, topic: &str, queue: u32, offset: u64) -> Vec<u8> {
+/// The stored records from an offset on that a subscription wants, as a pull hands them out.
+pub fn pull(address: &str, topic: &str, queue: u32, offset: u64, subscription: &str) -> Vec<u8> {
     let answer = request(
         address,
         PULL,
@@ -185,12 +185,12 @@ pub fn pull(address: &str, topic: &str, queue: u32, offset: u64) -> Vec<u8> {
             ("topic", topic),
             ("queueId", &queue.to_string()),
             ("queueOffset", &offset.to_string()),
-            ("maxMsgNums", "1"),
+            ("maxMsgNums", "32"),
             // Bit 2: the request brings its own subscription.
             ("sysFlag", "4"),
             ("commitOffset", "0"),
             ("suspendTimeoutMillis", "0"),
-            ("subscription", "*"),
+            ("subscription", subscription),
             ("subVersion", "0"),
             ("expressionType", "TAG"),
         ],
