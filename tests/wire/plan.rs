@@ -98,7 +98,10 @@ fn delayed_until(recording: &Recording, recorded: &Recorded) -> Option<usize> {
             }
             _ => other.frame.code == 25 && other.connection == recorded.connection,
         };
-        return answers.filter(wants_it).map(|other| other.index).next_back();
+        return answers
+            .filter(wants_it)
+            .map(|other| other.index)
+            .next_back();
     }
     if !codes::is_send(recorded.frame.code) {
         return None;

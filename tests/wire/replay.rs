@@ -11,7 +11,7 @@ use super::plan::{self, Plan};
 use super::prepare;
 use super::recording::{From, Peer, Recorded, Recording};
 use super::setup::{self, Setup};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// How long an answer may take beyond what the request itself allows.
@@ -333,12 +333,17 @@ impl Replay<'_> {
                 && other.from == From::Client
                 && !other.frame.is_answer()
         };
-        later.iter().filter(of_client).all(|other| other.pair.is_none())
+        later
+            .iter()
+            .filter(of_client)
+            .all(|other| other.pair.is_none())
     }
 
     /// What came though Apache sent nothing of the kind.
     fn rest(&mut self) {
         let rest = self.connections.rest();
+        let mut noticed = HashSet::new();
+        let is_notice = |frame: &Frame| frame.code == codes::NOTIFY_CONSUMER_IDS_CHANGED;
         for (connection, frame) in rest {
             if setup::NAMESERVER <= connection {
                 continue;
@@ -365,6 +370,9 @@ impl Replay<'_> {
                 }
                 (true, None) => {}
                 (false, _) if !codes::is_replayed_request(frame.code) => {}
+                // One more call to look at the group again does no harm: two clients that come
+                // or go at once are told of together or one by one.
+                (false, _) if is_notice(&frame) && noticed.insert(connection) => {}
                 (false, _) => self.fault(0, frame.code, "server request", "none", &text),
             }
         }
