@@ -301,7 +301,7 @@ fn load(folder: &Path, dispatched: u64, clean: bool) -> corelane::index::index_f
     panic!("loading does not end");
 }
 
-fn ask(index: &Index, want: Want) -> Vec<PhysicalOffset> {
+fn ask(index: &mut Index, want: Want) -> Vec<PhysicalOffset> {
     let (mut query, mut step) = Query::start(index, want);
     for _ in 0..10_000 {
         match step {
@@ -392,7 +392,7 @@ fn apaches_index_file_is_taken_over_cut_back_and_made_whole_again() {
 #[test]
 fn every_key_leads_to_its_record() {
     let store = store();
-    let loaded = load(&store.folder.path().join("index"), u64::MAX, true);
+    let mut loaded = load(&store.folder.path().join("index"), u64::MAX, true);
     let mut asked = 0;
     for (record, _) in store.records() {
         if record.transaction_type() == sys_flag::TRANSACTION_ROLLBACK {
@@ -417,7 +417,7 @@ fn every_key_leads_to_its_record() {
                 count_max: 10_000,
                 walk_max: 10_000,
             };
-            let found = ask(&loaded.index, want);
+            let found = ask(&mut loaded.index, want);
             assert!(
                 found.contains(&record.physical_offset),
                 "{} {hash}",

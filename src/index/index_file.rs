@@ -1,8 +1,10 @@
 //! IndexFiles: which records have a key (P§3.8), as state that hands out operations and never waits.
 //!
 //! The slot table of the last file is held in memory, because each new entry needs the head of its chain;
-//! entries are held until they are written. Nothing is written through a map (Apache does), so a put costs
-//! no page fault on the file, and the caller chooses when to write: [`Index::flush`].
+//! entries are held until they are written. Unique keys hit the table everywhere, so each look is a cache
+//! miss: entries are linked into their chains in batches, whose misses the CPU overlaps. Nothing is written
+//! through a map (Apache does), so a put costs no page fault on the file, and the caller chooses when to
+//! write: [`Index::flush`].
 //!
 //! What a power cut may leave is repaired from the entries alone: [`Load`] reads them again up to the place
 //! the caller knows to be synced, so slots and header need no order among writes. After two power cuts
@@ -13,6 +15,7 @@ mod keys;
 mod layout;
 mod load;
 mod query;
+mod table;
 
 use std::path::{Path, PathBuf};
 
@@ -25,13 +28,10 @@ pub use load::{Load, LoadStep, Loaded};
 pub use query::{Query, Step, Want};
 
 use layout::{ENTRY_SIZE, Entry, HEADER_SIZE, Header, SLOT_SIZE, stamp_after};
+use table::{Flushing, PAGE_SIZE, Table};
 
-/// Slots that share a page of the file; pages are what is marked as changed.
-const PAGE_SLOTS: u32 = (PAGE_SIZE / SLOT_SIZE) as u32;
-const PAGE_SIZE: u64 = 4096;
-/// Slots begin behind the header, so the first page has room for fewer.
-const HEADER_SLOTS: u32 = (HEADER_SIZE / SLOT_SIZE) as u32;
-const _: () = assert!(HEADER_SIZE.is_multiple_of(SLOT_SIZE));
+/// Entries that are linked together: enough for the CPU to have misses to overlap, few enough for one turn.
+const LINK_BATCH: usize = 256;
 
 /// Where the files lie and how large they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,33 +102,6 @@ struct File {
     table: Option<Table>,
 }
 
-/// What of a file is in memory.
-#[derive(Debug)]
-struct Table {
-    /// Numbers of the newest entries. Zeroed memory that the kernel gives page by page.
-    slots: Vec<u32>,
-    /// A bit for each page with slots that differ from the file.
-    changed: Vec<u64>,
-    header_changed: bool,
-    /// Entries from `held_from` on, as they are stored.
-    held: Vec<u8>,
-    held_from: u32,
-    /// Record of the entry before that.
-    written_end: PhysicalOffset,
-}
-
-/// Byte positions and what to write there.
-type Pieces = Vec<(u64, Vec<u8>)>;
-
-/// One write on its way, and what it takes along.
-#[derive(Debug)]
-struct Flushing {
-    stamp: u64,
-    entries_to: u32,
-    end_offset: PhysicalOffset,
-    pages: Vec<u32>,
-}
-
 /// One file, for those who list them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInfo {
@@ -142,7 +115,7 @@ pub struct FileInfo {
     pub begin_offset: PhysicalOffset,
     /// Its last record.
     pub end_offset: PhysicalOffset,
-    /// Slots that have a chain.
+    /// Slots that have a chain; up to 256 of the newest entries may not be in theirs yet.
     pub slot_used_count: u32,
     /// Entries.
     pub entry_count: u32,
@@ -204,7 +177,6 @@ impl Index {
             .as_mut()
             .expect("a file that takes entries has its table");
         let number = file.header.next_number;
-        let previous = std::mem::replace(&mut table.slots[slot as usize], number);
         if number == 1 {
             file.header.begin_offset = offset;
             file.header.begin_ms = store_ms;
@@ -213,17 +185,27 @@ impl Index {
             hash,
             offset,
             seconds: file.header.seconds(store_ms),
-            previous,
+            previous: 0,
         };
         table.held.extend_from_slice(&entry.encode());
-        table.mark(slot);
-        file.header.slot_used_count += u32::from(previous == 0);
+        table.unlinked.push(slot);
         file.header.next_number = number + 1;
         file.header.end_offset = offset;
         file.header.end_ms = store_ms;
+        if LINK_BATCH <= table.unlinked.len() {
+            file.link();
+        }
+    }
+
+    /// Whoever looks at slots or chains of the last file asks for this first.
+    fn link(&mut self) {
+        if let Some(last) = self.files.last_mut() {
+            last.link();
+        }
     }
 
     fn roll(&mut self, wall_ms: u64) {
+        self.link();
         let stamp = stamp_after(self.stamp_last, wall_ms);
         self.stamp_last = Some(stamp);
         let flushing = self.flushing_stamp();
@@ -245,6 +227,7 @@ impl Index {
         if self.flushing.is_some() {
             return None;
         }
+        self.link();
         let changed = |file: &&mut File| file.table.as_ref().is_some_and(Table::is_changed);
         let file = self.files.iter_mut().find(changed)?;
         let table = file.table.as_mut()?;
@@ -373,116 +356,13 @@ impl Index {
     }
 }
 
-impl Table {
-    /// For a file whose written part ends as its header says; no slot is used yet.
-    fn new(options: &Options, header: &Header) -> Self {
-        let pages = page_of(options.slot_count - 1) + 1;
-        Self {
-            slots: vec![0; options.slot_count as usize],
-            changed: vec![0; pages.div_ceil(u64::BITS) as usize],
-            header_changed: false,
-            held: Vec::new(),
-            held_from: header.next_number,
-            written_end: header.end_offset,
+impl File {
+    /// Puts the newest entries into their chains.
+    fn link(&mut self) {
+        if let Some(table) = self.table.as_mut() {
+            self.header.slot_used_count += table.link(self.header.next_number);
         }
     }
-
-    fn is_changed(&self) -> bool {
-        self.header_changed || !self.held.is_empty() || self.changed.iter().any(|bits| *bits != 0)
-    }
-
-    fn mark(&mut self, slot: u32) {
-        self.mark_page(page_of(slot));
-    }
-
-    fn mark_page(&mut self, page: u32) {
-        self.changed[(page / u64::BITS) as usize] |= 1 << (page % u64::BITS);
-    }
-
-    /// Entries first, then slots, and the header with each.
-    fn next_write(
-        &mut self,
-        header: &Header,
-        options: &Options,
-        room: usize,
-    ) -> (Flushing, Pieces) {
-        let mut pieces = Vec::new();
-        let held_size = self.held.len().min(room - room % ENTRY_SIZE as usize);
-        let entries_to = self.held_from + (held_size / ENTRY_SIZE as usize) as u32;
-        if 0 < held_size {
-            pieces.push((
-                options.entry_at(self.held_from),
-                self.held[..held_size].to_vec(),
-            ));
-        }
-        let pages = self.take_changed_pages((room - held_size).div_ceil(PAGE_SIZE as usize));
-        self.put_pages(options, &pages, &mut pieces);
-        // Entries behind the count do not exist for a reader, so the header tells of no more than
-        // what is in the file after this write.
-        let last = held_size.checked_sub(ENTRY_SIZE as usize);
-        let last = last.and_then(|at| Entry::decode(&self.held[at..]));
-        let end_offset = last.map_or(self.written_end, |entry| entry.offset);
-        let header = Header {
-            next_number: entries_to,
-            end_offset,
-            slot_used_count: header.slot_used_count.min(entries_to - 1),
-            ..*header
-        };
-        pieces.push((0, header.encode().to_vec()));
-        self.header_changed = false;
-        (
-            Flushing {
-                stamp: 0,
-                entries_to,
-                end_offset,
-                pages,
-            },
-            pieces,
-        )
-    }
-
-    /// The first changed pages, which count as unchanged from now on.
-    fn take_changed_pages(&mut self, count_max: usize) -> Vec<u32> {
-        let mut pages = Vec::new();
-        for (at, bits) in self.changed.iter_mut().enumerate() {
-            while *bits != 0 && pages.len() < count_max {
-                pages.push(at as u32 * u64::BITS + bits.trailing_zeros());
-                *bits &= *bits - 1;
-            }
-        }
-        pages
-    }
-
-    /// The slots of these pages as they are stored, neighbours in one piece.
-    fn put_pages(&self, options: &Options, pages: &[u32], pieces: &mut Pieces) {
-        let mut end = None;
-        for page in pages {
-            let slots = slots_of(*page, options.slot_count);
-            if end != Some(slots.start) {
-                pieces.push((options.slot_at(slots.start), Vec::new()));
-            }
-            end = Some(slots.end);
-            let (_, piece) = pieces.last_mut().expect("pushed just now or before");
-            let numbers = &self.slots[slots.start as usize..slots.end as usize];
-            piece.extend(numbers.iter().flat_map(|number| number.to_be_bytes()));
-        }
-    }
-
-    /// An entry that may not be in the file yet.
-    fn held_entry(&self, number: u32) -> Option<Entry> {
-        let at = number.checked_sub(self.held_from)? as usize * ENTRY_SIZE as usize;
-        Entry::decode(self.held.get(at..)?)
-    }
-}
-
-const fn page_of(slot: u32) -> u32 {
-    (slot + HEADER_SLOTS) / PAGE_SLOTS
-}
-
-fn slots_of(page: u32, slot_count: u32) -> std::ops::Range<u32> {
-    let start = (page * PAGE_SLOTS).saturating_sub(HEADER_SLOTS);
-    let end = (page + 1) * PAGE_SLOTS - HEADER_SLOTS;
-    start..end.min(slot_count)
 }
 
 #[cfg(test)]

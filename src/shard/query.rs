@@ -62,7 +62,7 @@ pub(super) enum Question {
 impl Question {
     /// Goes on with what was read (nothing at first, no bytes where there is nothing any more).
     /// `None`: the answer is known.
-    fn step(&mut self, shard: &Shard, got: Option<Vec<u8>>) -> Option<Want> {
+    fn step(&mut self, shard: &mut Shard, got: Option<Vec<u8>>) -> Option<Want> {
         match self {
             Self::Record(question) => question.step(shard, got),
             Self::Keys(question) => question.step(shard, got),

@@ -5,6 +5,7 @@ use crate::base::{PhysicalOffset, Reader, Writer};
 pub(super) const HEADER_SIZE: u64 = 8 + 8 + 8 + 8 + 4 + 4;
 pub(super) const SLOT_SIZE: u64 = 4;
 pub(super) const ENTRY_SIZE: u64 = 4 + 8 + 4 + 4;
+const PREVIOUS_AT: usize = 4 + 8 + 4;
 const _: () = assert!(HEADER_SIZE == 40 && ENTRY_SIZE == 20);
 
 /// The front of a file.
@@ -89,6 +90,11 @@ impl Entry {
             previous: reader.u32()?,
         })
     }
+}
+
+/// Sets [`Entry::previous`] of an encoded entry.
+pub(super) fn set_previous(entry: &mut [u8], previous: u32) {
+    entry[PREVIOUS_AT..].copy_from_slice(&previous.to_be_bytes());
 }
 
 /// A file's name as a number, if it is one: 17 digits, year to millisecond.

@@ -7,7 +7,8 @@
 use std::path::PathBuf;
 
 use super::layout::{ENTRY_SIZE, Entry, HEADER_SIZE, Header, SLOT_SIZE, stamp_of};
-use super::{File, Index, Options, Table};
+use super::table::{Table, page_of};
+use super::{File, Index, Options};
 use crate::base::PhysicalOffset;
 use crate::io::Name;
 
@@ -340,7 +341,7 @@ impl Load {
         for slot in next..next + count {
             let number = table.slots[slot as usize].to_be_bytes();
             if stored.next() != Some(&number) {
-                table.mark(slot);
+                table.mark_page(page_of(slot));
             }
         }
         self.get_slots(next + count, 0, true)

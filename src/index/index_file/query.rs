@@ -66,7 +66,8 @@ enum Awaits {
 impl Query {
     /// A question and its first step.
     #[must_use]
-    pub fn start(index: &Index, want: Want) -> (Self, Step) {
+    pub fn start(index: &mut Index, want: Want) -> (Self, Step) {
+        index.link();
         let found = Vec::new();
         let mut query = Self {
             want,

@@ -85,7 +85,7 @@ impl Disk {
         panic!("loading does not end");
     }
 
-    fn ask(&self, index: &Index, want: Want) -> Vec<PhysicalOffset> {
+    fn ask(&self, index: &mut Index, want: Want) -> Vec<PhysicalOffset> {
         let (mut query, mut step) = Query::start(index, want);
         for _ in 0..100_000 {
             match step {
@@ -165,12 +165,12 @@ impl History {
         having.map(|(offset, _)| *offset).collect()
     }
 
-    fn compare(&self, index: &Index, disk: &Disk, seed: u64) {
+    fn compare(&self, index: &mut Index, disk: &Disk, seed: u64) {
         assert_eq!(self.chance_finds(index, disk, seed), 0, "seed {seed}");
     }
 
     /// All that is wanted is found, newest first; tells how much is found that is not.
-    fn chance_finds(&self, index: &Index, disk: &Disk, seed: u64) -> usize {
+    fn chance_finds(&self, index: &mut Index, disk: &Disk, seed: u64) -> usize {
         let all: BTreeSet<u32> = self.records.values().flatten().copied().collect();
         let mut count = 0;
         for hash in all {
@@ -206,7 +206,7 @@ fn what_was_put_is_found_before_while_and_after_it_is_written() {
             }
         }
         file_count += index.files.len();
-        history.compare(&index, &disk, seed);
+        history.compare(&mut index, &disk, seed);
         if let Some(op) = waiting {
             disk.put(op);
             index.flushed(true);
@@ -221,14 +221,14 @@ fn what_was_put_is_found_before_while_and_after_it_is_written() {
             .filter(|file| file.table.is_some())
             .count();
         assert_eq!(tables, 1, "only the last file is in memory");
-        history.compare(&index, &disk, seed);
-        let loaded = disk.load(index.dispatched(), true);
+        history.compare(&mut index, &disk, seed);
+        let mut loaded = disk.load(index.dispatched(), true);
         assert_eq!(
             (loaded.remove.len(), loaded.ignored.len()),
             (0, 0),
             "seed {seed}"
         );
-        history.compare(&loaded.index, &disk, seed);
+        history.compare(&mut loaded.index, &disk, seed);
     }
     assert!(
         2 < behind && 16 < file_count,
@@ -308,13 +308,13 @@ fn after_power_cuts_all_is_found_and_hardly_anything_else() {
             shortened += usize::from(last.is_some_and(|table| table.header_changed));
             cuts += 1;
             history.dispatch(&mut index);
-            chance_finds += history.chance_finds(&index, &disk, seed);
+            chance_finds += history.chance_finds(&mut index, &disk, seed);
         }
         disk.flush(&mut index, 4096);
-        let index = disk.load(index.dispatched(), true).index;
-        chance_finds += history.chance_finds(&index, &disk, seed);
-        let index = disk.load(index.dispatched(), false).index;
-        chance_finds += history.chance_finds(&index, &disk, seed);
+        let mut index = disk.load(index.dispatched(), true).index;
+        chance_finds += history.chance_finds(&mut index, &disk, seed);
+        let mut index = disk.load(index.dispatched(), false).index;
+        chance_finds += history.chance_finds(&mut index, &disk, seed);
     }
     assert!(
         100 < cuts && 20 < shortened,
@@ -351,7 +351,7 @@ fn damage_costs_a_second_dispatch_and_never_a_wrong_answer_or_a_circle() {
         }
         // A search in what is damaged ends, whatever it finds.
         for hash in 0..60 {
-            let _ = disk.ask(&index, any_time(hash * 37));
+            let _ = disk.ask(&mut index, any_time(hash * 37));
         }
         let mut loaded = disk.load(index.dispatched(), false);
         lowered += usize::from(loaded.index.dispatched() < index.dispatched());
@@ -366,7 +366,7 @@ fn damage_costs_a_second_dispatch_and_never_a_wrong_answer_or_a_circle() {
         let rebuilt = victim as u64 + 1 == count || !loaded.remove.is_empty();
         let all: BTreeSet<u32> = history.records.values().flatten().copied().collect();
         let missing = |hash: u32| {
-            let found = disk.ask(&loaded.index, any_time(hash));
+            let found = disk.ask(&mut loaded.index, any_time(hash));
             history
                 .wanted(hash)
                 .into_iter()
@@ -395,7 +395,7 @@ fn a_search_keeps_to_its_times_and_bounds() {
         index.put(7, at, 5_000 + 1_000 * second as i64, WALL_MS);
     }
     let disk = Disk::default();
-    let ask = |begin_ms, end_ms, count_max, walk_max| {
+    let mut ask = |begin_ms, end_ms, count_max, walk_max| {
         let want = Want {
             hash: 7,
             begin_ms,
@@ -403,7 +403,7 @@ fn a_search_keeps_to_its_times_and_bounds() {
             count_max,
             walk_max,
         };
-        let found = disk.ask(&index, want);
+        let found = disk.ask(&mut index, want);
         found
             .iter()
             .map(|offset| offset.0 / 1000)
@@ -541,7 +541,7 @@ fn a_file_that_is_full_is_kept_until_its_last_write_has_succeeded() {
     index.flushed(false);
     disk.flush(&mut index, 4100);
     for number in 1..ENTRIES {
-        let found = disk.ask(&index, any_time(number * 2));
+        let found = disk.ask(&mut index, any_time(number * 2));
         assert_eq!(found, [PhysicalOffset(u64::from(number))]);
     }
 }

@@ -60,7 +60,7 @@ impl Keys {
         }
     }
 
-    pub(super) fn step(&mut self, shard: &Shard, got: Option<Vec<u8>>) -> Option<Want> {
+    pub(super) fn step(&mut self, shard: &mut Shard, got: Option<Vec<u8>>) -> Option<Want> {
         let step = match &mut self.stage {
             Stage::Fresh => {
                 let want = IndexWant {
@@ -70,7 +70,7 @@ impl Keys {
                     count_max: self.count_max + CANDIDATES_MORE,
                     walk_max: WALK_MAX,
                 };
-                let (query, step) = IndexQuery::start(&shard.index, want);
+                let (query, step) = IndexQuery::start(&mut shard.index, want);
                 self.stage = Stage::Index(Box::new(query));
                 step
             }
