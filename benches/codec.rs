@@ -100,7 +100,7 @@ fn main() {
     ];
     let produced = Answer::Produced(Produced {
         flush_timed_out: false,
-        offsets: vec![PhysicalOffset(0x23374)],
+        offsets: [PhysicalOffset(0x23374)].into_iter().collect(),
         store_host: "127.0.0.1:10911".parse().expect("an address"),
         queue_id: 0,
         queue_offset: QueueOffset(3),

@@ -153,17 +153,37 @@ impl HeaderKind {
 }
 
 /// A piece of text: either of the header itself, or of the arena where text goes that had to be rewritten.
+///
+/// One word, not three fields: written as three and read back as one, each piece would wait for the CPU's
+/// stores (a third of the whole decoding). Bits 0 to 31 where it starts, 32 to 62 bytes, 63 in the arena.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) start: u32,
-    pub(super) len: u32,
-    pub(super) in_arena: bool,
-}
+pub(super) struct Piece(u64);
 
 impl Piece {
-    fn of<'a>(self, header: &'a str, arena: &'a str) -> &'a str {
-        let text = if self.in_arena { arena } else { header };
-        &text[self.start as usize..(self.start + self.len) as usize]
+    const IN_ARENA: u64 = 1 << 63;
+
+    /// Of the header.
+    pub(super) const fn of_header(start: usize, end: usize) -> Self {
+        Self(start as u64 | ((end - start) as u64) << 32)
+    }
+
+    /// Of the arena.
+    pub(super) const fn of_arena(start: usize, end: usize) -> Self {
+        Self(Self::of_header(start, end).0 | Self::IN_ARENA)
+    }
+
+    const fn len(self) -> usize {
+        ((self.0 & !Self::IN_ARENA) >> 32) as usize
+    }
+
+    pub(super) fn text<'a>(self, header: &'a str, arena: &'a str) -> &'a str {
+        let text = if self.0 & Self::IN_ARENA == 0 {
+            header
+        } else {
+            arena
+        };
+        let start = self.0 as u32 as usize;
+        &text[start..start + self.len()]
     }
 }
 
@@ -230,10 +250,8 @@ impl<'a> Request<'a> {
         self.fields
             .iter()
             .rev()
-            .find(|(key, _)| {
-                key.len as usize == name.len() && key.of(self.header, self.arena) == name
-            })
-            .map(|(_, value)| value.of(self.header, self.arena))
+            .find(|(key, _)| key.len() == name.len() && key.text(self.header, self.arena) == name)
+            .map(|(_, value)| value.text(self.header, self.arena))
     }
 
     /// All extension fields, in the order in which they stand.
@@ -241,7 +259,7 @@ impl<'a> Request<'a> {
         let (header, arena) = (self.header, self.arena);
         self.fields
             .iter()
-            .map(move |(key, value)| (key.of(header, arena), value.of(header, arena)))
+            .map(move |(key, value)| (key.text(header, arena), value.text(header, arena)))
     }
 
     /// What [`encode_response`] must know of this request, for its ticket.
@@ -342,7 +360,7 @@ pub fn decode<'a>(frame: &'a [u8], scratch: &'a mut Scratch) -> Result<Request<'
         version: header.version,
         opaque: header.opaque,
         flag: header.flag,
-        remark: header.remark.map(|piece| piece.of(text, &scratch.arena)),
+        remark: header.remark.map(|piece| piece.text(text, &scratch.arena)),
         body,
         header: text,
         arena: &scratch.arena,
@@ -468,6 +486,12 @@ pub(super) fn put_number(out: &mut Vec<u8>, number: i64) {
 
 /// Appends a JSON string.
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
+    let is_plain = |byte: u8| 0x20 <= byte && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        return out.push(b'"');
+    }
     serde_json::to_writer(out, text).expect("a Vec takes every byte, and text is always JSON");
 }
 

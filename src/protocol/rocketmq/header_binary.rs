@@ -77,13 +77,9 @@ fn text_of(
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| FrameError::header(at + error.valid_up_to(), "text that is not UTF-8"))?;
-    let start = scratch.arena.len() as u32;
+    let start = scratch.arena.len();
     scratch.arena.push_str(text);
-    Ok(Some(Piece {
-        start,
-        len: text.len() as u32,
-        in_arena: true,
-    }))
+    Ok(Some(Piece::of_arena(start, scratch.arena.len())))
 }
 
 /// Appends the header.

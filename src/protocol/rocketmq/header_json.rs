@@ -23,16 +23,16 @@ pub(super) fn read(text: &str, scratch: &mut Scratch) -> Result<Header, FrameErr
     while scan.next_member(&mut first)? {
         let name = scan.string(scratch)?;
         scan.colon()?;
-        match name.text(text, scratch) {
+        match name.text(text, &scratch.arena) {
             "code" => header.code = scan.number("code", scratch)?,
             "version" => header.version = scan.number("version", scratch)?,
             "opaque" => header.opaque = scan.number("opaque", scratch)?,
             "flag" => header.flag = scan.number("flag", scratch)?,
             "language" => {
                 header.language = match scan.scalar("language", scratch)? {
-                    Scalar::Text(piece) => Some(codes::language(piece.text(text, scratch))),
+                    Scalar::Text(piece) => Some(codes::language(piece.text(text, &scratch.arena))),
                     Scalar::Bare(piece) => {
-                        let number = piece.text(text, scratch).parse().unwrap_or(-1);
+                        let number = piece.text(text, &scratch.arena).parse().unwrap_or(-1);
                         Some(codes::language_name(number))
                     }
                     Scalar::Null => None,
@@ -50,17 +50,6 @@ pub(super) fn read(text: &str, scratch: &mut Scratch) -> Result<Header, FrameErr
     }
     scan.end()?;
     Ok(header)
-}
-
-impl Piece {
-    fn text<'a>(self, header: &'a str, scratch: &'a Scratch) -> &'a str {
-        let text = if self.in_arena {
-            &scratch.arena
-        } else {
-            header
-        };
-        &text[self.start as usize..(self.start + self.len) as usize]
-    }
 }
 
 enum Scalar {
@@ -141,11 +130,7 @@ impl Scan<'_> {
         let end = find_quote_or_backslash(self.bytes, start);
         if self.bytes.get(end) == Some(&b'"') {
             self.at = end + 1;
-            return Ok(Piece {
-                start: start as u32,
-                len: (end - start) as u32,
-                in_arena: false,
-            });
+            return Ok(Piece::of_header(start, end));
         }
         self.escaped_string(start, end, scratch)
     }
@@ -174,11 +159,7 @@ impl Scan<'_> {
             }
         }
         self.at = end + 1;
-        Ok(Piece {
-            start: arena_start as u32,
-            len: (scratch.arena.len() - arena_start) as u32,
-            in_arena: true,
-        })
+        Ok(Piece::of_arena(arena_start, scratch.arena.len()))
     }
 
     /// What stands behind a backslash.
@@ -260,11 +241,7 @@ impl Scan<'_> {
             )));
         }
         self.at += len;
-        Ok(Scalar::Bare(Piece {
-            start: start as u32,
-            len: len as u32,
-            in_arena: false,
-        }))
+        Ok(Scalar::Bare(Piece::of_header(start, self.at)))
     }
 
     /// A 32-bit number, in quotes or not. Null counts as absent, hence as 0.
@@ -275,7 +252,7 @@ impl Scan<'_> {
             Scalar::Text(piece) | Scalar::Bare(piece) => piece,
             Scalar::Null => return Ok(0),
         };
-        let text = piece.text(self.text, scratch);
+        let text = piece.text(self.text, &scratch.arena);
         text.parse().map_err(|_| {
             let shown: String = text.chars().take(32).collect();
             FrameError::header(start, format!("`{name}` is {shown:?}, not a 32-bit number"))

@@ -363,7 +363,9 @@ mod tests {
     fn a_batch_is_answered_with_one_id_for_each_message() {
         let mut value = Produced {
             flush_timed_out: false,
-            offsets: vec![PhysicalOffset(4096), PhysicalOffset(8192)],
+            offsets: [PhysicalOffset(4096), PhysicalOffset(8192)]
+                .into_iter()
+                .collect(),
             store_host: "127.0.0.1:10911".parse().unwrap(),
             queue_id: 3,
             queue_offset: QueueOffset(42),
