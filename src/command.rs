@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 
+use smallvec::SmallVec;
+
 use crate::base::{Key, PhysicalOffset, QueueOffset};
 
 /// A connection of this shard, as net names it.
@@ -490,7 +492,7 @@ pub struct Produced {
     /// 0, or stored but not flushed in time: 10.
     pub flush_timed_out: bool,
     /// Physical offsets of the records, in order: the protocol makes offset ids of them and of the store host.
-    pub offsets: Vec<PhysicalOffset>,
+    pub offsets: SmallVec<[PhysicalOffset; 1]>,
     /// Where clients reach the shard.
     pub store_host: SocketAddr,
     /// The queue that was chosen in the real topic.

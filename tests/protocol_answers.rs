@@ -482,7 +482,7 @@ fn small_answers_are_those_of_apache() {
     );
     let produced = Answer::Produced(Produced {
         flush_timed_out: true,
-        offsets: vec![PhysicalOffset(0x23374)],
+        offsets: [PhysicalOffset(0x23374)].into_iter().collect(),
         store_host: "127.0.0.1:20911".parse().unwrap(),
         queue_id: 0,
         queue_offset: QueueOffset(3),

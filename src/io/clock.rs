@@ -9,9 +9,13 @@ const RECHECK_NS: u64 = 1_000_000_000;
 /// Wall time is wall time at an anchor plus monotonic time since. The anchor is renewed once a second:
 /// where the machine has stepped ahead, ours jumps to it; where it has stepped back, ours stands still
 /// until both agree. So it never goes back.
+///
+/// Both stand still between two ticks, of which each turn of a ring has one: a turn sees one time, and a
+/// request does not pay for looking.
 #[derive(Debug)]
 pub(super) struct Clock {
     started: Instant,
+    now_ns: Cell<u64>,
     /// Wall milliseconds at `anchor_ns`.
     anchor_ms: Cell<u64>,
     anchor_ns: Cell<u64>,
@@ -31,6 +35,7 @@ impl Clock {
         let now = machine_ms();
         Self {
             started: Instant::now(),
+            now_ns: Cell::new(0),
             anchor_ms: Cell::new(now),
             anchor_ns: Cell::new(0),
             last_ms: Cell::new(now),
@@ -38,12 +43,17 @@ impl Clock {
         }
     }
 
-    pub(super) fn now_ns(&self) -> u64 {
-        self.started.elapsed().as_nanos() as u64
+    pub(super) const fn now_ns(&self) -> u64 {
+        self.now_ns.get()
     }
 
-    pub(super) fn wall_ms(&self) -> u64 {
-        let now_ns = self.now_ns();
+    pub(super) const fn wall_ms(&self) -> u64 {
+        self.last_ms.get()
+    }
+
+    pub(super) fn tick(&self) {
+        let now_ns = self.started.elapsed().as_nanos() as u64;
+        self.now_ns.set(now_ns);
         if RECHECK_NS <= now_ns - self.checked_ns.get() {
             self.checked_ns.set(now_ns);
             self.anchor_ms.set(machine_ms());
@@ -52,7 +62,6 @@ impl Clock {
         let ours = self.anchor_ms.get() + (now_ns - self.anchor_ns.get()) / 1_000_000;
         let wall = ours.max(self.last_ms.get());
         self.last_ms.set(wall);
-        wall
     }
 }
 

@@ -45,10 +45,10 @@ pub trait Io {
     /// have arrived to `done`.
     fn turn(&mut self, wait_ns: u64, done: &mut Vec<Completion>) -> Result<(), Errno>;
 
-    /// Nanoseconds since an arbitrary start. The only clock that decides.
+    /// Nanoseconds since an arbitrary start, as of the last turn. The only clock that decides.
     fn now_ns(&self) -> u64;
 
-    /// Milliseconds since 1970, for what the formats define in wall time. Never goes back.
+    /// Milliseconds since 1970, as of the last turn, for what the formats define in wall time. Never goes back.
     fn wall_ms(&self) -> u64;
 }
 

@@ -841,6 +841,7 @@ impl Io for Uring {
             self.ready.is_empty() && self.direct.is_empty() && self.backlog.is_empty();
         let wait_ns = if nothing_else { wait_ns } else { 0 };
         self.enter(u32::from(0 < wait_ns), wait_ns)?;
+        self.clock.tick();
         self.reap(done);
         done.append(&mut self.ready);
         Ok(())

@@ -1,6 +1,9 @@
 //! Sends: every check in RocketMQ's order (P§2.1), the record, and who waits for it.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+
+use smallvec::SmallVec;
 
 use super::pending::{After, Appended};
 use super::topics::{
@@ -80,11 +83,23 @@ fn see(properties: &str) -> Seen<'_> {
 }
 
 /// Where a checked send goes.
-struct Target {
-    topic: String,
+struct Target<'a> {
+    topic: Cow<'a, str>,
     queue_id: QueueId,
+    /// The topic takes messages with several tags.
+    multi_tag: bool,
     /// It was sent to a group's retry topic too often.
     dead: bool,
+}
+
+impl Target<'_> {
+    const fn sys_flag(&self, produce: &Produce<'_>) -> i32 {
+        if self.multi_tag {
+            produce.sys_flag | sys_flag::MULTI_TAGS
+        } else {
+            produce.sys_flag
+        }
+    }
 }
 
 impl Shard {
@@ -154,11 +169,10 @@ impl Shard {
 
     /// Checks 2 to 4 of P§2.1.
     fn check_topic(&self, produce: &Produce<'_>) -> Result<(), Refusal> {
-        let is_order = self
-            .topics
-            .get(produce.topic)
-            .is_some_and(|topic| topic.config.order);
-        if self.settings.perm & PERM_WRITE == 0 && is_order {
+        let is_order = |topic: &topics::Topic| topic.config.order;
+        if self.settings.perm & PERM_WRITE == 0
+            && self.topics.get(produce.topic).is_some_and(is_order)
+        {
             let ip = self.settings.store_host.ip();
             return Err(Refusal::new(
                 RefusalKind::NoPermission,
@@ -224,24 +238,21 @@ impl Shard {
     }
 
     /// Checks 6 and 7, and the way of a message that was retried too often.
-    fn target(
+    fn target<'a>(
         &mut self,
         io: &mut impl Io,
         peer: &Peer<'_>,
-        produce: &Produce<'_>,
-    ) -> Result<Result<Target, Condition>, Refusal> {
+        produce: &Produce<'a>,
+    ) -> Result<Result<Target<'a>, Condition>, Refusal> {
         let config = &self.topics.get(produce.topic).expect("was made").config;
         let queue_count = config.read_queue_count.max(config.write_queue_count);
         let write_queue_count = config.write_queue_count.max(1);
+        let multi_tag = config.multi_tag;
         let chosen = u32::try_from(produce.queue_id);
         if let Ok(queue_id) = chosen
             && queue_count <= queue_id
         {
-            let filter = if config.multi_tag {
-                "MULTI_TAG"
-            } else {
-                "SINGLE_TAG"
-            };
+            let filter = if multi_tag { "MULTI_TAG" } else { "SINGLE_TAG" };
             return Err(Refusal::new(
                 RefusalKind::InvalidParameter,
                 format!(
@@ -261,8 +272,9 @@ impl Shard {
         let queue_id =
             chosen.unwrap_or_else(|_| self.prng.below(u64::from(write_queue_count)) as u32);
         let target = Target {
-            topic: produce.topic.to_owned(),
+            topic: Cow::Borrowed(produce.topic),
             queue_id: QueueId(queue_id),
+            multi_tag,
             dead: false,
         };
         match produce.topic.strip_prefix(RETRY_PREFIX) {
@@ -271,14 +283,14 @@ impl Shard {
         }
     }
 
-    fn retry_target(
+    fn retry_target<'a>(
         &mut self,
         io: &impl Io,
         peer: &Peer<'_>,
         produce: &Produce<'_>,
         group: &str,
-        target: Target,
-    ) -> Result<Result<Target, Condition>, Refusal> {
+        target: Target<'a>,
+    ) -> Result<Result<Target<'a>, Condition>, Refusal> {
         let Some(config) = self.groups.get(group) else {
             return Err(Refusal::new(
                 RefusalKind::GroupNotExist,
@@ -295,8 +307,9 @@ impl Shard {
         }
         match self.dead_letter_topic(group, io.wall_ms()) {
             Ok(topic) => Ok(Ok(Target {
-                topic,
+                topic: Cow::Owned(topic),
                 queue_id: QueueId(0),
+                multi_tag: target.multi_tag,
                 dead: true,
             })),
             Err(condition) => Ok(Err(condition)),
@@ -338,7 +351,7 @@ impl Shard {
         peer: &Peer<'_>,
         ticket: Ticket,
         produce: &Produce<'_>,
-        target: &Target,
+        target: &Target<'_>,
     ) -> Reply {
         let seen = see(produce.properties);
         if seen.transaction {
@@ -388,7 +401,7 @@ impl Shard {
             topic: &target.topic,
             queue_id: target.queue_id,
             flag: produce.flag,
-            sys_flag: self.sys_flag_of(produce),
+            sys_flag: target.sys_flag(produce),
             born_ms: produce.born_ms,
             born_host: peer.address,
             reconsume_times: produce.reconsume_times,
@@ -443,22 +456,10 @@ impl Shard {
         }
     }
 
-    fn sys_flag_of(&self, produce: &Produce<'_>) -> i32 {
-        let multi_tag = self
-            .topics
-            .get(produce.topic)
-            .is_some_and(|topic| topic.config.multi_tag);
-        if multi_tag {
-            produce.sys_flag | sys_flag::MULTI_TAGS
-        } else {
-            produce.sys_flag
-        }
-    }
-
-    fn produced(&self, target: &Target, count: usize) -> Produced {
+    fn produced(&self, target: &Target<'_>, count: usize) -> Produced {
         Produced {
             flush_timed_out: false,
-            offsets: Vec::with_capacity(count),
+            offsets: SmallVec::with_capacity(count),
             store_host: self.settings.store_host,
             queue_id: target.queue_id.0 as i32,
             queue_offset: QueueOffset(0),
@@ -624,7 +625,7 @@ impl Shard {
         peer: &Peer<'_>,
         ticket: Ticket,
         produce: &Produce<'_>,
-        target: &Target,
+        target: &Target<'_>,
     ) -> Reply {
         let header = see(produce.properties);
         let transaction = produce.sys_flag & sys_flag::TRANSACTION_MASK != 0;
@@ -657,7 +658,7 @@ impl Shard {
         let batch = BatchHead {
             topic: produce.topic,
             queue_id: target.queue_id,
-            sys_flag: self.sys_flag_of(produce),
+            sys_flag: target.sys_flag(produce),
             born_ms: produce.born_ms,
             born_host: peer.address,
             reconsume_times: produce.reconsume_times,
@@ -714,10 +715,10 @@ pub(super) enum Unstored {
 }
 
 impl Produced {
-    const fn empty() -> Self {
+    fn empty() -> Self {
         Self {
             flush_timed_out: false,
-            offsets: Vec::new(),
+            offsets: SmallVec::new(),
             store_host: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
             queue_id: 0,
             queue_offset: QueueOffset(0),

@@ -68,8 +68,8 @@ fn add(items: &mut Items, key: &str, value: u64) {
 /// All sums of a shard. Names are RocketMQ's (P§2.10, 315).
 #[derive(Debug, Default)]
 pub struct Statistics {
-    topic_put_numbers: Items,
-    topic_put_sizes: Items,
+    /// By topic: how many, and their bytes.
+    put: BTreeMap<String, (Item, Item)>,
     /// By topic and group; joined as `topic@group` only when somebody asks.
     got: BTreeMap<String, BTreeMap<String, (Item, Item)>>,
     sent_back: Items,
@@ -82,8 +82,12 @@ pub struct Statistics {
 impl Statistics {
     /// A message was stored.
     pub(super) fn put(&mut self, topic: &str, size: u64) {
-        add(&mut self.topic_put_numbers, topic, 1);
-        add(&mut self.topic_put_sizes, topic, size);
+        let (numbers, sizes) = match self.put.get_mut(topic) {
+            Some(items) => items,
+            None => self.put.entry(topic.to_owned()).or_default(),
+        };
+        numbers.add(1);
+        sizes.add(size);
         self.all_put.add(1);
     }
 
@@ -116,12 +120,10 @@ impl Statistics {
     /// Takes samples where they are due. Called about once a second.
     pub fn sample(&mut self, now_ms: u64) {
         let got = self.got.values_mut().flat_map(BTreeMap::values_mut);
-        let items = self
-            .topic_put_numbers
-            .values_mut()
-            .chain(self.topic_put_sizes.values_mut())
+        let pairs = self.put.values_mut().chain(got);
+        let items = pairs
+            .flat_map(|(numbers, sizes)| [numbers, sizes])
             .chain(self.sent_back.values_mut())
-            .chain(got.flat_map(|(numbers, sizes)| [numbers, sizes]))
             .chain([&mut self.all_put, &mut self.all_got])
             .chain([&mut self.fetches_found, &mut self.fetches_missed]);
         for item in items {
@@ -135,8 +137,8 @@ impl Statistics {
             self.got.get(topic)?.get(group)
         };
         match name {
-            "TOPIC_PUT_NUMS" => self.topic_put_numbers.get(key),
-            "TOPIC_PUT_SIZE" => self.topic_put_sizes.get(key),
+            "TOPIC_PUT_NUMS" => self.put.get(key).map(|(numbers, _)| numbers),
+            "TOPIC_PUT_SIZE" => self.put.get(key).map(|(_, sizes)| sizes),
             "GROUP_GET_NUMS" => of_group().map(|(numbers, _)| numbers),
             "GROUP_GET_SIZE" => of_group().map(|(_, sizes)| sizes),
             "SNDBCK_PUT_NUMS" => self.sent_back.get(key),
@@ -180,8 +182,7 @@ impl Statistics {
 
     /// Forgets a topic.
     pub fn remove_topic(&mut self, topic: &str) {
-        self.topic_put_numbers.remove(topic);
-        self.topic_put_sizes.remove(topic);
+        self.put.remove(topic);
         self.got.remove(topic);
         self.sent_back
             .retain(|key, _| key.rsplit_once('@').is_none_or(|(of, _)| of != topic));
