@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use corelane::io::{
-    Bell, Completion, End, Errno, FileId, Io, Lanes, ListenerId, Name, Op, OpenMode, Options,
+    Bell, Completion, End, Errno, FileId, Fill, Io, Lanes, ListenerId, Name, Op, OpenMode, Options,
     Payload, PipeId, SocketId, Space, Span, Token, Uring, listen,
 };
 use corelane::sim::{Faults, PeerId, Sim};
@@ -438,12 +438,19 @@ fn replacing<W: World>(desk: &mut Desk<W>) {
 fn preparing<W: World>(desk: &mut Desk<W>) {
     let path = desk.path("log/0");
     let (file, _) = desk.open(&path, OpenMode::Create { size: 100_000 });
-    desk.write(file, 0, &[7; 100_000]);
-    let (at, len) = (1_000, 98_000);
-    desk.done(Op::Prepare { file, at, len });
-    let mut want = vec![7; 100_000];
-    want[1_000..99_000].fill(0);
-    assert_eq!(desk.read(file, 0, 100_000), want);
+    for fill in [Fill::Zeros, Fill::DirectZeros, Fill::Reserve] {
+        desk.write(file, 0, &[7; 100_000]);
+        let (at, len) = (1_000, 98_000);
+        desk.done(Op::Prepare {
+            file,
+            at,
+            len,
+            fill,
+        });
+        let mut want = vec![7; 100_000];
+        want[1_000..99_000].fill(0);
+        assert_eq!(desk.read(file, 0, 100_000), want, "{fill:?}");
+    }
     desk.done(Op::Release { file });
 }
 

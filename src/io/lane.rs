@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -10,13 +11,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::bell::Bell;
-use super::{Name, OpenMode, Space};
+use super::{Fill, Name, OpenMode, Space};
 
 /// Zeros are written in pieces of this size: large enough for the page cache to use large folios
 /// (kernel-notes/preallocation.md), small enough that other writers get their turn.
 const ZEROS_SIZE: usize = 1 << 20;
+
+/// Direct writes are aligned to this: no disk has larger logical blocks, and it is the page.
+const DIRECT_ALIGNMENT: u64 = 4096;
+
+/// Zeros that go past the page cache are written in pieces of this size: the file is locked for others as
+/// long as one takes.
+const DIRECT_ZEROS_SIZE: usize = 256 << 10;
 
 /// Files above this number are made durable by one syncfs instead of one fdatasync each.
 const SYNC_ONE_BY_ONE_MAX: usize = 64;
@@ -59,6 +68,7 @@ pub(super) enum Work {
         file: Arc<File>,
         at: u64,
         len: u64,
+        fill: Fill,
     },
 }
 
@@ -168,7 +178,12 @@ impl Work {
             } => replace(&path, &bytes, backup.as_deref()),
             Self::Remove { path } => remove(&path),
             Self::Space { path } => space(&path),
-            Self::Prepare { file, at, len } => prepare(&file, at, len),
+            Self::Prepare {
+                file,
+                at,
+                len,
+                fill,
+            } => prepare(&file, at, len, fill),
         }
     }
 }
@@ -381,9 +396,26 @@ fn space(path: &Path) -> std::io::Result<Outcome> {
     }))
 }
 
-/// Zeros are written, not only reserved: an unwritten extent costs a journal commit at the sync that
-/// first covers it, a written one does not (kernel-notes/preallocation.md).
-fn prepare(file: &File, at: u64, len: u64) -> std::io::Result<Outcome> {
+fn prepare(file: &File, at: u64, len: u64, fill: Fill) -> std::io::Result<Outcome> {
+    match fill {
+        Fill::Zeros => write_zeros(file, at, len)?,
+        Fill::DirectZeros => write_zeros_direct(file, at, len)?,
+        Fill::Reserve => reserve(file, at, len)?,
+    }
+    file.sync_data()?;
+    Ok(Outcome::Done)
+}
+
+fn reserve(file: &File, at: u64, len: u64) -> std::io::Result<()> {
+    let flags = FallocateFlags::FALLOC_FL_ZERO_RANGE;
+    match fallocate(file, flags, at as i64, len as i64) {
+        // Of a file system that cannot.
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => write_zeros(file, at, len),
+        other => Ok(other?),
+    }
+}
+
+fn write_zeros(file: &File, at: u64, len: u64) -> std::io::Result<()> {
     let zeros = vec![0; ZEROS_SIZE.min(len as usize)];
     let end = at + len;
     let mut next = at;
@@ -392,8 +424,43 @@ fn prepare(file: &File, at: u64, len: u64) -> std::io::Result<Outcome> {
         file.write_all_at(&zeros[..count], next)?;
         next += count as u64;
     }
-    file.sync_data()?;
-    Ok(Outcome::Done)
+    Ok(())
+}
+
+/// The blocks are reserved first: a direct write that allocates would hold up every append to the file for
+/// as long as the disk takes.
+fn write_zeros_direct(file: &File, at: u64, len: u64) -> std::io::Result<()> {
+    let start = at.next_multiple_of(DIRECT_ALIGNMENT);
+    let end = (at + len) / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let direct = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path);
+    let Ok(direct) = direct else {
+        return write_zeros(file, at, len);
+    };
+    if end <= start {
+        return write_zeros(file, at, len);
+    }
+    reserve(file, start, end - start)?;
+    let memory = vec![0; DIRECT_ZEROS_SIZE + DIRECT_ALIGNMENT as usize];
+    let skip = memory.as_ptr().align_offset(DIRECT_ALIGNMENT as usize);
+    let zeros = &memory[skip..skip + DIRECT_ZEROS_SIZE];
+    let mut next = start;
+    while next < end {
+        let count = (end - next).min(zeros.len() as u64) as usize;
+        match direct.write_all_at(&zeros[..count], next) {
+            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
+                write_zeros(file, next, end - next)?;
+                break;
+            }
+            other => other?,
+        }
+        next += count as u64;
+    }
+    write_zeros(file, at, start - at)?;
+    write_zeros(file, end, at + len - end)
 }
 
 /// Reads a small file at start, when nothing is served yet; `None` if there is none.

@@ -120,6 +120,20 @@ pub enum End {
     Socket(SocketId),
 }
 
+/// How a range comes to read as zeros; see kernel-notes/preallocation.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill {
+    /// Zeros are written through the page cache, whatever is there.
+    Zeros,
+    /// Zeros are written past the page cache where the file system can: they cost neither memory nor much
+    /// of a CPU. For a range that nobody has read or written. As with [`Self::Zeros`], a sync of what is
+    /// later written over them commits no journal.
+    DirectZeros,
+    /// Blocks are reserved, which costs next to nothing; the sync that first covers what is written there
+    /// commits the journal. Where the file system cannot, zeros are written.
+    Reserve,
+}
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
@@ -248,7 +262,7 @@ pub enum Op {
         /// Bytes.
         len: u64,
     },
-    /// Writes zeros over a range and makes them durable, off the shard's path.
+    /// Makes a range read as zeros whatever was there, durably, off the shard's path.
     Prepare {
         /// Which.
         file: FileId,
@@ -256,6 +270,8 @@ pub enum Op {
         at: u64,
         /// Bytes.
         len: u64,
+        /// How.
+        fill: Fill,
     },
     /// The names in a folder: [`Payload::Names`]; a missing folder is empty.
     List {

@@ -800,9 +800,20 @@ impl Io for Uring {
             }
             Op::Release { file } => self.release(token, file),
             Op::Open { path, mode } => self.push_lane(token, Work::Open { path, mode }),
-            Op::Prepare { file, at, len } => {
+            Op::Prepare {
+                file,
+                at,
+                len,
+                fill,
+            } => {
                 let file = Arc::clone(&self.file(file).file);
-                self.push_lane(token, Work::Prepare { file, at, len });
+                let work = Work::Prepare {
+                    file,
+                    at,
+                    len,
+                    fill,
+                };
+                self.push_lane(token, work);
             }
             Op::List { path } => self.push_lane(token, Work::List { path }),
             Op::Get { path, at, len } => self.push_lane(token, Work::Get { path, at, len }),

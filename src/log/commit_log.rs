@@ -1,7 +1,7 @@
 //! Append, write, sync: in this order, never another.
 //!
 //! A record gets its place at once and travels with its group: one write for all that came in a turn.
-//! Appends never pass the durable write horizon, and the region up to it is zero-filled and durable
+//! Appends never pass the durable write horizon, and the region up to it reads as zeros durably
 //! before, so that no append allocates and no sync meets the journal.
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use super::options::{Mutant, Options};
 use super::record::blank;
 use super::segments::{Segment, Segments};
 use crate::base::PhysicalOffset;
-use crate::io::{Completion, Errno, Io, Op, OpenMode, Payload, Span, Token};
+use crate::io::{Completion, Errno, Fill, Io, Op, OpenMode, Payload, Span, Token};
 
 /// This room's byte in tokens.
 pub const ROOM: u8 = 2;
@@ -23,9 +23,12 @@ const OPEN: u64 = 4 << 48;
 const WIPE: u64 = 5 << 48;
 const FORGET: u64 = 6 << 48;
 
-/// Groups given to the kernel and not yet answered. With two, one is written while the next waits
-/// its turn at the inode's lock; a third would only wait longer.
-const WRITES_IN_FLIGHT_MAX: usize = 2;
+/// Buffers kept for reuse: one being filled, one being written.
+const SPARE_MAX: usize = 2;
+
+/// A group is written up to the end of its last page, over zeros with zeros: where the page is not in
+/// memory, the kernel then need not read it first.
+const PAGE_SIZE: u64 = 4096;
 
 /// A group of this size is not filled further.
 const GROUP_SIZE_MAX: usize = 8 << 20;
@@ -91,7 +94,7 @@ pub struct CommitLog {
     syncing: Option<u64>,
     /// Waiters for durability, for the policy.
     oldest_unsynced_ns: u64,
-    /// Zero-filled and durable up to here.
+    /// Reads as zeros durably up to here.
     prepared: u64,
     preparing: bool,
     /// Durable in the checkpoint.
@@ -169,7 +172,7 @@ impl CommitLog {
         self.synced
     }
 
-    /// Zero-filled up to here: what the next checkpoint may name as its horizon.
+    /// Prepared up to here: what the next checkpoint may name as its horizon.
     #[must_use]
     pub const fn prepared(&self) -> u64 {
         self.prepared
@@ -345,11 +348,13 @@ impl CommitLog {
     }
 
     fn pump_writes(&mut self, io: &mut impl Io) {
-        while self.writing.len() < WRITES_IN_FLIGHT_MAX {
+        // One at a time: the zeros behind a group lie where the next one begins, and two writes that are
+        // in flight together may be carried out in any order.
+        if self.writing.is_empty() {
             if self.sealed.is_empty() {
                 self.seal();
             }
-            let Some(group) = self.sealed.pop_front() else {
+            let Some(mut group) = self.sealed.pop_front() else {
                 return;
             };
             let segment = self
@@ -360,6 +365,10 @@ impl CommitLog {
             let number = self.writes;
             self.writes += 1;
             let len = group.bytes.len() as u64;
+            let padded = (at + len)
+                .next_multiple_of(PAGE_SIZE)
+                .min(self.options.segment_size);
+            group.bytes.resize((padded - at) as usize, 0);
             self.writing.push_back(Writing {
                 number,
                 start: group.start,
@@ -446,6 +455,7 @@ impl CommitLog {
                 file: segment.file,
                 at,
                 len,
+                fill: self.options.fill,
             },
         );
     }
@@ -468,6 +478,7 @@ impl CommitLog {
             file: segment.file,
             at: from - segment.base,
             len,
+            fill: Fill::Zeros,
         };
         self.push(io, WIPE | len, op);
     }
@@ -501,7 +512,7 @@ impl CommitLog {
             unreachable!("a write gives its buffer back")
         };
         buffer.clear();
-        if self.spare.len() <= WRITES_IN_FLIGHT_MAX {
+        if self.spare.len() < SPARE_MAX {
             self.spare.push(buffer);
         }
         let slot = self
@@ -512,7 +523,7 @@ impl CommitLog {
         let careless = self.options.mutant == Mutant::ShortWriteIgnored;
         slot.result = Some(match completion.result {
             Ok(_) if careless => Ok(()),
-            Ok(count) if u64::from(count) == slot.len => Ok(()),
+            Ok(count) if slot.len <= u64::from(count) => Ok(()),
             // A short write is how a quota or a size limit shows first: its records have failed.
             Ok(_) => Err(Errno::ENOSPC),
             Err(errno) => Err(errno),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::recovery::{RecoveryError, Walker, run_one};
 use super::segments::{Segment, Segments};
-use crate::io::{Errno, Io, Op, Payload};
+use crate::io::{Errno, Fill, Io, Op, Payload};
 
 /// The smallest step in which zeros are looked for and written while wiping.
 const WIPE_STEP: u64 = 4 << 20;
@@ -37,6 +37,7 @@ pub(super) fn wipe(
                 file: segment.file,
                 at: in_file,
                 len,
+                fill: Fill::Zeros,
             };
             run_one(io, op)
                 .result

@@ -1,6 +1,7 @@
 //! How a log is kept, and the mistakes that the simulator must find.
 
 use super::flush::FlushPolicy;
+use crate::io::Fill;
 
 /// How a log is kept.
 #[derive(Debug, Clone, Copy)]
@@ -9,9 +10,11 @@ pub struct Options {
     pub segment_size: u64,
     /// When to sync.
     pub flush: FlushPolicy,
-    /// Zero-filled at once. A fresh store waits for one step before its first acknowledgement, so a
+    /// Prepared at once: made to read as zeros. A fresh store waits for one step before its first acknowledgement, so a
     /// step is small; see kernel-notes/preallocation.md.
     pub prepare_step: u64,
+    /// How it comes to be zero.
+    pub fill: Fill,
     /// The horizon is at most this far ahead of what is durable (and a recovery wipes at most this much).
     pub horizon_ahead_max: u64,
     /// A planted mistake; none outside of tests.
@@ -27,6 +30,13 @@ impl Options {
             segment_size,
             flush,
             prepare_step: 16 << 20,
+            // A sync that somebody waits for must not drag the journal along; one that nobody waits
+            // for may, and the bytes go to memory and disk once instead of twice.
+            fill: if flush.is_sync() {
+                Fill::DirectZeros
+            } else {
+                Fill::Reserve
+            },
             horizon_ahead_max: 64 << 20,
             mutant: Mutant::None,
         }
