@@ -335,6 +335,8 @@ fn messages_are_found_by_place_and_by_key() {
         "KEYS\u{1}all\u{2}",
         b"not of this topic",
     );
+    // Java's hash of these two words is one number.
+    produce_with(&mut client, "t", "KEYS\u{1}Aa\u{2}", b"of Aa");
 
     let mut broker = Some(broker);
     for round in ["from memory", "from files"] {
@@ -398,6 +400,11 @@ fn messages_are_found_by_place_and_by_key() {
             40,
             "{round}"
         );
+        assert_eq!(
+            bodies(&query(&mut client, "Aa", "32", ever, false).body),
+            [b"of Aa"]
+        );
+        assert_eq!(query(&mut client, "BB", "32", ever, false).code, 22);
         for (key, times) in [
             ("k99", ever),
             ("k7", ("0", "1")),

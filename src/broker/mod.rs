@@ -11,6 +11,7 @@ pub mod registration;
 mod retention;
 mod saving;
 mod settings_change;
+mod sharing;
 mod start;
 mod worker;
 

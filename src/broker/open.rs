@@ -67,16 +67,9 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
     let (mut queues, mut index, from) =
         indexes::open(io, plan, &segments, mark, clean, ours.as_ref())?;
     mark.from = from;
-    let rebuilding = taken_over || mark.from == segments.first_offset();
-    let mut walk = Walk::run(
-        io,
-        &segments,
-        mark,
-        &mut queues,
-        &mut index,
-        (plan, &loaded.topics.deleted),
-        rebuilding,
-    )?;
+    let rules = (plan, &loaded.topics.deleted);
+    let all = taken_over || mark.from == segments.first_offset();
+    let mut walk = Walk::run(io, &segments, mark, &mut queues, &mut index, rules, all)?;
     if walk.gap {
         // Units in front of the checkpoint's mark are missing: somebody deleted an index.
         tracing::warn!(
@@ -84,7 +77,6 @@ pub(super) fn open(io: &mut impl Io, plan: &Plan<'_>) -> Result<Opened, StartErr
         );
         mark.from = segments.first_offset();
         (queues, index, _) = indexes::open(io, plan, &segments, mark, false, None)?;
-        let rules = (plan, &loaded.topics.deleted);
         walk = Walk::run(io, &segments, mark, &mut queues, &mut index, rules, true)?;
     }
     let end = walk.end;

@@ -9,7 +9,7 @@ use super::control::{Control, Mailbox, Report};
 use super::registration::Registrar;
 use super::retention::Keeper;
 use super::saving::Saving;
-use super::settings_change;
+use super::sharing;
 use crate::base::{Key, ShardId};
 use crate::command::{Answer, ConnectionId, Peer, Refusal, RefusalKind, Ticket};
 use crate::egress::{self, Delivery, Egress};
@@ -243,7 +243,7 @@ impl<I: Io> Worker<I> {
                     settings,
                 } => {
                     let now_ms = self.parts.io.wall_ms();
-                    self.apply_settings(&settings);
+                    sharing::apply_settings(&mut self.parts, &settings);
                     let own = self.parts.shard.take_over_topics(Vec::new(), now_ms);
                     self.taking.insert(own, (from, change));
                 }
@@ -436,20 +436,15 @@ impl<I: Io> Worker<I> {
                     }
                 }
                 Outbound::ShareTopics(change, topics) => {
-                    for (index, mailbox) in self.parts.mailboxes.iter().enumerate() {
-                        if index != usize::from(self.parts.id.0) {
-                            let (from, topics) = (self.parts.id, topics.clone());
-                            mailbox.post(Control::TakeTopics {
-                                from,
-                                change,
-                                topics,
-                            });
-                        }
-                    }
+                    sharing::share_topics(&self.parts, change, &topics);
                 }
-                Outbound::Register(change) => self.register(change),
+                Outbound::Register(change) => sharing::register(&mut self.parts, change),
                 Outbound::ChangeSettings(ticket, properties) => {
-                    self.change_settings(ticket, &properties);
+                    if let Some(answer) =
+                        sharing::change_settings(&mut self.parts, ticket, &properties)
+                    {
+                        self.answer(ticket, answer);
+                    }
                 }
                 Outbound::RemoveFiles(change, path) => {
                     let token = Token::of(ROOM, REMOVE_FOR | change & CHANGE);
@@ -458,61 +453,6 @@ impl<I: Io> Worker<I> {
                 }
             }
         }
-    }
-
-    /// 25: the configuration is the process's, so that every shard takes the change over.
-    fn change_settings(&mut self, ticket: Ticket, properties: &[(String, String)]) {
-        let in_force = &self.parts.shard.settings.properties;
-        let settings = match settings_change::check(in_force, properties) {
-            Ok(settings) => settings,
-            Err(refusal) => return self.answer(ticket, Answer::Refused(refusal)),
-        };
-        if settings.is_empty() {
-            return self.answer(ticket, Answer::Done);
-        }
-        self.apply_settings(&settings);
-        let change = self.parts.shard.begin_settings_change(ticket);
-        for (index, mailbox) in self.parts.mailboxes.iter().enumerate() {
-            if index != usize::from(self.parts.id.0) {
-                mailbox.post(Control::TakeSettings {
-                    from: self.parts.id,
-                    change,
-                    settings: settings.clone(),
-                });
-            }
-        }
-    }
-
-    fn apply_settings(&mut self, settings: &[(String, String)]) {
-        tracing::info!(?settings, "settings changed, until the next start");
-        let now_ms = self.parts.io.wall_ms();
-        self.parts.shard.change_settings(settings, now_ms);
-        self.parts.keeper.change_rules(settings);
-    }
-
-    fn register(&mut self, change: ChangeNumber) {
-        let Parts {
-            shard,
-            registrar,
-            mailbox,
-            id,
-            ..
-        } = &mut self.parts;
-        let Some(registrar) = registrar else {
-            return shard.change_registered(change);
-        };
-        let topics = shard.advertised_topics();
-        let mailbox = mailbox.clone();
-        let done: super::registration::Done = Box::new(move |result| {
-            if let Err(why) = result {
-                tracing::warn!(
-                    why,
-                    "not all name servers know the topics of this shard yet"
-                );
-            }
-            mailbox.post(Control::Registered { change });
-        });
-        registrar.update(*id, Arc::new(topics), shard.topics.version(), Some(done));
     }
 
     fn tick(&mut self) {

@@ -58,6 +58,34 @@ impl Shard {
     fn inquire(&mut self, io: &mut impl Io, ticket: Ticket, command: Command<'_>) -> Reply {
         let now_ms = io.wall_ms();
         let question = match command {
+            Command::TopicStats { topic } => self.topic_stats(now_ms, topic),
+            Command::ConsumeStats { group, topics } => {
+                Ok(self.consume_stats(now_ms, group, topics))
+            }
+            Command::ConsumeTimeSpan { topic, group } => self.time_spans(topic, group),
+            Command::RuntimeInfo => Ok(Question::Times(Times::new(
+                TimesFor::Runtime,
+                vec![Target::Log(self.log.first_offset())],
+            ))),
+            Command::OffsetReset {
+                topic,
+                group,
+                timestamp_ms,
+                queue_id,
+                offset,
+                ..
+            } => self.offset_reset((group, topic), timestamp_ms, queue_id, offset),
+            other => self.look_up(other),
+        };
+        match question {
+            Ok(question) => self.ask(io, ticket, question),
+            Err(reply) => reply,
+        }
+    }
+
+    /// Messages, and places in queues.
+    fn look_up(&self, command: Command<'_>) -> Result<Question, Reply> {
+        match command {
             Command::MessageById { offset } => Ok(Question::Record(Record::new(offset))),
             Command::MessagesByKey {
                 topic,
@@ -110,31 +138,10 @@ impl Shard {
                 count,
                 group,
             } => self.queue_units((topic, queue_id), (from, count), group),
-            Command::TopicStats { topic } => self.topic_stats(now_ms, topic),
-            Command::ConsumeStats { group, topics } => {
-                Ok(self.consume_stats(now_ms, group, topics))
-            }
-            Command::ConsumeTimeSpan { topic, group } => self.time_spans(topic, group),
-            Command::RuntimeInfo => Ok(Question::Times(Times::new(
-                TimesFor::Runtime,
-                vec![Target::Log(self.log.first_offset())],
-            ))),
-            Command::OffsetReset {
-                topic,
-                group,
-                timestamp_ms,
-                queue_id,
-                offset,
-                ..
-            } => self.offset_reset((group, topic), timestamp_ms, queue_id, offset),
             other => {
                 let text = format!(" request {other:?} not supported");
                 Err(Self::refuse(RefusalKind::RequestNotSupported, text))
             }
-        };
-        match question {
-            Ok(question) => self.ask(io, ticket, question),
-            Err(reply) => reply,
         }
     }
 
