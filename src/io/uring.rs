@@ -373,7 +373,12 @@ impl Uring {
         for (span, file) in spans.iter().zip(&files) {
             let start = match file.map.address(&file.file, span.at, span.len) {
                 Ok(start) => start,
-                Err(errno) => return self.fail(token, errno, Payload::Gathered(head, spans)),
+                // No map to be had (of a file system that has stopped, say): as if it were not in memory,
+                // so that it is read, or the read says why not.
+                Err(errno) => {
+                    tracing::debug!(%errno, "a segment cannot be mapped");
+                    return self.fail(token, Errno::EAGAIN, Payload::Gathered(head, spans));
+                }
             };
             if !hot && !direct::is_resident(&file.file, span.at, u64::from(span.len)) {
                 return self.fail(token, Errno::EAGAIN, Payload::Gathered(head, spans));
