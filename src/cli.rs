@@ -10,7 +10,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  stopped in order (SIGTERM, SIGINT), or nothing but information was asked for
   2  could not start: stderr says what, where, why and what to do
-  3  stopped itself because the storage failed in a way that makes further promises worthless";
+  3  stopped itself because the storage failed in a way that makes further promises worthless
+130  ended by a second signal, without waiting for anything";
 
 const EXAMPLES: &str = "\
 Examples:
