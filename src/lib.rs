@@ -18,3 +18,4 @@ pub mod protocol;
 pub mod shard;
 pub mod sim;
 pub mod state;
+pub mod stats;

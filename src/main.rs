@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use corelane::cli::{Cli, Command, NameServer, Serve};
+use corelane::cli::{Cli, Command, NameServer, Serve, Stats};
 use corelane::config::{self, Host, Note, Settings, StartError};
 use corelane::logging;
 use tracing::{info, warn};
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(flags) => serve(&flags),
         Command::NameServer(flags) => nameserver(&flags),
+        Command::Stats(flags) => return stats(&flags),
     };
     result.unwrap_or_else(|error| {
         eprintln!("corelane: {error}");
@@ -62,4 +63,21 @@ fn nameserver(flags: &NameServer) -> Result<ExitCode, StartError> {
     let settings = config::load_name_server(&flags)?;
     logging::start(&settings.log);
     corelane::broker::serve_names(&settings)
+}
+
+fn stats(flags: &Stats) -> ExitCode {
+    let shards = match corelane::stats::ask_all(&flags.nameserver) {
+        Ok(shards) => shards,
+        Err(why) => {
+            eprintln!("corelane stats: {why}; name the name server with --nameserver");
+            return ExitCode::FAILURE;
+        }
+    };
+    if flags.json {
+        let json = serde_json::to_string_pretty(&shards).expect("figures and names are JSON");
+        println!("{json}");
+    } else {
+        print!("{}", corelane::stats::table(&shards));
+    }
+    ExitCode::SUCCESS
 }

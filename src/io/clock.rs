@@ -46,12 +46,16 @@ impl Clock {
         self.now_ns.get()
     }
 
+    pub(super) fn look_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
     pub(super) const fn wall_ms(&self) -> u64 {
         self.last_ms.get()
     }
 
     pub(super) fn tick(&self) {
-        let now_ns = self.started.elapsed().as_nanos() as u64;
+        let now_ns = self.look_ns();
         self.now_ns.set(now_ns);
         if RECHECK_NS <= now_ns - self.checked_ns.get() {
             self.checked_ns.set(now_ns);

@@ -48,6 +48,9 @@ pub trait Io {
     /// Nanoseconds since an arbitrary start, as of the last turn. The only clock that decides.
     fn now_ns(&self) -> u64;
 
+    /// The same clock at this moment, for measuring what a turn does.
+    fn look_ns(&self) -> u64;
+
     /// Milliseconds since 1970, as of the last turn, for what the formats define in wall time. Never goes back.
     fn wall_ms(&self) -> u64;
 }
