@@ -94,7 +94,7 @@ impl Shard {
     }
 
     /// 28. `earliest_ms`: store time of the first record, −1 if there is none.
-    pub(super) fn runtime(&self, now_ms: u64, earliest_ms: i64) -> Table {
+    pub(super) fn runtime(&mut self, now_ms: u64, earliest_ms: i64) -> Table {
         let mut table = Vec::new();
         put(&mut table, "brokerVersionDesc", VERSION);
         put(&mut table, "brokerActive", true);
@@ -151,7 +151,7 @@ impl Shard {
     }
 
     /// What `corelane stats` shows: our own keys, which other tools list as they are.
-    fn put_stages(&self, table: &mut Table) {
+    fn put_stages(&mut self, table: &mut Table) {
         for (name, [recent, total]) in self.stages.all() {
             for (period, times) in [("10s", recent), ("total", total)] {
                 let key = format!("{STAGE_PREFIX}{name}_{period}");

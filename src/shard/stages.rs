@@ -51,17 +51,22 @@ impl Stages {
 
     /// Ends a period, with the times of what was sent in it and since the start. Called every ten seconds.
     pub fn rotate(&mut self, sent: [Quantiles; 2]) {
+        self.end_runs();
+        self.table.iter_mut().for_each(Latency::rotate);
+        self.sent = sent;
+    }
+
+    fn end_runs(&mut self) {
         for (latency, run) in self.table.iter_mut().zip(&mut self.runs) {
             let (time, sum) = std::mem::take(run);
             latency.record(time, sum);
-            latency.rotate();
         }
-        self.sent = sent;
     }
 
     /// Names, in the order in which a message comes through; times of the last whole period, and since
     /// the start.
-    pub fn all(&self) -> impl Iterator<Item = (&'static str, [Quantiles; 2])> {
+    pub fn all(&mut self) -> impl Iterator<Item = (&'static str, [Quantiles; 2])> {
+        self.end_runs();
         let table = Stage::ALL.into_iter().zip(&self.table);
         let own = table.map(|((_, name), latency)| (name, [latency.recent(), latency.total()]));
         own.chain([("sent", self.sent)])
