@@ -250,6 +250,9 @@ pub enum Op {
         at: u64,
         /// Comes back in the completion.
         from: Vec<u8>,
+        /// Complete only when what was written is durable (RWF_DSYNC). An error then says of the bytes
+        /// what a failed [`Op::Sync`] says.
+        durable: bool,
     },
     /// fdatasync: makes every write that is already complete durable.
     Sync {

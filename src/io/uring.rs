@@ -344,11 +344,17 @@ impl Uring {
                     .build();
                 (open, entry, Borrowed::Buffer(into))
             }
-            Op::Write { file, at, from } => {
+            Op::Write {
+                file,
+                at,
+                from,
+                durable,
+            } => {
                 let open = self.file(file);
                 let fd = types::Fd(open.file.as_raw_fd());
                 let entry = opcode::Write::new(fd, from.as_ptr(), from.len() as u32)
                     .offset(at)
+                    .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
                     .build();
                 (open, entry, Borrowed::Buffer(from))
             }
