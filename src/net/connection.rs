@@ -66,8 +66,8 @@ struct Connection {
     spare: Vec<u8>,
     sent_of_buffer: usize,
     active_ns: u64,
-    /// Close when everything has been sent.
-    closing: bool,
+    /// Nothing can be sent any more; what comes is still read.
+    mute: bool,
     listed: bool,
 }
 
@@ -210,7 +210,7 @@ impl Net {
             spare: Vec::new(),
             sent_of_buffer: 0,
             active_ns: io.now_ns(),
-            closing: false,
+            mute: false,
             listed: false,
         });
         events.push(Event::Opened(key));
@@ -239,7 +239,7 @@ impl Net {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if connection.receiving || connection.closing {
+        if connection.receiving {
             return;
         }
         connection.receiving = true;
@@ -261,9 +261,7 @@ impl Net {
             (Ok(count @ 1..), Payload::Received(lease)) => {
                 connection.active_ns = now_ns;
                 self.counters.received_bytes += u64::from(count);
-                if !connection.closing {
-                    events.push(Event::Received(key, lease));
-                }
+                events.push(Event::Received(key, lease));
             }
             // The buffers ran out, or receiving was stopped: nothing is lost.
             (Err(Errno::ENOBUFS | Errno::ECANCELED), _) => (),
@@ -318,6 +316,9 @@ impl Net {
     /// Buffer to which small answers for a peer are appended. `None`: it is gone.
     pub fn reply(&mut self, key: Key) -> Option<&mut Vec<u8>> {
         let connection = self.connections.get_mut(key)?;
+        if connection.mute {
+            return None;
+        }
         if !connection.listed {
             connection.listed = true;
             self.dirty.push(key);
@@ -340,6 +341,9 @@ impl Net {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
+        if connection.mute {
+            return;
+        }
         if !connection.listed {
             connection.listed = true;
             self.dirty.push(key);
@@ -377,11 +381,7 @@ impl Net {
         connection.sending_since_ns = io.now_ns();
         let socket = connection.socket;
         match connection.queue.pop_front() {
-            None => {
-                if connection.closing {
-                    self.push(io, OTHER, key, Op::Close { socket });
-                }
-            }
+            None => (),
             Some(Outgoing::Bytes(from)) if from.is_empty() => {
                 connection.spare = from;
                 self.send_next(io, egress, key);
@@ -416,8 +416,9 @@ impl Net {
         let Payload::Buffer(from) = done.payload else {
             unreachable!("a send gives its buffer back")
         };
-        let Ok(count) = done.result else {
-            return self.close(io, key, events);
+        let count = match done.result {
+            Ok(count) => count,
+            Err(errno) => return self.stop_sending(io, key, errno, events),
         };
         self.counters.sent_bytes += u64::from(count);
         let now_ns = io.now_ns();
@@ -441,6 +442,27 @@ impl Net {
             connection.spare = from;
         }
         self.sent(io, key);
+    }
+
+    /// Nothing more can be sent. A peer that has closed with answers unread resets the connection, but what it
+    /// sent before counts (a last commit, say): it is read up to its end, which closes.
+    fn stop_sending(&mut self, io: &mut impl Io, key: Key, errno: Errno, events: &mut Vec<Event>) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        tracing::debug!(peer = %connection.peer, %errno, "nothing more can be sent");
+        let peer_is_gone = matches!(
+            errno,
+            Errno::EPIPE | Errno::ECONNRESET | Errno::ETIMEDOUT | Errno::ENOTCONN
+        );
+        if !peer_is_gone {
+            return self.close(io, key, events);
+        }
+        connection.mute = true;
+        connection.sending = false;
+        connection.queue.clear();
+        connection.unsent = 0;
+        self.receive(io, key);
     }
 
     /// A delivery that egress reports on.
@@ -467,8 +489,7 @@ impl Net {
         self.sent_times.record(took_ns, 1);
         match progress {
             Progress::Broken(errno) => {
-                tracing::debug!(peer = %connection.peer, %errno, "a delivery broke off");
-                self.close(io, key, events);
+                self.stop_sending(io, key, errno, events);
             }
             _ => self.sent(io, key),
         }
@@ -478,7 +499,7 @@ impl Net {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if !connection.listed && (!connection.queue.is_empty() || connection.closing) {
+        if !connection.listed && !connection.queue.is_empty() {
             connection.listed = true;
             self.dirty.push(key);
         }
