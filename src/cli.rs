@@ -72,8 +72,8 @@ pub enum Command {
     NameServer(NameServer),
     /// Look at this host and say what to change for the broker
     ///
-    /// Writes a few MiB of small files into the store's folder, measures them for some seconds, and removes
-    /// them. Changes nothing else.
+    /// Writes about 10 MiB of small files into the store's folder, measures that for at most a few seconds,
+    /// and removes them. Changes nothing else.
     #[command(after_help = DOCTOR_EXIT_CODES, after_long_help = [DOCTOR_EXAMPLES, DOCTOR_EXIT_CODES].join("\n\n"))]
     Doctor(Doctor),
 }
@@ -301,6 +301,7 @@ mod tests {
             "Exit codes:",
             "serve",
             "nameserver",
+            "doctor",
             "could not start",
         ] {
             assert!(help.contains(part), "{part} is not in\n{help}");

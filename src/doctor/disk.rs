@@ -49,7 +49,11 @@ pub(super) fn check(tree: &Tree, disk: Option<&str>) -> Vec<Entry> {
             .into();
     };
     let read = |file: &str| tree.text(&format!("{disk}/queue/{file}"));
-    let is_rotational = read("rotational").is_ok_and(|text| text == "1");
+    // A virtual disk says that it turns unless its host was told to say otherwise.
+    let is_virtual = ["vd", "xvd"]
+        .iter()
+        .any(|prefix| name(disk).starts_with(prefix));
+    let is_rotational = !is_virtual && read("rotational").is_ok_and(|text| text == "1");
     vec![
         match read("write_cache") {
             Ok(mode) => cache(name(disk), &mode, read("fua").ok().as_deref()),
@@ -73,8 +77,8 @@ fn cache(disk: &str, mode: &str, fua: Option<&str>) -> Entry {
              its own power, of a virtual disk only as far as its host is"
         }
         (_, true) => {
-            "a sync is a write and a flush, or one write with FUA; which is faster is measured below as it is \
-             used (kernel-notes/write-and-sync.md)"
+            "a sync is a write and a flush; a direct write that is its own sync takes FUA instead, and which is \
+             faster is measured above (kernel-notes/write-and-sync.md)"
         }
         _ => {
             "every sync is a write and a flush of the whole cache; groups share it \

@@ -118,7 +118,12 @@ fn allowed(ring: &Ring<'_>) -> Entry {
             "# dmesg may say more",
         ),
     };
-    Entry::cannot_run(NAME, format!("{errno}"), format!("{reason} ({PAGE})"), fix)
+    Entry::cannot_run(
+        NAME,
+        format!("refused: {errno:?}"),
+        format!("{reason} ({PAGE})"),
+        fix,
+    )
 }
 
 /// How much a feature is wanted.

@@ -97,7 +97,7 @@ fn direct(smallest: Result<u64, Errno>, alignment: Option<(u32, u32)>, sync: boo
             entry
         }
         Err(errno) => {
-            let value = format!("refused ({errno}); {said}");
+            let value = format!("refused ({errno:?}); {said}");
             let reason = format!(
                 "zeros for synchronous flush go through the page cache, and appends wait behind them \
                  ({PREPARE_PAGE})"
@@ -136,7 +136,7 @@ fn reserving(
     const NAME: &str = "fallocate";
     let word = |name: &str, took: Result<u64, Errno>| match took {
         Ok(ns) => format!("{name} {}", duration(ns)),
-        Err(errno) => format!("{name} no ({errno})"),
+        Err(errno) => format!("{name} no ({errno:?})"),
     };
     let value = [
         word("2 MiB reserved in", reserve),
@@ -161,12 +161,22 @@ fn reserving(
     }
 }
 
+/// In the names of numbers.
 const fn word(way: SyncWay) -> &'static str {
     match way {
         SyncWay::Zeroed => "zeroed",
         SyncWay::ZeroedDirect => "direct",
+        SyncWay::ZeroedDirectOwnSync => "directDsync",
         SyncWay::Unwritten => "unwritten",
         SyncWay::Growing => "growing",
+    }
+}
+
+/// For people.
+const fn shown(way: SyncWay) -> &'static str {
+    match way {
+        SyncWay::ZeroedDirectOwnSync => "direct + RWF_DSYNC",
+        other => word(other),
     }
 }
 
@@ -175,15 +185,16 @@ fn synced(name: &'static str, ways: &[(SyncWay, &Result<Times, Errno>)], sync: b
     let mut words = Vec::new();
     for (way, times) in ways {
         let word = word(*way);
+        let shown = shown(*way);
         match times {
             Ok(times) => {
                 let (p50, p99) = (times.percentile(50), times.percentile(99));
-                words.push(format!("{word} {} / {}", duration(p50), duration(p99)));
+                words.push(format!("{shown} {} / {}", duration(p50), duration(p99)));
                 numbers.insert(format!("{word}P50Ns"), p50);
                 numbers.insert(format!("{word}P99Ns"), p99);
                 numbers.insert(format!("{word}Count"), times.count() as u64);
             }
-            Err(errno) => words.push(format!("{word} no ({errno})")),
+            Err(errno) => words.push(format!("{shown} no ({errno:?})")),
         }
     }
     let value = words.join(", ");
@@ -194,7 +205,7 @@ fn synced(name: &'static str, ways: &[(SyncWay, &Result<Times, Errno>)], sync: b
     };
     let fastest = SyncWay::ALL
         .into_iter()
-        .filter_map(|way| Some((p50(way)?, word(way))))
+        .filter_map(|way| Some((p50(way)?, shown(way))))
         .min()
         .map_or("none", |(_, word)| word);
     let what = format!("write + fdatasync, p50 / p99; fastest: {fastest}");

@@ -141,15 +141,16 @@ impl Report {
     /// For programs.
     #[must_use]
     pub fn json(&self) -> String {
-        let value = serde_json::json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "store": self.store,
-            "measuredIn": self.measured_in,
-            "verdict": self.verdict(),
-            "exitCode": self.verdict().exit_code(),
-            "entries": self.entries,
-        });
-        format!("{value:#}\n")
+        let said = Json {
+            version: env!("CARGO_PKG_VERSION"),
+            store: &self.store,
+            measured_in: self.measured_in.as_deref(),
+            verdict: self.verdict(),
+            exit_code: self.verdict().exit_code(),
+            entries: &self.entries,
+        };
+        let text = serde_json::to_string_pretty(&said);
+        text.expect("texts and numbers are JSON") + "\n"
     }
 
     /// For people.
@@ -158,7 +159,12 @@ impl Report {
         let mut out = String::new();
         for entry in &self.entries {
             let word = entry.verdict.word();
-            let _ = writeln!(out, "{word:<10}  {:<19} {}", entry.name, entry.value);
+            let mut value = wrapped(&entry.value, TEXT_WIDTH - NAME_WIDTH).into_iter();
+            let first = value.next().unwrap_or_default();
+            let _ = writeln!(out, "{word:<10}  {:<NAME_WIDTH$}{first}", entry.name);
+            for line in value {
+                let _ = writeln!(out, "{:1$}{line}", "", INDENT + NAME_WIDTH);
+            }
             for line in wrapped(&entry.reason, TEXT_WIDTH) {
                 let _ = writeln!(out, "{:INDENT$}{line}", "");
             }
@@ -182,8 +188,22 @@ impl Report {
     }
 }
 
+/// The report with what follows from it, in this order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Json<'report> {
+    version: &'static str,
+    store: &'report str,
+    measured_in: Option<&'report str>,
+    verdict: Verdict,
+    exit_code: u8,
+    entries: &'report [Entry],
+}
+
 /// Columns before reasons and fixes.
 const INDENT: usize = 12;
+/// Columns of names.
+const NAME_WIDTH: usize = 20;
 /// Columns of reasons.
 const TEXT_WIDTH: usize = 96;
 

@@ -26,7 +26,7 @@ const FILE_SIZE: u64 = 2 << 20;
 pub const SYNC_SIZES: [u64; 3] = [4 << 10, 64 << 10, 1 << 20];
 
 /// Synced writes of each way: enough for a p99 of small ones, a few MiB each of large ones.
-const SYNC_COUNTS: [usize; 3] = [128, 64, 24];
+const SYNC_COUNTS: [usize; 3] = [256, 128, 48];
 
 /// Writes of one way before the others get their turn, so that what disturbs one disturbs all.
 const TURN: usize = 4;
@@ -54,6 +54,8 @@ pub enum SyncWay {
     Zeroed,
     /// The same, and the write goes past the page cache.
     ZeroedDirect,
+    /// The same, and the write is its own sync: the only way that uses FUA, where the disk has it.
+    ZeroedDirectOwnSync,
     /// Blocks that are reserved only.
     Unwritten,
     /// The end of the file.
@@ -62,9 +64,10 @@ pub enum SyncWay {
 
 impl SyncWay {
     /// All.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Zeroed,
         Self::ZeroedDirect,
+        Self::ZeroedDirectOwnSync,
         Self::Unwritten,
         Self::Growing,
     ];
@@ -170,7 +173,7 @@ fn run(folder: &Path, budget: Duration) -> Result<DiskTrial, Errno> {
     let buffered = zeros
         .map_err(|err| errno_of(&err))
         .and_then(|_| write_buffered(&plain.file, data.bytes()));
-    let flagged = |flags| write_flagged(&plain.file, data.of_size(4096), flags);
+    let flagged = |flags| write_flagged(&plain.file, data.of_size(4096), 0, flags);
     let (no_wait, own_sync) = (flagged(libc::RWF_NOWAIT), flagged(libc::RWF_DSYNC));
     let uncached = flagged(libc::RWF_DONTCACHE);
     let direct = smallest_direct(&plain, &data);
@@ -241,7 +244,8 @@ struct Site {
 impl Site {
     fn new(folder: &Path, way: SyncWay) -> Result<Self, Errno> {
         let file = TrialFile::new(folder).map_err(|err| errno_of(&err))?;
-        let direct = (way == SyncWay::ZeroedDirect).then(|| file.direct());
+        let goes_past = matches!(way, SyncWay::ZeroedDirect | SyncWay::ZeroedDirectOwnSync);
+        let direct = goes_past.then(|| file.direct());
         Ok(Self {
             way,
             file,
@@ -261,10 +265,14 @@ impl Site {
             None => &self.file.file,
         };
         let begun = Instant::now();
-        let written = target
-            .write_all_at(bytes, self.at)
-            .and_then(|()| target.sync_data());
-        written.map_err(|err| errno_of(&err))?;
+        if self.way == SyncWay::ZeroedDirectOwnSync {
+            write_flagged(target, bytes, self.at, libc::RWF_DSYNC)?;
+        } else {
+            let written = target
+                .write_all_at(bytes, self.at)
+                .and_then(|()| target.sync_data());
+            written.map_err(|err| errno_of(&err))?;
+        }
         self.at += bytes.len() as u64;
         Ok(begun.elapsed().as_nanos() as u64)
     }
@@ -273,11 +281,6 @@ impl Site {
         self.at = 0;
         let file = &self.file.file;
         match self.way {
-            // Once: what is written over stays written.
-            SyncWay::Zeroed | SyncWay::ZeroedDirect if self.is_fresh => {}
-            SyncWay::Zeroed | SyncWay::ZeroedDirect => {
-                lane::prepare(file, 0, FILE_SIZE, Fill::DirectZeros)?;
-            }
             SyncWay::Unwritten => {
                 file.set_len(0)?;
                 fallocate(file, FallocateFlags::empty(), 0, FILE_SIZE as i64)?;
@@ -287,6 +290,9 @@ impl Site {
                 file.set_len(0)?;
                 file.sync_data()?;
             }
+            // Once: what is written over stays written.
+            _ if self.is_fresh => {}
+            _ => drop(lane::prepare(file, 0, FILE_SIZE, Fill::DirectZeros)?),
         }
         self.is_fresh = true;
         Ok(())
@@ -424,14 +430,20 @@ fn write_buffered(file: &File, bytes: &[u8]) -> Result<Times, Errno> {
     Times::of(times).ok_or(Errno::ETIME)
 }
 
-fn write_flagged(file: &File, bytes: &[u8], flags: i32) -> Result<(), Errno> {
+/// One write with flags of `pwritev2`. A short one is an error: the disk is full.
+fn write_flagged(file: &File, bytes: &[u8], at: u64, flags: i32) -> Result<(), Errno> {
     let vector = libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
     };
+    let at = at as libc::off_t;
     // SAFETY: one vector over bytes that outlive the call and are only read.
-    let count = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const vector, 1, 0, flags) };
-    Errno::result(count).map(drop)
+    let count = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const vector, 1, at, flags) };
+    if Errno::result(count)? as usize == bytes.len() {
+        Ok(())
+    } else {
+        Err(Errno::ENOSPC)
+    }
 }
 
 /// Tries direct writes from one sector up to a page.
