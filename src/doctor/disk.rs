@@ -49,8 +49,8 @@ pub(super) fn check(tree: &Tree, disk: Option<&str>) -> Vec<Entry> {
             .into();
     };
     let read = |file: &str| tree.text(&format!("{disk}/queue/{file}"));
-    // A virtual disk says that it turns unless its host was told to say otherwise.
-    let is_virtual = ["vd", "xvd"]
+    // A virtual disk, or a file in its place, says that it turns unless it was told to say otherwise.
+    let is_virtual = ["vd", "xvd", "loop", "dm-", "md"]
         .iter()
         .any(|prefix| name(disk).starts_with(prefix));
     let is_rotational = !is_virtual && read("rotational").is_ok_and(|text| text == "1");

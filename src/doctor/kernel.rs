@@ -1,20 +1,20 @@
 //! The kernel: its version, whether it lets this process have an io_uring, and what that ring can do.
 
 use super::report::{Entry, NOT_SEEN};
-use crate::io::{Errno, RingFeature, Tree, Unseen};
+use crate::io::{Errno, RingFeature, RingTrial, Tree, Unseen};
 
 const PAGE: &str = "kernel-notes/ring-setup.md";
 
 /// What was found out about rings.
 struct Ring<'host> {
-    tried: &'host Result<Vec<RingFeature>, Errno>,
+    tried: &'host Result<RingTrial, Errno>,
     /// `kernel.io_uring_disabled`, since 6.6.
     disabled: Option<String>,
     /// `Seccomp:` of this process: 2 is a filter.
     seccomp: Option<String>,
 }
 
-pub(super) fn check(tree: &Tree, tried: &Result<Vec<RingFeature>, Errno>) -> Vec<Entry> {
+pub(super) fn check(tree: &Tree, tried: &Result<RingTrial, Errno>, shards: usize) -> Vec<Entry> {
     let status = tree.text("/proc/self/status").unwrap_or_default();
     let ring = Ring {
         tried,
@@ -25,8 +25,9 @@ pub(super) fn check(tree: &Tree, tried: &Result<Vec<RingFeature>, Errno>) -> Vec
         release(tree.text("/proc/sys/kernel/osrelease").as_deref()),
         allowed(&ring),
     ];
-    if let Ok(found) = tried {
-        entries.push(features(found));
+    if let Ok(trial) = tried {
+        entries.push(features(&trial.features));
+        entries.push(rings(trial, shards));
     }
     entries
 }
@@ -107,12 +108,9 @@ fn allowed(ring: &Ring<'_>) -> Entry {
         ),
         Errno::ENOMEM => (
             "no memory for a ring: a limit of locked memory or of the memory cgroup".to_owned(),
-            "ulimit -l 65536  # LimitMEMLOCK=64M in a unit of systemd",
+            MORE_LOCKED,
         ),
-        Errno::EMFILE | Errno::ENFILE => (
-            "no file descriptor is left".to_owned(),
-            "ulimit -n 65536  # LimitNOFILE=65536 in a unit of systemd",
-        ),
+        Errno::EMFILE | Errno::ENFILE => ("no file descriptor is left".to_owned(), MORE_FILES),
         _ => (
             "the kernel refuses a plain ring".to_owned(),
             "# dmesg may say more",
@@ -125,6 +123,37 @@ fn allowed(ring: &Ring<'_>) -> Entry {
         fix,
     )
 }
+
+/// Whether each shard gets its ring.
+fn rings(trial: &RingTrial, shards: usize) -> Entry {
+    const NAME: &str = "io_uring limits";
+    let workers = trial
+        .workers
+        .map_or_else(String::new, |(blocking, endless)| {
+            format!("; {blocking} and {endless} worker threads for each")
+        });
+    let opened = trial.shard_rings;
+    let value = format!("{opened} of {shards} rings of a shard{workers}");
+    let Some(errno) = trial.refused else {
+        let reason = format!("one for each CPU was opened with its buffers ({PAGE})");
+        return Entry::ok(NAME, value, reason);
+    };
+    let reason = format!("the next one was refused: {errno:?} ({PAGE})");
+    let fix = match errno {
+        Errno::EMFILE | Errno::ENFILE => MORE_FILES,
+        _ => MORE_LOCKED,
+    };
+    if opened == 0 {
+        Entry::cannot_run(NAME, value, reason, fix)
+    } else {
+        let reason = format!("{reason}; until then serve with --shards {opened}");
+        Entry::advice(NAME, value, reason, fix)
+    }
+}
+
+const MORE_LOCKED: &str =
+    "ulimit -l 65536  # LimitMEMLOCK=64M in a unit of systemd, and a larger memory cgroup";
+const MORE_FILES: &str = "ulimit -n 65536  # LimitNOFILE=65536 in a unit of systemd";
 
 /// How much a feature is wanted.
 #[derive(PartialEq, Eq, Clone, Copy)]
@@ -218,6 +247,27 @@ mod tests {
         }
     }
 
+    fn trial(shard_rings: usize, refused: Option<Errno>) -> RingTrial {
+        RingTrial {
+            features: Vec::new(),
+            shard_rings,
+            refused,
+            workers: Some((8, 96_365)),
+        }
+    }
+
+    #[test]
+    fn every_shard_gets_a_ring_or_some_or_none() {
+        let judge = |opened, refused| rings(&trial(opened, refused), 2);
+        assert_eq!(judge(2, None).verdict, Verdict::Ok);
+        let one = judge(1, Some(Errno::ENOMEM));
+        assert_eq!(one.verdict, Verdict::Advice);
+        assert!(one.reason.contains("--shards 1"), "{one:?}");
+        let none = judge(0, Some(Errno::EMFILE));
+        assert_eq!(none.verdict, Verdict::CannotRun);
+        assert!(none.fix.unwrap().contains("ulimit -n"));
+    }
+
     fn refused(errno: Errno, disabled: Option<&str>, seccomp: Option<&str>) -> Entry {
         allowed(&Ring {
             tried: &Err(errno),
@@ -252,7 +302,7 @@ mod tests {
                 .unwrap()
                 .contains("ulimit -l")
         );
-        let had = Ok(Vec::new());
+        let had = Ok(trial(2, None));
         let ring = Ring {
             tried: &had,
             disabled: None,

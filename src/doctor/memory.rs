@@ -130,8 +130,7 @@ fn damon(damon: &Damon) -> Entry {
     if damon.thread {
         let reason =
             format!("its thread runs, and only root may see what it does; where it evicts, {WHY}");
-        let fix = "sudo sh -c 'cat /sys/kernel/mm/damon/admin/kdamonds/*/contexts/*/schemes/*/action'  # pageout: \
-             echo off > …/kdamonds/0/state";
+        let fix = "sudo corelane doctor  # says what it does, and how to end that";
         return Entry::advice(NAME, "on", reason, fix);
     }
     let value = if damon.exists { "off" } else { "none" };

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::Subject;
 use super::report::{Entry, bytes, quoted};
 use crate::io::{DiskTrial, Errno, Place, Tree, TrialError};
+use crate::log::{self, FlushPolicy};
 
 /// A line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,9 +35,6 @@ const OF_THE_KERNEL: &[&str] = &[
     "efivarfs",
     "autofs",
 ];
-
-/// A fresh store prepares so much before its first acknowledgement.
-const FIRST_STEP: u64 = 64 << 20;
 
 pub(super) fn mount_of(tree: &Tree, folder: &Path) -> Option<Mount> {
     find_mount(&tree.text("/proc/self/mountinfo").ok()?, folder)
@@ -241,8 +239,14 @@ pub(super) fn space(place: &Place, subject: &Subject) -> Entry {
         "# make room, or choose another --store; du -xh --max-depth=1 {} | sort -h",
         quoted(&place.folder.display().to_string())
     );
-    if place.available < FIRST_STEP {
-        let reason = format!("a segment is prepared {} at a time", bytes(FIRST_STEP));
+    let log = log::Options::new(subject.segment_size, FlushPolicy::GroupCommit);
+    let first_step = log.prepare_step.min(subject.segment_size);
+    if place.available < first_step {
+        let step = bytes(first_step);
+        let reason = format!(
+            "a segment is prepared {step} at a time, the first before anything is acknowledged \
+             (kernel-notes/preallocation.md)"
+        );
         return Entry::cannot_run(NAME, value, reason, fix);
     }
     if u64::from(subject.refuse_from_percent) <= percent {

@@ -34,7 +34,7 @@ pub use clock::local_hour;
 pub use host::{Limit, Place, Tree, Unseen, clock_read_ns, limits, place};
 pub use lane::{Lanes, read_small};
 pub use lease::Lease;
-pub use ring_trial::{RingFeature, try_ring};
+pub use ring_trial::{RingFeature, RingTrial, try_rings};
 pub use setup::{
     FolderLock, SetupError, allowed_cpus, listen, lock_folder, memory_size, pin, prove_writable,
     raise_file_limit, replace_small,

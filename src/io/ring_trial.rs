@@ -5,10 +5,12 @@
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
 use io_uring::{IoUring, Probe, cqueue, opcode, types};
 use nix::errno::Errno;
 
+use super::Options;
 use super::buffers::{BufferRing, GROUP};
 
 /// Something that a ring may have.
@@ -71,11 +73,70 @@ const OPERATIONS: &[u8] = &[
 /// A wait of the trial gives up after this.
 const PATIENCE_NS: u32 = 200_000_000;
 
-/// Opens a ring as small as can be and answers what it has.
+/// What rings can do here, and how many there can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingTrial {
+    /// Of a small ring.
+    pub features: Vec<RingFeature>,
+    /// Rings of a shard's size that were open at once, of as many as were asked for.
+    pub shard_rings: usize,
+    /// Why there were not more.
+    pub refused: Option<Errno>,
+    /// Threads that one ring may have for what blocks, and for what may wait for ever (since 5.15).
+    pub workers: Option<(u32, u32)>,
+}
+
+/// Opens rings, one of them as small as can be and then `shards` as a broker would, and closes them.
 ///
 /// # Errors
 /// The kernel's, when not even a plain ring could be had.
-pub fn try_ring() -> Result<Vec<RingFeature>, Errno> {
+pub fn try_rings(shards: usize) -> Result<RingTrial, Errno> {
+    let features = features()?;
+    let mut rings = Vec::new();
+    let mut refused = None;
+    while rings.len() < shards && refused.is_none() {
+        match shard_ring() {
+            Ok(ring) => rings.push(ring),
+            Err(errno) => refused = Some(errno),
+        }
+    }
+    let workers = rings.first().and_then(|(ring, _)| {
+        // Zeros ask and change nothing.
+        let mut workers = [0, 0];
+        let asked = ring.submitter().register_iowq_max_workers(&mut workers);
+        asked.ok().map(|()| (workers[0], workers[1]))
+    });
+    Ok(RingTrial {
+        features,
+        shard_rings: rings.len(),
+        refused,
+        workers,
+    })
+}
+
+/// A ring with the sizes of [`Options::SHARD`]. The ring goes before its buffers do.
+fn shard_ring() -> Result<(IoUring, Rc<BufferRing>), Errno> {
+    let options = Options::SHARD;
+    let ring = IoUring::builder()
+        .setup_clamp()
+        .setup_cqsize(options.entries * 8)
+        .build(options.entries)
+        .map_err(errno_of)?;
+    let buffers = BufferRing::new(options.buffer_count, options.buffer_size).map_err(errno_of)?;
+    // SAFETY: both leave this function together or the ring is dropped with nothing registered, and a
+    // pair drops its first half first.
+    let registered = unsafe {
+        ring.submitter()
+            .register_buf_ring_with_flags(buffers.address(), buffers.count(), GROUP, 0)
+    };
+    match registered.map_err(errno_of) {
+        // EINVAL: a kernel without buffer rings, and that is another verdict.
+        Ok(()) | Err(Errno::EINVAL) => Ok((ring, buffers)),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn features() -> Result<Vec<RingFeature>, Errno> {
     let plain = IoUring::new(4).map_err(errno_of)?;
     let mut found = Vec::new();
     let mut note = |feature, has: bool| {
