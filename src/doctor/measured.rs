@@ -9,8 +9,11 @@ use crate::io::{DiskTrial, Errno, SYNC_SIZES, SyncWay, Times};
 const WRITE_PAGE: &str = "kernel-notes/write-and-sync.md";
 const PREPARE_PAGE: &str = "kernel-notes/preallocation.md";
 
-/// A sync of 4 KiB that takes longer is a disk that turns, or one behind a network.
-const SYNC_SLOW_NS: u64 = 10_000_000;
+/// A sync that takes longer is one of a disk that turns, or of one behind a network: 10 ms, and the bytes at
+/// 50 MB/s.
+const fn slow_ns(size: u64) -> u64 {
+    10_000_000 + size * 20
+}
 
 /// Bytes of one buffered write of the trial.
 const BUFFERED_SIZE: u64 = 64 << 10;
@@ -36,7 +39,7 @@ pub(super) fn check(trial: &DiskTrial, sync: bool) -> Vec<Entry> {
     {
         let of_size = trial.syncs.iter().filter(|(other, _, _)| *other == size);
         let ways: Vec<_> = of_size.map(|(_, way, times)| (*way, times)).collect();
-        entries.push(synced(name, &ways, sync));
+        entries.push(synced(name, size, &ways, sync));
     }
     entries
 }
@@ -180,7 +183,12 @@ const fn shown(way: SyncWay) -> &'static str {
     }
 }
 
-fn synced(name: &'static str, ways: &[(SyncWay, &Result<Times, Errno>)], sync: bool) -> Entry {
+fn synced(
+    name: &'static str,
+    size: u64,
+    ways: &[(SyncWay, &Result<Times, Errno>)],
+    sync: bool,
+) -> Entry {
     let mut numbers = BTreeMap::new();
     let mut words = Vec::new();
     for (way, times) in ways {
@@ -209,7 +217,7 @@ fn synced(name: &'static str, ways: &[(SyncWay, &Result<Times, Errno>)], sync: b
         .min()
         .map_or("none", |(_, word)| word);
     let what = format!("write + fdatasync, p50 / p99; fastest: {fastest}");
-    let mut entry = if SYNC_SLOW_NS < zeroed {
+    let mut entry = if slow_ns(size) < zeroed {
         let reason = format!(
             "{what}. With synchronous flush each acknowledgement waits that long{} ({WRITE_PAGE})",
             if sync {
@@ -244,7 +252,7 @@ mod tests {
     fn a_sync_is_fast_slow_or_fails() {
         let judge = |zeroed: &Result<Times, Errno>, growing: &Result<Times, Errno>| {
             let ways = [(SyncWay::Zeroed, zeroed), (SyncWay::Growing, growing)];
-            synced("sync of 4 KiB", &ways, true)
+            synced("sync of 4 KiB", 4096, &ways, true)
         };
         let fast = judge(&times(140_000), &times(200_000));
         assert_eq!(fast.verdict, Verdict::Ok);
@@ -258,6 +266,10 @@ mod tests {
             judge(&times(12_000_000), &times(1)).verdict,
             Verdict::Advice
         );
+        let large = times(12_000_000);
+        let ways = [(SyncWay::Zeroed, &large), (SyncWay::Growing, &large)];
+        let of_large = synced("sync of 1 MiB", 1 << 20, &ways, true);
+        assert_eq!(of_large.verdict, Verdict::Ok);
         let failing = judge(&Err(Errno::EIO), &times(1));
         assert_eq!(failing.verdict, Verdict::CannotRun);
         let direct = Err(Errno::EINVAL);
@@ -266,7 +278,10 @@ mod tests {
             (SyncWay::ZeroedDirect, &direct),
             (SyncWay::Growing, &times(2)),
         ];
-        assert_eq!(synced("sync of 4 KiB", &ways, true).verdict, Verdict::Ok);
+        assert_eq!(
+            synced("sync of 4 KiB", 4096, &ways, true).verdict,
+            Verdict::Ok
+        );
     }
 
     #[test]

@@ -27,6 +27,9 @@ const BUDGET: Duration = Duration::from_millis(2500);
 /// A disk that does not answer within this is given up.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// Nothing is tried where less is free: the few MiB of the trial may be what a broker needs there.
+const SPARE: u64 = 64 << 20;
+
 /// Rings that are tried at once; more say nothing new.
 const SHARDS_MAX: usize = 64;
 
@@ -74,14 +77,16 @@ fn check_store(tree: &Tree, subject: &Subject) -> (Option<String>, Vec<Entry>) {
     };
     let mount = store::mount_of(tree, &place.folder);
     let mut entries = vec![store::file_system(mount.as_ref(), &place, subject.sync)];
-    let can_be_tried = entries[0].verdict != Verdict::CannotRun && place.is_folder;
-    let trial = can_be_tried.then(|| io::try_disk(&place.folder, BUDGET, PATIENCE));
+    let has_room = SPARE <= place.available;
+    let is_store = entries[0].verdict != Verdict::CannotRun && place.is_folder;
+    let trial = (is_store && has_room).then(|| io::try_disk(&place.folder, BUDGET, PATIENCE));
     let measured_in = matches!(trial, Some(Ok(_))).then(|| place.folder.display().to_string());
     entries.insert(0, store::folder(path, &place, trial.as_ref()));
     entries.push(store::space(&place, subject));
     match &trial {
         Some(Ok(trial)) => entries.extend(measured::check(trial, subject.sync)),
         Some(Err(error)) => entries.push(measured::not_measured(&error.to_string())),
+        None if is_store => entries.push(measured::not_measured("it is full but for a few MiB")),
         None => entries.push(measured::not_measured("nothing can be stored there")),
     }
     let disk = disk::below(tree, place.device, mount.as_ref());

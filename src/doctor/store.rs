@@ -109,7 +109,7 @@ pub(super) fn folder(
         return Entry::cannot_run(FOLDER, value, reason, "# choose a folder with --store");
     }
     let Some(trial) = trial else {
-        let reason = "no file was made there: see the file system";
+        let reason = "no file was made there to try it: see the file system and the disk space";
         return Entry::ok(FOLDER, value, reason);
     };
     let errno = match trial {
@@ -131,6 +131,9 @@ pub(super) fn folder(
             "# make room, raise the quota, or choose another --store".to_owned()
         }
         Errno::EROFS => "# mount it for writing, or choose another --store".to_owned(),
+        Errno::EMFILE | Errno::ENFILE => {
+            "ulimit -n 65536  # LimitNOFILE=65536 in a unit of systemd".to_owned()
+        }
         _ => format!("sudo mkdir -p {shell_path} && sudo chown \"$(id -un)\" {shell_path}"),
     };
     let reason = format!(
@@ -348,6 +351,7 @@ mod tests {
         assert_eq!(denied.verdict, Verdict::CannotRun);
         assert!(denied.fix.unwrap().contains("mkdir -p '/data/my store'"));
         assert!(denied.value.contains("not there yet"));
+        assert!(refused(Errno::EMFILE).fix.unwrap().contains("ulimit -n"));
         assert!(refused(Errno::ENOSPC).fix.unwrap().contains("make room"));
         let hangs = folder(path, &place(), Some(&Err(TrialError::NoAnswer(8))));
         assert_eq!(hangs.verdict, Verdict::Advice);

@@ -8,6 +8,8 @@ use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -157,7 +159,24 @@ pub fn try_disk(
         .map_err(TrialError::NoFile)
 }
 
+/// Files with a name go before the process does: a signal ends the trial, and then the process.
 fn run(folder: &Path, budget: Duration) -> Result<DiskTrial, Errno> {
+    let signal = Arc::new(AtomicUsize::new(0));
+    if keeps_names(folder) {
+        for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            let flag = Arc::clone(&signal);
+            let _ = signal_hook::flag::register_usize(number, flag, number as usize);
+        }
+    }
+    let trial = run_until(folder, budget, &signal);
+    let number = signal.load(Ordering::Relaxed);
+    if number != 0 {
+        let _ = signal_hook::low_level::emulate_default_handler(number as i32);
+    }
+    trial
+}
+
+fn run_until(folder: &Path, budget: Duration, signal: &AtomicUsize) -> Result<DiskTrial, Errno> {
     remove_left_behind(folder);
     let data = data();
     let mut sites = SyncWay::ALL
@@ -182,7 +201,8 @@ fn run(folder: &Path, budget: Duration) -> Result<DiskTrial, Errno> {
     let mut syncs = Vec::new();
     for (index, size) in SYNC_SIZES.into_iter().enumerate() {
         let share = budget / SYNC_SIZES.len() as u32;
-        let times = time_syncs(&mut sites, data.of_size(size), SYNC_COUNTS[index], share);
+        let bytes = data.of_size(size);
+        let times = time_syncs(&mut sites, bytes, SYNC_COUNTS[index], share, signal);
         for (site, times) in sites.iter().zip(times) {
             syncs.push((size, site.way, times));
         }
@@ -207,15 +227,17 @@ fn time_syncs(
     bytes: &[u8],
     count: usize,
     budget: Duration,
+    signal: &AtomicUsize,
 ) -> Vec<Result<Times, Errno>> {
     let begun = Instant::now();
+    let is_over = || budget <= begun.elapsed() || signal.load(Ordering::Relaxed) != 0;
     let mut all: Vec<Result<Vec<u64>, Errno>> = sites.iter().map(|_| Ok(Vec::new())).collect();
     let mut done = 0;
-    while done < count && (done == 0 || begun.elapsed() < budget) {
+    while done < count && (done == 0 || !is_over()) {
         for (site, times) in sites.iter_mut().zip(&mut all) {
             for turn in 0..TURN.min(count - done) {
                 let Ok(taken) = times else { break };
-                if 0 < done + turn && budget <= begun.elapsed() {
+                if 0 < done + turn && is_over() {
                     break;
                 }
                 match site.write(bytes) {
@@ -299,6 +321,11 @@ impl Site {
     }
 }
 
+/// Whether a sync needs a file with a name to do anything.
+fn keeps_names(folder: &Path) -> bool {
+    statfs(folder).is_ok_and(|stat| stat.filesystem_type() == BTRFS_SUPER_MAGIC)
+}
+
 /// A file that nobody else sees, or that is removed when it is dropped.
 struct TrialFile {
     file: File,
@@ -310,10 +337,7 @@ impl TrialFile {
     /// cannot, the name is taken away at once; btrfs keeps it until the end, because a sync of a file
     /// without a name does nothing there.
     fn new(folder: &Path) -> std::io::Result<Self> {
-        let keeps_name = statfs(folder).is_ok_and(|stat| {
-            // Its type differs between C libraries.
-            stat.filesystem_type() == BTRFS_SUPER_MAGIC
-        });
+        let keeps_name = keeps_names(folder);
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600);
         if !keeps_name {
