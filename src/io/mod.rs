@@ -21,6 +21,7 @@ mod mapping;
 mod ring_trial;
 mod setup;
 mod trial;
+mod trial_file;
 mod uring;
 
 use std::net::SocketAddr;
