@@ -9,8 +9,10 @@ use crate::config::Flag;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  stopped in order (SIGTERM, SIGINT), or nothing but information was asked for
+  1  stats: nobody answered, or not as expected
   2  could not start: stderr says what, where, why and what to do
-  3  stopped itself because the storage failed in a way that makes further promises worthless";
+  3  stopped itself because the storage failed in a way that makes further promises worthless
+130  ended by a second signal, without waiting for anything";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,6 +78,19 @@ pub enum Command {
     /// and removes them. Changes nothing else.
     #[command(after_help = DOCTOR_EXIT_CODES, after_long_help = [DOCTOR_EXAMPLES, DOCTOR_EXIT_CODES].join("\n\n"))]
     Doctor(Doctor),
+    /// Show how long the stages of messages take in running shards, and what held a shard's turn
+    Stats(Stats),
+}
+
+/// Flags of `corelane stats`.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Name server that knows the shards
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
+    pub nameserver: String,
+    /// Print JSON, times in nanoseconds
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `corelane serve`. Each sets a key of the configuration, and beats the file.

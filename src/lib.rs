@@ -19,3 +19,4 @@ pub mod protocol;
 pub mod shard;
 pub mod sim;
 pub mod state;
+pub mod stats;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use corelane::cli::{Cli, Command, Doctor, NameServer, Serve};
+use corelane::cli::{Cli, Command, Doctor, NameServer, Serve, Stats};
 use corelane::config::{self, Flag, Host, Note, Settings, StartError};
 use corelane::doctor::{self, Subject};
 use corelane::logging;
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Serve(flags) => serve(&flags),
         Command::NameServer(flags) => nameserver(&flags),
         Command::Doctor(flags) => examine(&flags),
+        Command::Stats(flags) => return stats(&flags),
     };
     result.unwrap_or_else(|error| {
         eprintln!("corelane: {error}");
@@ -82,4 +83,21 @@ fn examine(flags: &Doctor) -> Result<ExitCode, StartError> {
     // Who reads only the first lines (head) has closed the rest.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(ExitCode::from(report.verdict().exit_code()))
+}
+
+fn stats(flags: &Stats) -> ExitCode {
+    let shards = match corelane::stats::ask_all(&flags.nameserver) {
+        Ok(shards) => shards,
+        Err(why) => {
+            eprintln!("corelane stats: {why}; name the name server with --nameserver");
+            return ExitCode::FAILURE;
+        }
+    };
+    if flags.json {
+        let json = serde_json::to_string_pretty(&shards).expect("figures and names are JSON");
+        println!("{json}");
+    } else {
+        print!("{}", corelane::stats::table(&shards));
+    }
+    ExitCode::SUCCESS
 }

@@ -128,6 +128,8 @@ pub struct Paths {
 pub struct Flush {
     /// Acknowledge only what is durable.
     pub sync: bool,
+    /// Synchronous: by writes that are durable when they are complete, instead of by fdatasync.
+    pub durable_writes: bool,
     /// Asynchronous: age of the oldest record that is not durable.
     pub interval_ms: u64,
     /// Asynchronous: bytes that are not durable.

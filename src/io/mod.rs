@@ -55,6 +55,9 @@ pub trait Io {
     /// Nanoseconds since an arbitrary start, as of the last turn. The only clock that decides.
     fn now_ns(&self) -> u64;
 
+    /// The same clock at this moment, for measuring what a turn does.
+    fn look_ns(&self) -> u64;
+
     /// Milliseconds since 1970, as of the last turn, for what the formats define in wall time. Never goes back.
     fn wall_ms(&self) -> u64;
 }
@@ -254,6 +257,9 @@ pub enum Op {
         at: u64,
         /// Comes back in the completion.
         from: Vec<u8>,
+        /// Complete only when what was written is durable (RWF_DSYNC). An error then says of the bytes
+        /// what a failed [`Op::Sync`] says.
+        durable: bool,
     },
     /// fdatasync: makes every write that is already complete durable.
     Sync {

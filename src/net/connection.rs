@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use super::ROOM;
 use super::frames::{FrameSize, Frames};
-use crate::base::{Key, Slab};
+use super::limits::Limits;
+use crate::base::{Key, Latency, Quantiles, Slab};
 use crate::egress::{Delivery, Egress, Progress};
 use crate::io::{Completion, Errno, Io, Lease, ListenerId, Op, Payload, SocketId, Token};
 
@@ -14,35 +15,6 @@ const RECEIVE: u64 = 2 << 52;
 const SEND: u64 = 3 << 52;
 const OTHER: u64 = 4 << 52;
 const KIND: u64 = 7 << 52;
-
-/// Bounds of a shard's connections.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections at most; further ones are closed as soon as they are accepted.
-    pub connections_max: usize,
-    /// Bytes that wait to be sent to one peer before nothing more is read from it.
-    pub unsent_max: usize,
-    /// Bytes of frames that are not whole, over all connections.
-    pub carry_total_max: usize,
-    /// A connection without a byte in either direction is closed after this long.
-    pub idle_ns_max: u64,
-    /// A frame that was begun must go on within this time.
-    pub frame_ns_max: u64,
-}
-
-impl Limits {
-    /// As RocketMQ has them where it has them: idle 120 s (P§1.2).
-    #[must_use]
-    pub const fn for_connections(connections_max: usize) -> Self {
-        Self {
-            connections_max,
-            unsent_max: 8 << 20,
-            carry_total_max: 512 << 20,
-            idle_ns_max: 120_000_000_000,
-            frame_ns_max: 30_000_000_000,
-        }
-    }
-}
 
 /// Something happened to a connection.
 #[derive(Debug)]
@@ -89,6 +61,7 @@ struct Connection {
     /// Bytes in `queue`.
     unsent: usize,
     sending: bool,
+    sending_since_ns: u64,
     /// A whole buffer went out and may be used again.
     spare: Vec<u8>,
     sent_of_buffer: usize,
@@ -111,6 +84,8 @@ pub struct Net {
     accept_again: Vec<ListenerId>,
     carry_total: usize,
     counters: NetCounters,
+    /// From a send's start to the last byte that the kernel took of it.
+    sent_times: Latency,
     /// The refusal was logged; again only after there was room.
     refusal_logged: bool,
 }
@@ -129,6 +104,7 @@ impl Net {
             accept_again: Vec::new(),
             carry_total: 0,
             counters: NetCounters::default(),
+            sent_times: Latency::default(),
             refusal_logged: false,
         }
     }
@@ -137,6 +113,12 @@ impl Net {
     #[must_use]
     pub const fn counters(&self) -> NetCounters {
         self.counters
+    }
+
+    /// Ends a period: how long sends of it took, and sends since the start.
+    pub fn rotate_sent_times(&mut self) -> [Quantiles; 2] {
+        self.sent_times.rotate();
+        [self.sent_times.recent(), self.sent_times.total()]
     }
 
     /// Connections that are there.
@@ -224,6 +206,7 @@ impl Net {
             queue: VecDeque::new(),
             unsent: 0,
             sending: false,
+            sending_since_ns: 0,
             spare: Vec::new(),
             sent_of_buffer: 0,
             active_ns: io.now_ns(),
@@ -391,6 +374,7 @@ impl Net {
         if connection.sending {
             return;
         }
+        connection.sending_since_ns = io.now_ns();
         let socket = connection.socket;
         match connection.queue.pop_front() {
             None => {
@@ -451,6 +435,8 @@ impl Net {
             return self.push(io, SEND, key, op);
         }
         connection.sending = false;
+        let took_ns = now_ns.saturating_sub(connection.sending_since_ns);
+        self.sent_times.record(took_ns, 1);
         if from.capacity() <= 64 << 10 {
             connection.spare = from;
         }
@@ -477,6 +463,8 @@ impl Net {
         };
         connection.sending = false;
         connection.active_ns = now_ns;
+        let took_ns = now_ns.saturating_sub(connection.sending_since_ns);
+        self.sent_times.record(took_ns, 1);
         match progress {
             Progress::Broken(errno) => {
                 tracing::debug!(peer = %connection.peer, %errno, "a delivery broke off");
