@@ -7,6 +7,7 @@ pub mod broker;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod doctor;
 pub mod egress;
 pub mod index;
 pub mod io;

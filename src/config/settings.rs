@@ -262,6 +262,13 @@ impl Store {
         self.place(&root, folder, file)
     }
 
+    /// The folder of the CommitLog where the file puts it outside of the store.
+    #[must_use]
+    pub fn log_elsewhere(&self) -> Option<PathBuf> {
+        let folder = self.commit_log.as_ref()?;
+        (!folder.starts_with(&self.root)).then(|| folder.clone())
+    }
+
     fn place(
         &self,
         root: &Path,

@@ -14,10 +14,14 @@ mod bell;
 mod buffers;
 mod clock;
 mod direct;
+mod host;
 mod lane;
 mod lease;
 mod mapping;
+mod ring_trial;
 mod setup;
+mod trial;
+mod trial_file;
 mod uring;
 
 use std::net::SocketAddr;
@@ -28,12 +32,15 @@ pub use nix::errno::Errno;
 
 pub use bell::Bell;
 pub use clock::local_hour;
+pub use host::{Limit, Place, Tree, Unseen, clock_read_ns, limits, place};
 pub use lane::{Lanes, read_small};
 pub use lease::Lease;
+pub use ring_trial::{RingFeature, RingTrial, try_rings};
 pub use setup::{
     FolderLock, SetupError, allowed_cpus, listen, lock_folder, memory_size, pin, prove_writable,
     raise_file_limit, replace_small,
 };
+pub use trial::{DiskTrial, SYNC_SIZES, SyncWay, Times, TrialError, try_disk};
 pub use uring::{Options, Uring};
 
 /// Queue operations, then take a turn. `push` never enters the kernel; `turn` enters it once.
