@@ -136,7 +136,6 @@ const LONG_FILES: &[(&str, usize)] = &[
     ("src/index/index_file/load.rs", 508),
     ("src/log/record.rs", 718),
     ("src/nameserver/table.rs", 593),
-    ("src/net/connection.rs", 558),
     ("src/shard/produce.rs", 828),
 ];
 
