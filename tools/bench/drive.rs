@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 /// How long the last answers may take.
 pub const DRAIN_NS: u64 = 10 * clock::SECOND_NS;
+/// What is not delivered when nothing came for so long does not come.
+const QUIET_NS: u64 = 3 * clock::SECOND_NS;
 const SLEEP_NS: u64 = 10_000_000;
 
 /// The measured part of a run.
@@ -86,6 +88,8 @@ pub struct Drive {
     /// From the first request to the last answer.
     run_ns: u64,
     warm_up_ns: u64,
+    /// How much was received, and when that was seen first.
+    progress_at: (u64, u64),
     wait: Wait,
     progress: Progress,
     seconds: Vec<Second>,
@@ -119,6 +123,7 @@ impl Drive {
             received_in_window: 0,
             run_ns: 0,
             warm_up_ns: 0,
+            progress_at: (0, 0),
             groups: 1,
             backlog_ns_max: u64::MAX,
             started_wall: std::time::SystemTime::now(),
@@ -197,7 +202,8 @@ impl Drive {
         }
         let mut ready = Vec::new();
         loop {
-            self.net.wait(self.wait, &mut ready)?;
+            let wait = self.turn_wait();
+            self.net.wait(wait, &mut ready)?;
             if !ready.is_empty() {
                 self.take(&ready, &owners, run)?;
             }
@@ -212,6 +218,21 @@ impl Drive {
         self.progress.end();
         self.close_all();
         Ok(())
+    }
+
+    /// Sleeps no longer than until the next message is due.
+    fn turn_wait(&self) -> Wait {
+        let Wait::Sleep { ns } = self.wait else {
+            return Wait::Spin;
+        };
+        let due_ns = self.producer.as_ref().and_then(Producer::due_ns);
+        match due_ns.map(|due_ns| due_ns.saturating_sub(clock::now_ns())) {
+            None => self.wait,
+            Some(0) => Wait::Spin,
+            Some(left_ns) => Wait::Sleep {
+                ns: left_ns.min(ns),
+            },
+        }
     }
 
     /// Takes what came.
@@ -291,7 +312,11 @@ impl Drive {
                 } else {
                     producer.acknowledged * self.groups
                 };
-                producer.is_drained(now_ns) && wanted <= self.received
+                if self.received != self.progress_at.0 {
+                    self.progress_at = (self.received, now_ns);
+                }
+                let is_quiet = self.progress_at.1.max(window.end_ns) + QUIET_NS < now_ns;
+                producer.is_drained(now_ns) && (wanted <= self.received || is_quiet)
             }
             None => window.end_ns <= now_ns,
         };

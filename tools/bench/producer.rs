@@ -230,6 +230,13 @@ impl Producer {
         self.window
     }
 
+    /// When there is something to do even if nothing comes: now, if a free slot has a message due.
+    pub fn due_ns(&self) -> Option<u64> {
+        let schedule = self.schedule.as_ref()?;
+        let is_sendable = !self.free.is_empty() && schedule.due_ns() < self.window.end_ns;
+        is_sendable.then(|| schedule.due_ns())
+    }
+
     /// How long the oldest due message has waited to be sent.
     pub fn backlog_ns(&self, now_ns: u64) -> u64 {
         let due_ns = self.schedule.as_ref().map_or(now_ns, Schedule::due_ns);

@@ -53,6 +53,8 @@ const RATE_FIRST: f64 = 1000.0;
 struct Trial {
     rate: f64,
     holds: bool,
+    /// Whether there were enough messages to tell.
+    is_enough: bool,
     told: Value,
 }
 
@@ -77,8 +79,8 @@ fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Opti
         producer.errors.values().sum::<u64>(),
     );
     let is_enough = is_told(response.len(), bound.quantile);
-    let holds =
-        is_enough && ns <= bound.ns && unsent == 0 && errors == 0 && 0.98 * load.rate <= reached;
+    let is_answered = unsent == 0 && producer.outstanding == 0 && errors == 0;
+    let holds = is_enough && ns <= bound.ns && is_answered;
     let told = json!({
         "rate_per_s": load.rate, "messages_per_s": reached, "response_ns": ns, "own_delay_ns": own_ns,
         "unsent": unsent, "errors": errors, "enough_samples": is_enough, "holds": holds,
@@ -97,6 +99,7 @@ fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Opti
     let trial = Trial {
         rate: load.rate,
         holds,
+        is_enough,
         told,
     };
     Ok((trial, holds.then_some(sent)))
@@ -112,10 +115,12 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
     }
     let (mut low, mut high) = (0.0, f64::INFINITY);
     let mut trials = Vec::new();
+    let (mut rate_least, mut rate_most) = (load.rate, load.rate);
     let mut best: Option<(f64, Sent)> = None;
     while trials.len() < TRIALS_MAX {
         let (trial, sent) = try_rate(&load, bound, depth)?;
-        if trial.holds {
+        // At a rate too low to tell, a higher one may tell.
+        if trial.holds || !trial.is_enough {
             low = trial.rate;
         } else {
             high = trial.rate;
@@ -128,12 +133,15 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
             break;
         }
         load.rate = next_rate(low, high);
+        rate_least = rate_least.min(load.rate);
+        rate_most = rate_most.max(load.rate);
     }
     let Some((rate, sent)) = best else {
         return fail(format!(
-            "{} holds at no rate that was tried, down to {}/s; see the lines above",
+            "{} holds at no rate that was tried, from {}/s to {}/s; where messages were too few, give a longer --duration",
             bound.text,
-            short(high)
+            short(rate_least),
+            short(rate_most)
         ));
     };
     load.rate = rate;

@@ -113,13 +113,6 @@ impl Recorder {
         self.intervals.push(Interval { second, steps });
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.close(0);
-        self.intervals.clear();
-        self.above = 0;
-    }
-
     /// All samples that were closed.
     pub fn histogram(&self) -> Histogram<u64> {
         let mut sum = histogram();
@@ -231,8 +224,6 @@ mod tests {
         let last = recorder.intervals()[2].histogram();
         let told = recorder.last_quantile(0.5).unwrap();
         assert_eq!(told, last.lowest_equivalent(last.value_at_quantile(0.5)));
-        recorder.clear();
-        assert_eq!(recorder.histogram().len(), 0);
     }
 
     #[test]

@@ -267,7 +267,7 @@ impl Random {
 
     #[inline]
     pub fn below(&mut self, limit: u64) -> u64 {
-        (u128::from(self.word()) * u128::from(limit) >> 64) as u64
+        ((u128::from(self.word()) * u128::from(limit)) >> 64) as u64
     }
 
     /// Above 0 and at most 1.

@@ -62,14 +62,18 @@ impl Connection {
             {
                 Ok(Some(0))
             }
-            Err(error) => fail(format!("a connection broke while reading: {error}")),
+            Err(error) => fail(format!(
+                "the server closed a connection, or it broke while reading: {error}"
+            )),
         }
     }
 
     /// With the ring: what came since the last look, or none when the other side closed.
     pub(super) fn take_came(&mut self) -> Outcome<Option<usize>> {
         if let Some(error) = self.broken.take() {
-            return fail(format!("a connection broke: {error}"));
+            return fail(format!(
+                "the server closed a connection, or it broke: {error}"
+            ));
         }
         let came = std::mem::take(&mut self.came);
         Ok((0 < came || !self.is_closed).then_some(came))

@@ -33,7 +33,7 @@ pub enum Wait {
 }
 
 enum Engine {
-    Ring(Ring),
+    Ring(Box<Ring>),
     Epoll(Poll),
 }
 
@@ -52,7 +52,7 @@ impl Net {
             EngineKind::Auto | EngineKind::Ring => Ring::new(),
         };
         let engine = match ring {
-            Some(ring) => Engine::Ring(ring),
+            Some(ring) => Engine::Ring(Box::new(ring)),
             None if kind == EngineKind::Ring => {
                 return fail(
                     "this kernel gives no io_uring with DEFER_TASKRUN (Linux 6.1); use --engine epoll",

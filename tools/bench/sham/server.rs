@@ -23,6 +23,7 @@ fn put_frame(out: &mut Vec<u8>, header: &[u8], body: &[u8]) {
 
 /// What happens to message number `WRONG_AT`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(dead_code)] // Each test that has this file does its own of them.
 pub enum Wrong {
     Nothing,
     /// Acknowledged and not stored.
