@@ -199,7 +199,7 @@ impl Floor {
             .and_then(|listener| listener.local_addr())
             .unwrap()
             .port();
-        let words = format!("floor {words} --addr 127.0.0.1:{port} --duration 30 --file-mib 64");
+        let words = format!("floor {words} --addr 127.0.0.1:{port} --duration 30 --file-mib 16");
         let child = command(&words).stderr(Stdio::null()).spawn().unwrap();
         let end = Instant::now() + Duration::from_secs(10);
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -252,7 +252,7 @@ fn what_a_server_does_wrong_makes_the_exit_code_1_and_is_said() {
         (Wrong::Flip, "corrupted"),
     ] {
         let words = format!(
-            "produce --addr {} {LOAD} --connections 2 --in-flight 2 --count 900",
+            "produce --addr {} {LOAD} --connections 2 --in-flight 2 --count 900 --duration 20",
             sham::broker(wrong)
         );
         let (code, json, text) = run(folder.path(), &words);

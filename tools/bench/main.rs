@@ -62,7 +62,7 @@ pub(crate) fn fail<T>(message: impl Into<String>) -> Outcome<T> {
 /// Exit codes: 0 the run is valid, 1 the run is void (messages wrong, an answer missing, every
 /// request refused, or the generator too late itself), 2 it could not run.
 #[derive(Parser)]
-#[command(name = "corelane-bench", version)]
+#[command(name = "corelane-bench", version, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -81,6 +81,7 @@ enum Command {
     ///   corelane-bench produce --addr 127.0.0.1:10911 --rate 20000 --arrival poisson --in-flight 64
     ///   corelane-bench produce --addr 127.0.0.1:10911 --search p99=5ms --in-flight 64 --duration 5
     #[command(verbatim_doc_comment)]
+    #[command(args_override_self = true)]
     Produce {
         #[command(flatten)]
         load: Load,
@@ -92,6 +93,7 @@ enum Command {
     /// Each queue of each group has one pull outstanding, on one of --connections. With more
     /// connections than queues and one group, the surplus reads the queues a second time.
     /// --in-flight, --size, --batch, --rate and --count mean nothing here.
+    #[command(args_override_self = true)]
     Consume {
         #[command(flatten)]
         load: Load,
@@ -102,6 +104,7 @@ enum Command {
     ///
     /// Every queue has a long-polling pull, from the queue's end on; up to 64 connections beside
     /// the producer's share them.
+    #[command(args_override_self = true)]
     E2e {
         #[command(flatten)]
         load: Load,
@@ -112,6 +115,7 @@ enum Command {
     ///
     /// The group behind reads what the topic held before the run again and again, as fast as it
     /// can, so that it stays behind for the whole window.
+    #[command(args_override_self = true)]
     Mixed {
         #[command(flatten)]
         load: Load,
@@ -119,6 +123,7 @@ enum Command {
         options: mixed::Options,
     },
     /// Be the physical limit: a one-thread server that does one part of a broker's work
+    #[command(args_override_self = true)]
     Floor(floor::Options),
     /// Run a broker's command line and measure the time until its first acknowledgement
     Start(start::Options),

@@ -57,7 +57,7 @@ pub struct Options {
     #[arg(long)]
     pub file: Option<PathBuf>,
     /// Size of a file, MiB
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(8..=1 << 20))]
     pub file_mib: u64,
     /// Topic of the records (sendfile, gather)
     #[arg(long, default_value = "bench", value_parser = crate::load::topic)]

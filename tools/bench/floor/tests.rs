@@ -14,7 +14,7 @@ struct Words {
 fn floor(words: &str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let words = format!("x {words} --duration 20 --file-mib 64 --queues 3 --size 500");
+    let words = format!("x {words} --duration 20 --file-mib 8 --queues 3 --size 500");
     let options = Words::parse_from(words.split_whitespace()).options;
     std::thread::spawn(move || {
         let path = options.file.clone();
@@ -22,7 +22,7 @@ fn floor(words: &str) -> SocketAddr {
             Kind::Echo => serve(&options, listener, None).unwrap(),
             Kind::Append | Kind::Flush => {
                 let syncs = options.kind == Kind::Flush;
-                let store = Store::open(&path.unwrap(), 64 << 20, syncs).unwrap();
+                let store = Store::open(&path.unwrap(), 8 << 20, syncs).unwrap();
                 serve(&options, listener, Some(store)).unwrap();
             }
             Kind::Sendfile | Kind::Gather => {
