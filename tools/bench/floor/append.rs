@@ -146,7 +146,7 @@ mod tests {
             let path = folder.path().join("data");
             let mut store = Store::open(&path, 1 << 20, syncs).unwrap();
             let first = store.file.metadata().unwrap();
-            assert_eq!((first.size(), first.blocks() * 512 >> 20), (1 << 20, 1));
+            assert_eq!((first.size(), (first.blocks() * 512) >> 20), (1 << 20, 1));
             assert!(!path.exists());
             let bytes = vec![1; 700 << 10];
             store.write(&[IoSlice::new(&bytes)]).unwrap();

@@ -17,7 +17,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum EngineKind {
-    /// The ring where the kernel has it, else epoll
+    /// What measured best with small messages over loopback: epoll
     Auto,
     /// io_uring: one call a turn for all connections (Linux 6.1)
     Ring,
@@ -48,8 +48,8 @@ pub const LISTENER: usize = usize::MAX >> 2;
 impl Net {
     pub fn new(kind: EngineKind) -> Outcome<Net> {
         let ring = match kind {
-            EngineKind::Epoll => None,
-            EngineKind::Auto | EngineKind::Ring => Ring::new(),
+            EngineKind::Epoll | EngineKind::Auto => None,
+            EngineKind::Ring => Ring::new(),
         };
         let engine = match ring {
             Some(ring) => Engine::Ring(Box::new(ring)),
@@ -215,7 +215,7 @@ mod tests {
     /// Two connected ends, and frames larger than every buffer both ways.
     #[test]
     fn both_engines_move_large_frames_in_order_and_see_the_end() {
-        for kind in [EngineKind::Auto, EngineKind::Epoll] {
+        for kind in [EngineKind::Ring, EngineKind::Epoll] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let mut net = Net::new(kind).unwrap();
             let near = net.connect(listener.local_addr().unwrap()).unwrap();

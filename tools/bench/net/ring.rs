@@ -9,6 +9,9 @@ use std::net::{Shutdown, TcpListener};
 use std::os::fd::AsRawFd;
 
 const ENTRIES: u32 = 1024;
+/// So many sends are handed in at once: with more, the other side would idle while this one makes
+/// its requests, and the two would take turns instead of working at the same time.
+const SENDS_TOGETHER: usize = 16;
 /// What a completion is of; the token stands above these bits.
 const RECEIVE: u64 = 0;
 const SEND: u64 = 1;
@@ -19,6 +22,8 @@ pub struct Ring {
     ring: IoUring,
     /// Operations that the kernel holds memory of.
     in_flight: usize,
+    /// Sends that were not handed in yet.
+    unsubmitted: usize,
 }
 
 impl Ring {
@@ -32,7 +37,11 @@ impl Ring {
             .setup_taskrun_flag()
             .build(ENTRIES)
             .ok()?;
-        Some(Ring { ring, in_flight: 0 })
+        Some(Ring {
+            ring,
+            in_flight: 0,
+            unsubmitted: 0,
+        })
     }
 
     fn push(&mut self, entry: squeue::Entry) -> Outcome<()> {
@@ -46,6 +55,7 @@ impl Ring {
     }
 
     fn submit(&mut self, want: usize, timeout: Option<Timespec>) -> Outcome<()> {
+        self.unsubmitted = 0;
         let told = match &timeout {
             Some(limit) => {
                 let args = SubmitArgs::new().timespec(limit);
@@ -100,7 +110,12 @@ impl Ring {
             .build();
         connection.is_sending = true;
         self.in_flight += 1;
-        self.push(entry.user_data((token as u64) << KINDS_BITS | SEND))
+        self.push(entry.user_data((token as u64) << KINDS_BITS | SEND))?;
+        self.unsubmitted += 1;
+        if SENDS_TOGETHER <= self.unsubmitted {
+            self.submit(0, None)?;
+        }
+        Ok(())
     }
 
     /// Hands everything in, waits as told, and takes what is complete.
