@@ -5,6 +5,7 @@
 
 mod check;
 mod clock;
+mod compare;
 mod connection;
 mod consume;
 mod control;
@@ -14,6 +15,7 @@ mod produce;
 mod producer;
 mod reader;
 mod report;
+mod report_html;
 mod server;
 #[cfg(test)]
 mod sham;
@@ -97,6 +99,13 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Run brokers beside one another, in turn, and make a report of what was measured
+    Compare(Box<compare::Options>),
+    /// Make a report out of the JSON files of earlier runs
+    Report(report_html::Options),
+    /// Run a command on one CPU; it ends when its parent does
+    #[command(hide = true)]
+    Hold(compare::Hold),
 }
 
 #[derive(Args, Clone)]
@@ -220,6 +229,9 @@ fn run(cli: Cli) -> Outcome<bool> {
             duration,
             json,
         } => server::idle(server_pid, duration, json.as_deref()),
+        Command::Compare(options) => compare::run(&options),
+        Command::Report(options) => report_html::run(&options),
+        Command::Hold(hold) => compare::hold(&hold),
     }
 }
 
