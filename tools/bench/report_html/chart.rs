@@ -218,6 +218,8 @@ fn draw_lines<B: DrawingBackend>(
         .y_labels(y.ticks.len().max(1))
         .draw()?;
     let mut named: Vec<&str> = Vec::new();
+    // A curve begins low and on the left, a histogram ends on the right.
+    let has_areas = lines.iter().any(|line| line.is_filled);
     for line in lines {
         let colour = colour(line.colour);
         let style = colour.stroke_width(2 * scale);
@@ -235,7 +237,11 @@ fn draw_lines<B: DrawingBackend>(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(if has_areas {
+            SeriesLabelPosition::UpperRight
+        } else {
+            SeriesLabelPosition::UpperLeft
+        })
         .margin(8 * scale)
         .legend_area_size(26 * scale)
         .label_font(font(12, scale, &INK))
