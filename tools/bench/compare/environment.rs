@@ -40,7 +40,7 @@ pub fn of(store: &Path) -> Map<String, Value> {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     put("cpu_model", field(&cpu, "model name"));
     let cpus = std::thread::available_parallelism().map(|count| count.to_string());
-    put("cpus_usable", cpus.ok());
+    put("cpus_allowed", cpus.ok());
     put("mitigations", mitigations());
     let governor = line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
     put(
@@ -55,19 +55,16 @@ pub fn of(store: &Path) -> Map<String, Value> {
         line("/proc/sys/net/ipv4/tcp_congestion_control"),
     );
     let huge = line("/sys/kernel/mm/transparent_hugepage/enabled");
-    put("transparent_hugepages", huge.map(|text| chosen(&text)));
+    put("transparent_huge_pages", huge.map(|text| chosen(&text)));
     put("damon", Some(damon()));
     let clock = line("/sys/devices/system/clocksource/clocksource0/current_clocksource");
-    put("clock_source", clock);
+    put("clocksource", clock);
     for name in ["swappiness", "dirty_ratio", "dirty_background_ratio"] {
         put(name, line(format!("/proc/sys/vm/{name}")));
     }
     put("load_average_before", line("/proc/loadavg"));
     put("git_commit", commit());
-    put(
-        "generator",
-        Some(format!("corelane-bench {}", env!("CARGO_PKG_VERSION"))),
-    );
+    put("version", Some(env!("CARGO_PKG_VERSION").to_owned()));
     for (key, value) in disk(store) {
         put(&key, Some(value));
     }

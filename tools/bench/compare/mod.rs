@@ -35,8 +35,10 @@ const EXIT_SIGNAL: i32 = 130;
 ///
 /// Every server runs on one CPU, the generator on another. A broker gets a fresh store for each
 /// load, a peer keeps its own and stays up, so that its compiled code stays warm. Who is not being
-/// measured is stopped with SIGSTOP. Before each run all dirty pages are written. Exit codes: 0
-/// all runs count, 1 some are void, 2 it could not run, 130 a signal ended it.
+/// measured is stopped with SIGSTOP. Before each run all dirty pages are written. Of an option
+/// given twice the last one counts.
+///
+/// Exit codes: 0 all runs count, 1 some are void, 2 it could not run, 130 a signal ended it.
 #[derive(clap::Args, Clone)]
 pub struct Options {
     /// Ways to flush, separated by commas; given to the broker as they are
@@ -55,19 +57,24 @@ pub struct Options {
     #[arg(long, value_name = "[NAME=]COMMAND")]
     peer: Vec<String>,
     /// Load every peer that many seconds before its first run, for its compiler
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0.0,
+        overrides_with = "warm_peer"
+    )]
     warm_peer: f64,
     /// A load: NAME=produce, consume or e2e with its arguments; may be repeated [default: four]
     #[arg(long, value_name = "NAME=COMMAND")]
     load: Vec<String>,
     /// Runs of each contender under each load
-    #[arg(short = 'n', long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(short = 'n', long, default_value_t = 5, overrides_with = "repetitions", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: u32,
     /// Measured window of a run, seconds
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, overrides_with = "duration")]
     duration: f64,
     /// Load before the window, seconds
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, overrides_with = "warmup")]
     warmup: f64,
     /// Messages that a load that only reads finds in its topic
     #[arg(long, default_value_t = 200_000)]

@@ -25,6 +25,7 @@ const FONT: &str = "sans-serif";
 const WIDTH: u32 = 860;
 const HEIGHT: u32 = 380;
 const BAR_HEIGHT: u32 = 34;
+const LEGEND_HEIGHT: u32 = 20;
 /// PNG files are drawn at twice the size, so that they are sharp on today's screens.
 const PNG_SCALE: u32 = 2;
 
@@ -198,10 +199,12 @@ fn draw_lines<B: DrawingBackend>(
     scale: u32,
 ) -> Drawn<B> {
     area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(area)
-        .margin(10 * scale)
+    let area = area.margin(10 * scale, 0, 0, 0);
+    let area = area.titled(title, font(17, scale, &INK))?;
+    let area = draw_legend(&area, lines, scale)?;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(8 * scale)
         .margin_right(24 * scale)
-        .caption(title, font(17, scale, &INK))
         .x_label_area_size(46 * scale)
         .y_label_area_size(84 * scale)
         .build_cartesian_2d(x.clone(), y.clone())?;
@@ -217,9 +220,6 @@ fn draw_lines<B: DrawingBackend>(
         .x_labels(x.ticks.len().max(1))
         .y_labels(y.ticks.len().max(1))
         .draw()?;
-    let mut named: Vec<&str> = Vec::new();
-    // A curve begins low and on the left, a histogram ends on the right.
-    let has_areas = lines.iter().any(|line| line.is_filled);
     for line in lines {
         let colour = colour(line.colour);
         let style = colour.stroke_width(2 * scale);
@@ -227,28 +227,40 @@ fn draw_lines<B: DrawingBackend>(
             let points = line.points.iter().copied();
             chart.draw_series(AreaSeries::new(points, y.low, colour.mix(0.12)))?;
         }
-        let drawn = chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
-        if !named.contains(&line.name.as_str()) {
-            named.push(&line.name);
-            drawn.label(&line.name).legend(move |(x, y)| {
-                PathElement::new(vec![(x, y), (x + 18 * scale as i32, y)], style)
-            });
-        }
+        chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
     }
-    chart
-        .configure_series_labels()
-        .position(if has_areas {
-            SeriesLabelPosition::UpperRight
-        } else {
-            SeriesLabelPosition::UpperLeft
-        })
-        .margin(8 * scale)
-        .legend_area_size(26 * scale)
-        .label_font(font(12, scale, &INK))
-        .background_style(WHITE.mix(0.85))
-        .border_style(GRID.stroke_width(scale))
-        .draw()?;
     area.present()
+}
+
+/// Rows of names above the plot, where they cover no line; gives what is left for the plot.
+fn draw_legend<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    lines: &[Line],
+    scale: u32,
+) -> Result<DrawingArea<B, Shift>, DrawingAreaErrorKind<B::ErrorType>> {
+    let style = font(12, scale, &INK);
+    let unit = scale as i32;
+    let start = 92 * unit;
+    let (mut x, mut y) = (start, 10 * unit);
+    let mut named: Vec<&str> = Vec::new();
+    for line in lines {
+        if named.contains(&line.name.as_str()) {
+            continue;
+        }
+        named.push(&line.name);
+        let (width, _) = area.estimate_text_size(&line.name, &style)?;
+        let width = width as i32 + 46 * unit;
+        if start < x && ((WIDTH * scale) as i32) < x + width {
+            (x, y) = (start, y + LEGEND_HEIGHT as i32 * unit);
+        }
+        let stroke = colour(line.colour).stroke_width(3 * scale);
+        let dash = vec![(x, y), (x + 20 * unit, y)];
+        area.draw(&PathElement::new(dash, stroke))?;
+        let place = (x + 26 * unit, y - 5 * unit);
+        area.draw(&Text::new(line.name.as_str(), place, style.clone()))?;
+        x += width;
+    }
+    Ok(area.split_vertically(y + 6 * unit).1)
 }
 
 fn draw_bars<B: DrawingBackend>(

@@ -91,7 +91,7 @@ pub fn unit(key: &str) -> (f64, &'static str) {
     const MIB: f64 = (1 << 20) as f64;
     match key {
         _ if key.ends_with("bytes_per_s") => (MIB, "MiB/s"),
-        _ if key.ends_with("_per_server_cpu_s") => (1.0, "per CPU s"),
+        _ if key.ends_with("_per_server_cpu_s") => (1.0, ""),
         _ if key.ends_with("_per_s") => (1.0, "/s"),
         _ if key.ends_with("_ns") => (1e3, "µs"),
         _ if key.ends_with("_ms") => (1.0, "ms"),
@@ -104,13 +104,18 @@ pub fn unit(key: &str) -> (f64, &'static str) {
 
 /// The figure's name without what the unit says.
 pub fn name(key: &str) -> String {
-    let bare = ["_ns", "_ms", "_percent", "_bytes"]
-        .iter()
-        .find_map(|end| key.strip_suffix(end))
-        .unwrap_or(key);
-    bare.replace("p9999", "p99.99")
+    if let Some(front) = key.strip_suffix("_per_server_cpu_s") {
+        return format!("{} per CPU second of the server", front.replace('_', " "));
+    }
+    let ends = ["_per_s", "_ns", "_ms", "_percent", "_bytes"];
+    let bare = ends.iter().find_map(|end| key.strip_suffix(end));
+    bare.unwrap_or(key)
+        .replace("p9999", "p99.99")
         .replace("p999", "p99.9")
+        .replace("cpu_us", "cpu")
         .replace('_', " ")
+        .replace("cpu", "CPU")
+        .replace("rss", "RSS")
 }
 
 /// Three digits before the point need none behind it.

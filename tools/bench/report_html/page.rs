@@ -21,6 +21,8 @@ const OVERVIEW: [&str; 8] = [
     "server_cpu_us_per_message",
     "server_rss_bytes",
 ];
+/// Values of one fact of the environment, where the runs differ in it.
+const VALUES_SHOWN: usize = 4;
 
 pub fn page(title: &str, works: &[Work<'_>], runs: &[Run], drawn: &[Vec<Drawn>]) -> String {
     let void: Vec<&Run> = runs.iter().filter(|run| !run.is_valid()).collect();
@@ -142,7 +144,10 @@ fn one_work(work: &Work<'_>, drawn: &[Drawn]) -> Markup {
             || is_quiet
     };
     let pick = |wanted: &dyn Fn(&str) -> bool| -> Vec<&str> {
-        keys.iter().copied().filter(|key| wanted(key)).collect()
+        let mut keys: Vec<&str> = keys.iter().copied().filter(|key| wanted(key)).collect();
+        let known = |key: &&str| OVERVIEW.iter().position(|known| known == key);
+        keys.sort_by_key(|key| known(key).unwrap_or(OVERVIEW.len()));
+        keys
     };
     let is_rate = |key: &str| key.ends_with("_per_s") && !figures::is_setting(key);
     let rates = pick(&|key| is_rate(key) && !is_latency(key) && !is_cost(key));
@@ -165,13 +170,16 @@ fn one_work(work: &Work<'_>, drawn: &[Drawn]) -> Markup {
     }
 }
 
-fn latency(work: &Work<'_>, name: &str) -> Markup {
-    let mut keys: Vec<String> = ["min", "mean"]
-        .map(|part| format!("{name}_{part}_ns"))
-        .to_vec();
-    keys.extend(QUANTILES.map(|(part, _)| format!("{name}_{part}_ns")));
-    keys.push(format!("{name}_max_ns"));
+fn latency_keys(name: &str) -> Vec<String> {
+    let quantiles = QUANTILES.iter().map(|(suffix, _)| *suffix);
+    let parts = ["min", "mean"].into_iter().chain(quantiles).chain(["max"]);
+    let mut keys: Vec<String> = parts.map(|part| format!("{name}_{part}_ns")).collect();
     keys.push(format!("{name}_samples"));
+    keys
+}
+
+fn latency(work: &Work<'_>, name: &str) -> Markup {
+    let keys = latency_keys(name);
     let told = work.figure_keys();
     let keys: Vec<&str> = keys
         .iter()
@@ -327,8 +335,11 @@ fn environment(runs: &[Run]) -> Markup {
                     td.words { (name.replace('_', " ")) }
                     td.words {
                         @if let [(value, _)] = values.as_slice() { (value) } @else {
-                            @for (value, who) in values.iter().take(8) {
+                            @for (value, who) in values.iter().take(VALUES_SHOWN) {
                                 div { (value) " " span.soft { "(" (who.join(", ")) ")" } }
+                            }
+                            @if VALUES_SHOWN < values.len() {
+                                div.soft { "and " (values.len() - VALUES_SHOWN) " more" }
                             }
                         }
                     }

@@ -48,6 +48,7 @@ fn latency_words(latency: &str) -> &'static str {
         "service" => "service time, sent to answered",
         "response" => "response time, intended to answered",
         "e2e" => "end to end, intended to delivered",
+        "lateness" => "the generator's own delay, intended to sent",
         _ => "a pull, sent to answered",
     }
 }
@@ -254,7 +255,7 @@ fn histogram(work: &Work<'_>, latency: &str, words: &str) -> Option<(String, Sha
     let (low, high) = extent(&lines, |point| point.0)?;
     let (_, most) = extent(&lines, |point| point.1)?;
     let x = times("latency (log)", 10f64.powf(low), 10f64.powf(high));
-    let y = linear("% of the messages", most.max(1e-6) * 1.15);
+    let y = linear("% of the messages", most.max(1e-6) * 1.08);
     let title = format!("{words}: histogram");
     Some((title, Shape::Lines { x, y, lines }))
 }
@@ -295,7 +296,7 @@ fn series(work: &Work<'_>) -> Option<(String, Shape)> {
     let lines = series_lines(work, |second| Some(second.messages));
     let x = seconds(&lines)?;
     let (_, most) = extent(&lines, |point| point.1)?;
-    let y = linear("messages in the second", most.max(1.0) * 1.25);
+    let y = linear("messages in the second", most.max(1.0) * 1.08);
     let title = "messages each second, a line for each run".to_owned();
     Some((title, Shape::Lines { x, y, lines }))
 }

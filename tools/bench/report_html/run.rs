@@ -9,8 +9,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Latencies a run may have: service (sent to answer), response (intended to answer), e2e (intended
-/// to delivered), and the requests of a consumer.
-pub const LATENCIES: [&str; 4] = ["service", "response", "e2e", "pull_service"];
+/// to delivered), lateness (intended to sent), and a consumer's requests under both their names.
+pub const LATENCIES: [&str; 6] = [
+    "service",
+    "response",
+    "e2e",
+    "pull",
+    "pull_service",
+    "lateness",
+];
 
 /// The flat names of quantiles, as they end a key, and what they stand for.
 pub const QUANTILES: [(&str, f64); 5] = [
@@ -157,6 +164,14 @@ impl Run {
 pub fn figures_of(json: &Map<String, Value>) -> (BTreeMap<String, f64>, Vec<String>) {
     let (mut figures, mut cost_keys) = (BTreeMap::new(), Vec::new());
     flatten(json, "", false, &mut figures, &mut cost_keys);
+    // What stands flat too, under the name that says whose cost it is, stands there only.
+    cost_keys.retain(|key| {
+        let is_twice = figures.contains_key(&format!("server_{key}"));
+        if is_twice {
+            figures.remove(key);
+        }
+        !is_twice
+    });
     (figures, cost_keys)
 }
 
@@ -292,19 +307,22 @@ mod tests {
             "schema": "corelane-bench/1", "command": "produce",
             "totals": {"messages_per_s": 5.0},
             "service": {"count": 7, "p99_9_ns": 9, "p50_ns": 3},
-            "cost": {"fdatasyncs_per_message": 0.5},
+            "cost": {"fdatasyncs_per_message": 0.5, "rss_bytes": 9},
+            "server_rss_bytes": 9,
             "generator": {"cpu_percent": 80.0},
             "series": [{"second": 0, "messages": 4, "p99_ns": 2}],
         }));
         let flat = run(json!({
             "command": "produce", "messages_per_s": 5.0, "service_samples": 7,
             "service_p999_ns": 9, "service_p50_ns": 3, "service_p9999_ns": null,
+            "server_rss_bytes": 9,
         }));
         for (key, value) in &flat.figures {
             assert_eq!(nested.figures.get(key), Some(value), "{key}");
         }
         assert_eq!(nested.figures["generator_cpu_percent"], 80.0);
         assert_eq!(nested.cost_keys, ["fdatasyncs_per_message"]);
+        assert!(!nested.figures.contains_key("rss_bytes"));
         assert_eq!(nested.series.len(), 1);
         assert!(!flat.figures.contains_key("service_p9999_ns"));
         assert_eq!(flat.contender, "some.thing");

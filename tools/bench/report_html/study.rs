@@ -98,7 +98,7 @@ fn peer_name<'a>(contender: &Contender<'a>) -> &'a str {
         .map_or(name, |bare| bare.trim_end())
 }
 
-/// Loads and contenders in the order in which they came.
+/// Loads and contenders in the order in which they came, peers last.
 pub fn works(runs: &[Run]) -> Vec<Work<'_>> {
     let mut names: Vec<&str> = Vec::new();
     let mut works: Vec<Work<'_>> = Vec::new();
@@ -131,6 +131,9 @@ pub fn works(runs: &[Run]) -> Vec<Work<'_>> {
         if run.is_valid() {
             contenders[at].runs.push(run);
         }
+    }
+    for work in &mut works {
+        work.contenders.sort_by_key(|contender| contender.is_peer);
     }
     works
 }
