@@ -378,15 +378,14 @@ fn a_server_that_does_not_start_is_named_with_its_last_words() {
     comparison.assert_nothing_is_left();
 }
 
-/// A comparison that would take long, with a server that a shell has started, under way.
-fn long(comparison: &Comparison) -> Child {
+/// A comparison that would take long, under way.
+fn long(comparison: &Comparison, peer: &str) -> Child {
     let ours = echo("ours", "");
-    let peer = format!("peer=sh -c '\"{BENCH}\" floor echo --addr 127.0.0.1:{{port}} & wait'");
     let words = [
         "--broker",
         &ours,
         "--peer",
-        &peer,
+        peer,
         "--duration",
         "60",
         "--load",
@@ -415,12 +414,26 @@ fn wait(child: &mut Child) -> std::process::ExitStatus {
     }
 }
 
-#[test]
-fn a_signal_ends_every_server() {
-    let comparison = Comparison::new(3);
-    let mut child = long(&comparison);
+fn tell(child: &Child, signal: nix::sys::signal::Signal) {
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    nix::sys::signal::kill(pid, signal).unwrap();
+}
+
+#[test]
+fn a_signal_ends_every_server_also_one_behind_a_script() {
+    let comparison = Comparison::new(3);
+    let peer = format!("peer=sh -c '\"{BENCH}\" floor echo --addr 127.0.0.1:{{port}} & wait'");
+    let mut child = long(&comparison, &peer);
+    tell(&child, nix::sys::signal::Signal::SIGINT);
     assert_eq!(wait(&mut child).code(), Some(130));
+    comparison.assert_nothing_is_left();
+}
+
+#[test]
+fn servers_do_not_outlive_a_comparison_that_is_killed() {
+    let comparison = Comparison::new(4);
+    let mut child = long(&comparison, &echo("peer", ""));
+    tell(&child, nix::sys::signal::Signal::SIGKILL);
+    wait(&mut child);
     comparison.assert_nothing_is_left();
 }

@@ -100,6 +100,7 @@ enum Command {
         json: Option<PathBuf>,
     },
     /// Run brokers beside one another, in turn, and make a report of what was measured
+    #[command(after_help = compare::HELP)]
     Compare(Box<compare::Options>),
     /// Make a report out of the JSON files of earlier runs
     Report(report_html::Options),

@@ -29,16 +29,24 @@ const START_S: f64 = 1.0;
 /// When a signal ended it, as shells have it.
 const EXIT_SIGNAL: i32 = 130;
 
-/// In a broker's or peer's COMMAND, {store}, {port}, {nameserver-port}, {flush} and
-/// {flush-disk-type} (ASYNC_FLUSH or SYNC_FLUSH) are replaced. Settings for which a broker's
-/// command has no place are appended to it: --flush VALUE.
-///
-/// Every server runs on one CPU, the generator on another. A broker gets a fresh store for each
-/// load, a peer keeps its own and stays up, so that its compiled code stays warm. Who is not being
-/// measured is stopped with SIGSTOP. Before each run all dirty pages are written. Of an option
-/// given twice the last one counts.
-///
-/// Exit codes: 0 all runs count, 1 some are void, 2 it could not run, 130 a signal ended it.
+pub const HELP: &str = "\
+In the COMMAND of a broker or peer these are replaced: {store}, {port}, {nameserver-port}, {flush}
+and {flush-disk-type} (ASYNC_FLUSH or SYNC_FLUSH). Settings for which a broker's command has no
+place are appended to it: --flush VALUE.
+
+Every server runs on one CPU, the generator on another. A broker gets a fresh store for each load;
+a peer keeps its own and stays up, so that its compiled code stays warm. Who is not being measured
+is stopped with SIGSTOP. Before each run all dirty pages are written. Of an option given twice the
+last one counts.
+
+Exit codes: 0 all runs count, 1 some are void, 2 it could not run, 130 a signal ended it.
+
+Examples:
+  corelane-bench compare --flush async,sync
+  corelane-bench compare --broker 'old=./corelane-1 serve --store {store} --port {port}' \\
+      --broker 'new=./corelane-2 serve --store {store} --port {port}' \\
+      --load 'sends=produce --connections 64 --in-flight 8' -n 9";
+
 #[derive(clap::Args, Clone)]
 pub struct Options {
     /// Ways to flush, separated by commas; given to the broker as they are

@@ -266,10 +266,8 @@ fn notes(work: &Work<'_>) -> Markup {
     }
     html! {
         @if !notes.is_empty() {
-            details {
-                summary { "Remarks of the generator" }
-                ul { @for (note, who) in &notes { li { (note) " (" (who.join(", ")) ")" } } }
-            }
+            h3 { "Remarks of the generator" }
+            ul { @for (note, who) in &notes { li { (note) " (" (who.join(", ")) ")" } } }
         }
     }
 }
