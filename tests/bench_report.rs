@@ -437,3 +437,52 @@ fn servers_do_not_outlive_a_comparison_that_is_killed() {
     wait(&mut child);
     comparison.assert_nothing_is_left();
 }
+
+#[test]
+fn a_server_that_ignores_sigterm_is_killed() {
+    let comparison = Comparison::new(5);
+    // What ignores a signal hands that on to what it starts.
+    let deaf =
+        format!("deaf=sh -c 'trap \"\" TERM; \"{BENCH}\" floor echo --addr 127.0.0.1:{{port}}'");
+    let mut words = vec![
+        "--broker",
+        &deaf,
+        "--grace",
+        "0.3",
+        "--load",
+        "sends=produce",
+    ];
+    words.extend(SHORT);
+    let ran = comparison.run(&words);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    comparison.assert_nothing_is_left();
+}
+
+#[test]
+fn a_run_that_the_generator_calls_void_does_not_count() {
+    let comparison = Comparison::new(6);
+    let ours = echo("ours", "");
+    // What only echoes has no offsets to begin reading at.
+    let mut words = vec![
+        "--broker",
+        &ours,
+        "--load",
+        "e2e=e2e",
+        "--load",
+        "sends=produce",
+    ];
+    words.extend(SHORT);
+    let ran = comparison.run(&words);
+    let told = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("2 of 4 runs are void") && told.contains("offsets"),
+        "{told}"
+    );
+    for (file, json) in comparison.runs() {
+        let is_void = json["compare"]["work"] == "e2e";
+        assert_eq!(file.contains(".void."), is_void, "{file}");
+        assert_eq!(json["valid"], !is_void, "{file}");
+    }
+    comparison.assert_nothing_is_left();
+}

@@ -105,6 +105,9 @@ pub struct Options {
     /// Free space that each run wants, GiB
     #[arg(long, default_value_t = 10)]
     room_gib: u64,
+    /// Time a server has to end after SIGTERM, seconds; then comes SIGKILL
+    #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
+    grace: f64,
     /// Heading of the report
     #[arg(long, default_value = "corelane-bench compare")]
     title: String,
@@ -122,8 +125,8 @@ fn check(options: &Options) -> Outcome<()> {
     if !is_time(options.duration) || options.duration < 0.1 || !is_time(options.warmup) {
         return fail("--duration is 0.1 to 86400 seconds, --warmup 0 to 86400");
     }
-    if !is_time(options.warm_peer) {
-        return fail("--warm-peer is 0 to 86400 seconds");
+    if !is_time(options.warm_peer) || !is_time(options.grace) {
+        return fail("--warm-peer and --grace are 0 to 86400 seconds");
     }
     Ok(())
 }
@@ -228,6 +231,7 @@ impl Session<'_> {
             work: &options.work,
             port: entry.port,
             cpu: options.server_cpu,
+            grace: Duration::from_secs_f64(options.grace),
         };
         let name = &entry.contender.name;
         self.progress.begin(format!("{name} starts"), START_S);

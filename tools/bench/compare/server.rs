@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 /// A JVM with a large heap takes its time.
 const START_MAX: Duration = Duration::from_secs(90);
-const TERM_MAX: Duration = Duration::from_secs(15);
 const KILL_MAX: Duration = Duration::from_secs(5);
 /// The end of a server's log that is shown when it fails.
 const TAIL_LINES: usize = 6;
@@ -30,6 +29,8 @@ pub struct Server {
     group: Group,
     store: PathBuf,
     log: PathBuf,
+    /// Between SIGTERM and SIGKILL.
+    grace: Duration,
 }
 
 /// Where and how a server is started.
@@ -37,6 +38,7 @@ pub struct Place<'a> {
     pub work: &'a Path,
     pub port: u16,
     pub cpu: usize,
+    pub grace: Duration,
 }
 
 pub fn listens(addr: SocketAddr) -> bool {
@@ -88,6 +90,7 @@ impl Server {
             group,
             store,
             log,
+            grace: place.grace,
         };
         server.wait_until_it_listens(&contender.name, stop)?;
         Ok(server)
@@ -165,11 +168,19 @@ impl Drop for Server {
     /// number of its group.
     fn drop(&mut self) {
         self.tell_end();
-        if !self.is_gone_within(TERM_MAX) {
+        let mut is_gone = self.is_gone_within(self.grace);
+        if !is_gone {
             self.group.tell(Signal::SIGKILL);
-            self.is_gone_within(KILL_MAX);
+            is_gone = self.is_gone_within(KILL_MAX);
         }
-        let _ = self.child.wait();
+        if is_gone {
+            let _ = self.child.wait();
+        } else {
+            eprintln!(
+                "corelane-bench: process {} did not end after SIGKILL; is it stuck in the kernel?",
+                self.pid
+            );
+        }
         let _ = fs::remove_dir_all(&self.store);
     }
 }
