@@ -5,6 +5,7 @@
 
 mod check;
 mod clock;
+mod compare;
 mod consume;
 mod control;
 mod cost;
@@ -21,6 +22,7 @@ mod producer;
 mod progress;
 mod reader;
 mod report;
+mod report_html;
 mod search;
 #[cfg(test)]
 mod sham;
@@ -139,6 +141,14 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Run brokers beside one another, in turn, and make a report of what was measured
+    #[command(after_help = compare::HELP)]
+    Compare(Box<compare::Options>),
+    /// Make a report out of the JSON files of earlier runs
+    Report(report_html::Options),
+    /// Run a command on one CPU; it ends when its parent does
+    #[command(hide = true)]
+    Hold(compare::Hold),
 }
 
 pub(crate) fn pin(cpu: Option<usize>) -> Outcome<()> {
@@ -196,6 +206,9 @@ fn run(cli: Cli) -> Outcome<bool> {
             duration,
             json,
         } => cost::idle(server_pid, duration, json.as_deref()),
+        Command::Compare(options) => compare::run(&options),
+        Command::Report(options) => report_html::run(&options),
+        Command::Hold(hold) => compare::hold(&hold),
     }
 }
 

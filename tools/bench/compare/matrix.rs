@@ -1,0 +1,375 @@
+//! What is to be measured: contenders out of axes and peers, and the loads they all get.
+
+use super::Options;
+use crate::report_html::file_name;
+use crate::{Cli, Outcome, fail};
+use clap::Parser;
+use std::path::{Path, PathBuf};
+
+/// So many servers stay up at a time; more would leave each too little memory to say anything.
+const CONTENDERS_MAX: usize = 24;
+
+/// A server's command line with places to be filled, and its name in the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contender {
+    pub name: String,
+    pub words: Vec<String>,
+    /// As given to `--flush`; empty where nothing was.
+    pub flush: String,
+    pub is_peer: bool,
+}
+
+/// One load: the generator's command and its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    pub name: String,
+    pub kind: String,
+    pub words: Vec<String>,
+}
+
+pub struct Places<'a> {
+    pub store: &'a Path,
+    pub port: u16,
+    pub nameserver_port: u16,
+}
+
+/// What --flush without more says about when a message is acknowledged: `sync-dsync` is `sync`.
+pub fn flush_family(flush: &str) -> &str {
+    match flush.split('-').next().unwrap_or("") {
+        "none" => "async",
+        family => family,
+    }
+}
+
+impl Contender {
+    /// Its command line with the places filled.
+    pub fn filled(&self, places: &Places<'_>) -> Vec<String> {
+        let family = flush_family(&self.flush);
+        let policy = match family {
+            "sync" => "SYNC_FLUSH",
+            _ => "ASYNC_FLUSH",
+        };
+        // A peer knows the two families and not our ways to sync.
+        let flush = if self.is_peer { family } else { &self.flush };
+        let fill = |word: &String| {
+            word.replace("{store}", &places.store.to_string_lossy())
+                .replace("{port}", &places.port.to_string())
+                .replace("{nameserver-port}", &places.nameserver_port.to_string())
+                .replace("{flush}", flush)
+                .replace("{flush-disk-type}", policy)
+        };
+        self.words.iter().map(fill).collect()
+    }
+}
+
+fn split(text: &str) -> Outcome<Vec<String>> {
+    match shlex::split(text) {
+        Some(words) if !words.is_empty() => Ok(words),
+        _ => fail(format!(
+            "'{text}' is no command: is a quote missing its partner?"
+        )),
+    }
+}
+
+/// `NAME=COMMAND`; a command alone is named after its program.
+fn named(text: &str) -> Outcome<(String, Vec<String>)> {
+    let is_name = |name: &str| {
+        let legal = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ');
+        !name.is_empty() && name.chars().all(legal)
+    };
+    if let Some((name, command)) = text.split_once('=')
+        && is_name(name)
+        && !name.contains(' ')
+    {
+        return Ok((name.to_owned(), split(command)?));
+    }
+    let words = split(text)?;
+    let stem = Path::new(&words[0]).file_stem();
+    let name = stem.map_or_else(|| words[0].clone(), |stem| stem.to_string_lossy().into());
+    Ok((name, words))
+}
+
+/// The broker that was built together with this program.
+fn own_broker() -> Outcome<String> {
+    let own = std::env::current_exe()?;
+    let broker: PathBuf = own.with_file_name("corelane");
+    if !broker.exists() {
+        return fail(format!(
+            "{} is missing; build it with `cargo build --release`, or name a broker's command with --broker",
+            broker.display()
+        ));
+    }
+    let path = broker.to_string_lossy();
+    let path = shlex::try_quote(&path)?;
+    Ok(format!(
+        "corelane={path} serve --store {{store}} --port {{port}} --nameserver-port {{nameserver-port}} --shards 1"
+    ))
+}
+
+/// Every value of `axis` with every one of `known`.
+fn times(
+    known: Vec<Vec<(String, String)>>,
+    name: &str,
+    values: &[String],
+) -> Vec<Vec<(String, String)>> {
+    if values.is_empty() {
+        return known;
+    }
+    let with = |settings: &Vec<(String, String)>, value: &String| {
+        let mut settings = settings.clone();
+        settings.push((name.to_owned(), value.clone()));
+        settings
+    };
+    known
+        .iter()
+        .flat_map(|settings| values.iter().map(move |value| with(settings, value)))
+        .collect()
+}
+
+/// A broker under one choice of settings.
+fn variant(name: &str, words: &[String], settings: &[(String, String)]) -> Contender {
+    let mut contender = Contender {
+        name: name.to_owned(),
+        words: words.to_vec(),
+        flush: String::new(),
+        is_peer: false,
+    };
+    for (key, value) in settings {
+        contender.name += &format!(" {value}");
+        if key == "flush" {
+            contender.flush.clone_from(value);
+        }
+        let place = format!("{{{key}}}");
+        if words.iter().any(|word| word.contains(&place)) {
+            for word in &mut contender.words {
+                *word = word.replace(&place, value);
+            }
+        } else {
+            contender.words.push(format!("--{key}"));
+            contender.words.push(value.clone());
+        }
+    }
+    contender
+}
+
+fn peer(text: &str, flushes: &[String], found: &mut Vec<Contender>) -> Outcome<()> {
+    let (name, words) = named(text)?;
+    let flushes_as_told = words.iter().any(|word| word.contains("{flush"));
+    let mut families: Vec<&str> = Vec::new();
+    for flush in flushes {
+        let family = flush_family(flush);
+        if flushes_as_told && !families.contains(&family) {
+            families.push(family);
+        }
+    }
+    if families.is_empty() {
+        families.push(if flushes_as_told { "async" } else { "" });
+    }
+    for family in families {
+        found.push(Contender {
+            name: format!("{name} {family}").trim_end().to_owned(),
+            words: words.clone(),
+            flush: family.to_owned(),
+            is_peer: true,
+        });
+    }
+    Ok(())
+}
+
+pub fn contenders(options: &Options) -> Outcome<Vec<Contender>> {
+    let brokers = if options.broker.is_empty() {
+        vec![own_broker()?]
+    } else {
+        options.broker.clone()
+    };
+    let mut found = Vec::new();
+    for broker in &brokers {
+        let (name, words) = named(broker)?;
+        let mut all = vec![Vec::new()];
+        for (axis, values) in [
+            ("flush", &options.flush),
+            ("append", &options.append),
+            ("egress", &options.egress),
+        ] {
+            all = times(all, axis, values);
+        }
+        found.extend(all.iter().map(|settings| variant(&name, &words, settings)));
+    }
+    for text in &options.peer {
+        peer(text, &options.flush, &mut found)?;
+    }
+    if CONTENDERS_MAX < found.len() {
+        return fail(format!(
+            "{} servers at a time are more than {CONTENDERS_MAX}: give --flush, --append and --egress fewer values",
+            found.len()
+        ));
+    }
+    for (at, contender) in found.iter().enumerate() {
+        if found[..at].iter().any(|other| other.name == contender.name) {
+            return fail(format!(
+                "two contenders are called '{}': name them with NAME=COMMAND",
+                contender.name
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// Loads that answer most questions in little time.
+const WORKS: [&str; 4] = [
+    "sends-64x8=produce --connections 64 --in-flight 8",
+    "sends-1x1=produce --connections 1 --in-flight 1",
+    "batches-50x100=produce --connections 8 --in-flight 4 --batch 50 --size 100",
+    "e2e-5000=e2e --connections 8 --in-flight 64 --rate 5000",
+];
+
+pub fn works(options: &Options) -> Outcome<Vec<Work>> {
+    let texts: Vec<&str> = if options.load.is_empty() {
+        WORKS.to_vec()
+    } else {
+        options.load.iter().map(String::as_str).collect()
+    };
+    let mut works: Vec<Work> = Vec::new();
+    for text in texts {
+        let Some((name, command)) = text.split_once('=') else {
+            return fail(format!(
+                "'{text}' has no name: write NAME=COMMAND ARGUMENTS"
+            ));
+        };
+        let mut words = split(command)?;
+        let kind = words.remove(0);
+        if !["produce", "consume", "e2e", "mixed"].contains(&kind.as_str()) {
+            return fail(format!(
+                "'{kind}' drives no server: a load is produce, consume, e2e or mixed"
+            ));
+        }
+        if file_name(name) != name || works.iter().any(|work| work.name == name) {
+            return fail(format!(
+                "'{name}' cannot name a load: use A-Z a-z 0-9 . and single -, each name once"
+            ));
+        }
+        let work = Work {
+            name: name.to_owned(),
+            kind,
+            words,
+        };
+        check(&work)?;
+        works.push(work);
+    }
+    Ok(works)
+}
+
+/// What the generator would refuse is better refused before anything has started.
+fn check(work: &Work) -> Outcome<()> {
+    let mut line = vec!["corelane-bench", &work.kind, "--addr", "127.0.0.1:1"];
+    line.extend(work.words.iter().map(String::as_str));
+    match Cli::try_parse_from(line) {
+        Ok(_) => Ok(()),
+        Err(error) => fail(format!("load '{}': {error}", work.name)),
+    }
+}
+
+impl Work {
+    /// A topic may not have dots.
+    pub fn topic(&self) -> String {
+        self.name.replace('.', "_")
+    }
+
+    pub fn has(&self, option: &str) -> bool {
+        self.words.iter().any(|word| {
+            word == option
+                || word
+                    .strip_prefix(option)
+                    .is_some_and(|rest| rest.starts_with('='))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(words: &[&str]) -> Options {
+        let words = std::iter::once("compare").chain(words.iter().copied());
+        Words::parse_from(words).options
+    }
+
+    fn names(words: &[&str]) -> Vec<String> {
+        let found = contenders(&options(words)).unwrap();
+        found.into_iter().map(|contender| contender.name).collect()
+    }
+
+    #[test]
+    fn the_matrix_is_the_product_of_its_axes() {
+        let broker = "b=broker --store {store}";
+        assert_eq!(
+            names(&[
+                "--broker",
+                broker,
+                "--flush",
+                "async,sync",
+                "--egress",
+                "auto,copy"
+            ]),
+            ["b async auto", "b async copy", "b sync auto", "b sync copy"]
+        );
+        assert_eq!(names(&["--broker", broker]), ["b"]);
+    }
+
+    #[test]
+    fn peers_come_once_for_each_way_to_flush_that_they_know() {
+        let flush = "async,sync-fdatasync,sync-dsync,none";
+        let peers = ["--peer", "p=peer {flush}", "--peer", "q=other"];
+        let mut words = vec!["--broker", "b=x", "--flush", flush];
+        words.extend(peers);
+        let all = names(&words);
+        assert_eq!(all[4..], ["p async", "p sync", "q"], "{all:?}");
+    }
+
+    #[test]
+    fn places_are_filled_and_settings_that_have_none_are_appended() {
+        let words = [
+            "--broker",
+            "b='a b' {store} {port} {nameserver-port} {flush}",
+        ];
+        let mut all = words.to_vec();
+        all.extend(["--flush", "sync-dsync", "--append", "ring"]);
+        let found = contenders(&options(&all)).unwrap();
+        let places = Places {
+            store: Path::new("s"),
+            port: 7,
+            nameserver_port: 8,
+        };
+        let filled = found[0].filled(&places);
+        assert_eq!(
+            filled,
+            ["a b", "s", "7", "8", "sync-dsync", "--append", "ring"]
+        );
+        let peer = Contender {
+            is_peer: true,
+            words: vec!["{flush}".into(), "{flush-disk-type}".into()],
+            ..found[0].clone()
+        };
+        assert_eq!(peer.filled(&places), ["sync", "SYNC_FLUSH"]);
+    }
+
+    #[test]
+    fn wrong_loads_are_refused_before_anything_starts() {
+        for load in [
+            "produce",
+            "a=idle",
+            "a=produce --sice 7",
+            "a/b=produce",
+            "a=produce '",
+        ] {
+            assert!(works(&options(&["--load", load])).is_err(), "{load}");
+        }
+        assert_eq!(works(&options(&[])).unwrap().len(), WORKS.len());
+    }
+}

@@ -1,0 +1,186 @@
+//! A server under measurement: started on one CPU with a fresh store, halted while another is
+//! measured, and ended whatever happens.
+
+use super::group::{self, Group};
+use super::matrix::{Contender, Places};
+use super::stop::Stop;
+use crate::{Outcome, fail};
+use nix::sys::signal::Signal;
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A JVM with a large heap takes its time.
+const START_MAX: Duration = Duration::from_secs(90);
+const KILL_MAX: Duration = Duration::from_secs(5);
+/// The end of a server's log that is shown when it fails.
+const TAIL_LINES: usize = 6;
+
+pub struct Server {
+    pub addr: SocketAddr,
+    /// Who listens; with a script as command that is not who was started.
+    pub pid: u32,
+    /// Its command line, as it was run.
+    pub command: String,
+    child: Child,
+    group: Group,
+    store: PathBuf,
+    log: PathBuf,
+    /// Between SIGTERM and SIGKILL.
+    grace: Duration,
+}
+
+/// Where and how a server is started.
+pub struct Place<'a> {
+    pub work: &'a Path,
+    pub port: u16,
+    pub cpu: usize,
+    pub grace: Duration,
+}
+
+pub fn listens(addr: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&addr, Duration::from_millis(500)).is_ok()
+}
+
+fn tail(log: &Path) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+impl Server {
+    pub fn start(contender: &Contender, place: &Place<'_>, stop: &Stop) -> Outcome<Server> {
+        let addr = SocketAddr::from(([127, 0, 0, 1], place.port));
+        if listens(addr) {
+            return fail(format!(
+                "something listens on {addr} already; choose another port with --port"
+            ));
+        }
+        let name = crate::report_html::file_name(&contender.name);
+        let store = place.work.join("stores").join(&name);
+        let log = place.work.join("logs").join(format!("{name}.log"));
+        let _ = fs::remove_dir_all(&store);
+        fs::create_dir_all(&store)?;
+        fs::create_dir_all(place.work.join("logs"))?;
+        let words = contender.filled(&Places {
+            store: &store,
+            port: place.port,
+            nameserver_port: place.port + 20,
+        });
+        let out = File::create(&log)?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["hold", "--cpu", &place.cpu.to_string(), "--"])
+            .args(&words)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            // A group of its own: Ctrl-C is for this program, which then ends its servers.
+            .process_group(0)
+            .spawn()?;
+        let group = Group(child.id());
+        let mut server = Server {
+            addr,
+            pid: child.id(),
+            command: shlex::try_join(words.iter().map(String::as_str))?,
+            child,
+            group,
+            store,
+            log,
+            grace: place.grace,
+        };
+        server.wait_until_it_listens(&contender.name, stop)?;
+        Ok(server)
+    }
+
+    fn wait_until_it_listens(&mut self, name: &str, stop: &Stop) -> Outcome<()> {
+        let found = stop.wait(START_MAX, || {
+            if let Some(pid) = self.group.listener(self.addr)
+                && listens(self.addr)
+            {
+                return Ok(Some(Some(pid)));
+            }
+            Ok(self.group.members().is_empty().then_some(None))
+        })?;
+        match found {
+            Some(Some(pid)) => {
+                self.pid = pid;
+                Ok(())
+            }
+            Some(None) => fail(format!(
+                "'{name}' ended before it listened on {}; its command was\n  {}\nand it said\n{}",
+                self.addr,
+                self.command,
+                tail(&self.log)
+            )),
+            None => fail(format!(
+                "'{name}' does not listen on {} after {} s; see {}",
+                self.addr,
+                START_MAX.as_secs(),
+                self.log.display()
+            )),
+        }
+    }
+
+    pub fn is_alive(&self) -> bool {
+        group::is_alive(self.pid)
+    }
+
+    /// Why it is gone, for a run that is void because of it.
+    pub fn last_words(&self) -> String {
+        let tail = tail(&self.log);
+        let last = tail.lines().last().unwrap_or("nothing");
+        format!("the server ended during the comparison; its last words: {last}")
+    }
+
+    /// It costs nothing until it goes on.
+    pub fn halt(&self) {
+        self.group.tell(Signal::SIGSTOP);
+    }
+
+    pub fn go_on(&self) {
+        self.group.tell(Signal::SIGCONT);
+    }
+
+    /// Tells it to end, and does not wait.
+    pub fn tell_end(&self) {
+        self.go_on();
+        self.group.tell(Signal::SIGTERM);
+    }
+
+    fn is_gone_within(&self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        while !self.group.members().is_empty() {
+            if end < Instant::now() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+}
+
+impl Drop for Server {
+    /// SIGTERM, then SIGKILL. The child is waited for last: until then no other process can get the
+    /// number of its group.
+    fn drop(&mut self) {
+        self.tell_end();
+        let mut is_gone = self.is_gone_within(self.grace);
+        if !is_gone {
+            self.group.tell(Signal::SIGKILL);
+            is_gone = self.is_gone_within(KILL_MAX);
+        }
+        if is_gone {
+            let _ = self.child.wait();
+        } else {
+            eprintln!(
+                "corelane-bench: process {} did not end after SIGKILL; is it stuck in the kernel?",
+                self.pid
+            );
+        }
+        let _ = fs::remove_dir_all(&self.store);
+    }
+}

@@ -1,0 +1,109 @@
+//! The report: runs of the generator as one HTML page, charts beside it, medians in the terminal.
+
+mod chart;
+mod figures;
+mod page;
+mod pictures;
+mod run;
+mod study;
+mod table;
+
+pub use figures::{short, show_ns};
+
+use crate::{Outcome, fail};
+use run::Run;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args, Clone)]
+pub struct Options {
+    /// JSON files of runs; LABEL=FILE names whose run it is, files of one label are repetitions
+    #[arg(required = true, value_name = "[LABEL=]FILE")]
+    files: Vec<String>,
+    /// Folder for report.html and charts/
+    #[arg(long, value_name = "DIR", default_value = "bench-report")]
+    out: PathBuf,
+    /// Heading of the page
+    #[arg(long, default_value = "corelane-bench")]
+    title: String,
+}
+
+/// All numbers of a run's JSON under flat names, old and new forms alike.
+pub fn figures_of(json: &Map<String, Value>) -> BTreeMap<String, f64> {
+    run::figures_of(json).0
+}
+
+/// A chart that is on disk, and in the page.
+struct Drawn {
+    file: String,
+    svg: String,
+}
+
+pub fn run(options: &Options) -> Outcome<bool> {
+    let read = |argument: &String| match argument.split_once('=') {
+        // A file whose own name has the sign in it is a file.
+        Some((label, file)) if !Path::new(argument).exists() => {
+            Run::read(Path::new(file), Some(label))
+        }
+        _ => Run::read(Path::new(argument), None),
+    };
+    let runs: Outcome<Vec<Run>> = options.files.iter().map(read).collect();
+    write(&options.title, &runs?, &options.out)?;
+    Ok(true)
+}
+
+/// Makes the report of what `compare` measured.
+pub fn of_files(title: &str, files: &[PathBuf], out: &Path) -> Outcome<()> {
+    let runs: Outcome<Vec<Run>> = files.iter().map(|file| Run::read(file, None)).collect();
+    write(title, &runs?, out)
+}
+
+fn write(title: &str, runs: &[Run], out: &Path) -> Outcome<()> {
+    let works = study::works(runs);
+    let charts = out.join("charts");
+    if let Err(error) = std::fs::create_dir_all(&charts) {
+        return fail(format!("cannot make {}: {error}", charts.display()));
+    }
+    let mut drawn = Vec::new();
+    for (at, work) in works.iter().enumerate() {
+        let prefix = format!("{:02}-{}", at + 1, file_name(work.name));
+        let mut of_work = Vec::new();
+        for chart in pictures::of(work, &prefix) {
+            let svg = chart.svg()?;
+            put(&charts.join(format!("{}.svg", chart.file)), svg.as_bytes())?;
+            put(&charts.join(format!("{}.png", chart.file)), &chart.png()?)?;
+            of_work.push(Drawn {
+                file: chart.file,
+                svg,
+            });
+        }
+        drawn.push(of_work);
+    }
+    let page = page::page(title, &works, runs, &drawn);
+    let path = out.join("report.html");
+    put(&path, page.as_bytes())?;
+    println!("{}", table::text(&works));
+    let path = path.canonicalize().unwrap_or(path);
+    println!("report: {}", path.display());
+    Ok(())
+}
+
+fn put(path: &Path, bytes: &[u8]) -> Outcome<()> {
+    std::fs::write(path, bytes)
+        .or_else(|error| fail(format!("cannot write {}: {error}", path.display())))
+}
+
+/// A name that any file system takes.
+pub fn file_name(text: &str) -> String {
+    let legal = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '.' {
+            c
+        } else {
+            '-'
+        }
+    };
+    let name: String = text.chars().map(legal).collect();
+    let parts: Vec<&str> = name.split('-').filter(|part| !part.is_empty()).collect();
+    parts.join("-").chars().take(80).collect()
+}
