@@ -410,7 +410,7 @@ fn reserve(file: &File, at: u64, len: u64) -> std::io::Result<()> {
     let flags = FallocateFlags::FALLOC_FL_ZERO_RANGE;
     match fallocate(file, flags, at as i64, len as i64) {
         // Of a file system that cannot.
-        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => write_zeros(file, at, len),
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => write_zeros(file, at, len),
         other => Ok(other?),
     }
 }

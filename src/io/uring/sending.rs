@@ -2,17 +2,22 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 
 use io_uring::{opcode, types};
 use nix::errno::Errno;
 
 use super::super::direct::{self, Moved};
 use super::super::{End, Op, Payload, SocketId, Span, Token};
-use super::{Borrowed, Uring};
+use super::{Borrowed, OpenFile, Uring};
 use crate::base::Key;
 
 /// Bytes one sendfile may move before others get their turn.
 const SENDFILE_TURN_SIZE: u64 = 1 << 20;
+
+/// A range of this size is asked about at once: cheap while its folios are large, bounded where they are not
+/// (kernel-notes/page-cache-and-cold-reads.md).
+const WHOLE_SIZE_MAX: u64 = 4 << 20;
 
 pub(super) struct Gather {
     pub(super) head: Vec<u8>,
@@ -37,6 +42,7 @@ impl Uring {
             return self.fail(token, Errno::EBADF, Payload::Gathered(head, spans));
         };
         let files: Vec<_> = spans.iter().map(|span| self.file(span.file)).collect();
+        let hot = hot || is_resident_as_a_whole(&spans, &files);
         let mut vectors = Vec::with_capacity(spans.len() + 1);
         let mut skip_left = skip;
         let mut cut = |start: *const u8, len: u64| {
@@ -211,4 +217,19 @@ impl Uring {
         };
         self.land(key, Ok(sent));
     }
+}
+
+/// One question for all spans instead of one each: records of a pull lie close to each other, and what lies
+/// between them belongs to pulls of other queues. Only a yes says something.
+fn is_resident_as_a_whole(spans: &[Span], files: &[Rc<OpenFile>]) -> bool {
+    let (Some(first), Some(last), Some(file)) = (spans.first(), spans.last(), files.first()) else {
+        return false;
+    };
+    let one_file = spans.iter().all(|span| span.file == first.file);
+    let len = (last.at + u64::from(last.len)).saturating_sub(first.at);
+    1 < spans.len()
+        && one_file
+        && spans.is_sorted_by_key(|span| span.at)
+        && len <= WHOLE_SIZE_MAX
+        && direct::is_resident(&file.file, first.at, len)
 }
