@@ -16,7 +16,7 @@ pub struct Connection {
     pub(super) flight: Vec<u8>,
     pub(super) flight_at: usize,
     pub(super) is_sending: bool,
-    /// With the ring: the kernel may write into the free part of `input`.
+    /// With the ring: a receive waits for what comes.
     pub(super) is_receiving: bool,
     /// With the ring: what came since the last look.
     pub(super) came: usize,
@@ -79,16 +79,18 @@ impl Connection {
         Ok((0 < came || !self.is_closed).then_some(came))
     }
 
-    /// With the ring: the memory that the next bytes go to.
-    pub(super) fn room(&mut self) -> &mut [u8] {
-        assert!(!self.is_receiving, "the kernel writes there now");
-        self.make_room();
-        &mut self.input[self.input_end..]
-    }
-
-    pub(super) fn received(&mut self, count: usize) {
-        self.input_end += count;
-        self.came += count;
+    /// With the ring: takes what came.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.input.len() < self.input_end + bytes.len() {
+            self.make_room();
+            let least = self.input_end + bytes.len();
+            if self.input.len() < least {
+                self.input.resize(least.next_power_of_two(), 0);
+            }
+        }
+        self.input[self.input_end..][..bytes.len()].copy_from_slice(bytes);
+        self.input_end += bytes.len();
+        self.came += bytes.len();
     }
 
     /// The last `count` bytes received.

@@ -1,10 +1,11 @@
 //! An io_uring: all receives and sends of a turn go to the kernel with one call.
 #![allow(unsafe_code)] // The ring is given memory by address; each place says who owns it.
 
+use super::buffers::{Buffers, GROUP};
 use super::{Connection, Wait};
 use crate::{Outcome, fail};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::AsRawFd;
 
@@ -19,7 +20,9 @@ const LISTEN: u64 = 2;
 const KINDS_BITS: u32 = 2;
 
 pub struct Ring {
+    // Dropped first: then the kernel uses the buffers no more.
     ring: IoUring,
+    buffers: Buffers,
     /// Operations that the kernel holds memory of.
     in_flight: usize,
     /// Sends that were not handed in yet.
@@ -37,17 +40,19 @@ impl Ring {
             .setup_taskrun_flag()
             .build(ENTRIES)
             .ok()?;
+        let buffers = Buffers::register(&ring)?;
         Some(Ring {
             ring,
+            buffers,
             in_flight: 0,
             unsubmitted: 0,
         })
     }
 
     fn push(&mut self, entry: squeue::Entry) -> Outcome<()> {
-        // SAFETY: the memory behind an entry is a connection's `input` or `flight`. Neither moves
-        // nor shrinks while `is_receiving` or `is_sending` says that the kernel has it, and a
-        // connection is dropped only after `let_go`.
+        // SAFETY: the memory behind an entry is a connection's `flight`. It neither moves nor
+        // shrinks while `is_sending` says that the kernel has it, and a connection is dropped only
+        // after `let_go`.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.submit(0, None)?;
         }
@@ -77,14 +82,13 @@ impl Ring {
         self.push(entry.user_data((token as u64) << KINDS_BITS | LISTEN))
     }
 
-    /// Asks for what comes next; the memory is lent to the kernel.
+    /// Asks for all that comes from now on.
     pub fn receive(&mut self, connection: &mut Connection, token: usize) -> Outcome<()> {
         if connection.is_receiving || connection.is_closed {
             return Ok(());
         }
         let fd = Fd(connection.socket.as_raw_fd());
-        let room = connection.room();
-        let entry = opcode::Recv::new(fd, room.as_mut_ptr(), room.len() as u32).build();
+        let entry = opcode::RecvMulti::new(fd, GROUP).build();
         connection.is_receiving = true;
         self.in_flight += 1;
         self.push(entry.user_data((token as u64) << KINDS_BITS | RECEIVE))
@@ -157,21 +161,33 @@ impl Ring {
                 ready.push(token);
                 continue;
             }
-            self.in_flight -= 1;
+            let count = entry.result();
+            let is_last = !cqueue::more(entry.flags());
+            self.in_flight -= usize::from(is_last);
+            let came = match kind {
+                RECEIVE => self.buffers.bytes(entry.flags(), count.max(0) as usize),
+                _ => None,
+            };
+            let taken = came.map(|(id, _)| id);
             let Some(connection) = connections.get_mut(token).and_then(Option::as_mut) else {
                 continue;
             };
-            let count = entry.result();
-            let is_retry = matches!(-count, libc::EINTR | libc::EAGAIN);
+            let is_retry = matches!(-count, libc::EINTR | libc::EAGAIN | libc::ENOBUFS);
             if kind == RECEIVE {
-                connection.is_receiving = false;
+                connection.is_receiving = !is_last;
                 match count {
-                    1.. => connection.received(count as usize),
+                    1.. => connection.push(came.expect("a receive names its buffer").1),
                     0 => connection.is_closed = true,
                     _ if is_retry => {}
                     _ => close(connection, -count),
                 }
-                ready.push(token);
+                // Several may come for one connection in a turn; the end is a look of its own.
+                if count < 1 || ready.last() != Some(&token) {
+                    ready.push(token);
+                }
+                if let Some(id) = taken {
+                    self.buffers.give(id);
+                }
             } else {
                 connection.is_sending = false;
                 match count {
