@@ -9,8 +9,10 @@ use crate::config::Flag;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  stopped in order (SIGTERM, SIGINT), or nothing but information was asked for
+  1  stats: nobody answered, or not as expected
   2  could not start: stderr says what, where, why and what to do
-  3  stopped itself because the storage failed in a way that makes further promises worthless";
+  3  stopped itself because the storage failed in a way that makes further promises worthless
+130  ended by a second signal, without waiting for anything";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,7 +27,24 @@ Examples:
   corelane serve --nameserver 10.0.0.1:9876;10.0.0.2:9876
       register with name servers that run elsewhere, Apache's too (quote the ';' in a shell)
   corelane nameserver --port 9876
-      a name server alone";
+      a name server alone
+  corelane doctor --store /data/corelane
+      what this host offers to that store, and what to change";
+
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes:
+  0  everything is as it should be
+  1  the broker runs here, and would run better with what is advised
+  2  the broker cannot run here, or the doctor could not look: the report or stderr says why";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  corelane doctor
+      this host, and the disk below ./store
+  corelane doctor --config broker.conf
+      with the store and the flush mode of a broker.conf
+  corelane doctor --store /data/corelane --json
+      the same for programs; root sees what is hidden from others";
 
 /// A message broker for Linux that unmodified RocketMQ clients use.
 ///
@@ -53,6 +72,25 @@ pub enum Command {
     /// Run a name server alone
     #[command(name = "nameserver", after_help = EXIT_CODES)]
     NameServer(NameServer),
+    /// Look at this host and say what to change for the broker
+    ///
+    /// Writes about 10 MiB of small files into the store's folder, measures that for at most a few seconds,
+    /// and removes them. Changes nothing else.
+    #[command(after_help = DOCTOR_EXIT_CODES, after_long_help = [DOCTOR_EXAMPLES, DOCTOR_EXIT_CODES].join("\n\n"))]
+    Doctor(Doctor),
+    /// Show how long the stages of messages take in running shards, and what held a shard's turn
+    Stats(Stats),
+}
+
+/// Flags of `corelane stats`.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Name server that knows the shards
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
+    pub nameserver: String,
+    /// Print JSON, times in nanoseconds
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `corelane serve`. Each sets a key of the configuration, and beats the file.
@@ -171,6 +209,33 @@ impl NameServer {
     }
 }
 
+/// Flags of `corelane doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Configuration that the broker would have; its store and its flush mode are looked at
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the store; it need not exist [default: ./store]
+    #[arg(long, value_name = "DIR")]
+    store: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Doctor {
+    /// What was typed, as settings.
+    #[must_use]
+    pub fn flags(&self) -> Vec<Flag> {
+        // Nothing listens, so nothing needs to be allowed to.
+        let insecure = ("--insecure", "insecure", Some("true".to_owned()));
+        said([
+            ("--store", "storePathRootDir", self.store.clone()),
+            insecure,
+        ])
+    }
+}
+
 fn log_flag(
     typed: Option<String>,
     of_environment: Option<String>,
@@ -212,7 +277,7 @@ mod tests {
         let words = ["corelane", "serve"].iter().chain(words);
         match Cli::try_parse_from(words).unwrap().command {
             Command::Serve(serve) => *serve,
-            other @ Command::NameServer(_) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -251,6 +316,7 @@ mod tests {
             "Exit codes:",
             "serve",
             "nameserver",
+            "doctor",
             "could not start",
         ] {
             assert!(help.contains(part), "{part} is not in\n{help}");

@@ -1,10 +1,13 @@
 //! The command line of the broker: what was typed, what it means, run.
 
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use corelane::cli::{Cli, Command, NameServer, Serve};
-use corelane::config::{self, Host, Note, Settings, StartError};
+use corelane::cli::{Cli, Command, Doctor, NameServer, Serve, Stats};
+use corelane::config::{self, Flag, Host, Note, Settings, StartError};
+use corelane::doctor::{self, Subject};
 use corelane::logging;
 use tracing::{info, warn};
 
@@ -18,6 +21,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(flags) => serve(&flags),
         Command::NameServer(flags) => nameserver(&flags),
+        Command::Doctor(flags) => examine(&flags),
+        Command::Stats(flags) => return stats(&flags),
     };
     result.unwrap_or_else(|error| {
         eprintln!("corelane: {error}");
@@ -26,7 +31,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(flags: &Serve) -> Result<ExitCode, StartError> {
-    let settings = settings(flags)?;
+    let typed = flags.flags(std::env::var(LOG_VARIABLE).ok());
+    let settings = settings(flags.config.as_deref(), &typed)?;
     logging::start(&settings.log);
     for note in &settings.notes {
         match note {
@@ -41,20 +47,16 @@ fn serve(flags: &Serve) -> Result<ExitCode, StartError> {
     corelane::broker::serve(settings)
 }
 
-fn settings(flags: &Serve) -> Result<Settings, StartError> {
-    let bytes = match &flags.config {
+fn settings(config: Option<&Path>, flags: &[Flag]) -> Result<Settings, StartError> {
+    let bytes = match config {
         Some(path) => Some(std::fs::read(path).map_err(|error| {
             let remedy = "name a file that is there and that this user may read";
             StartError::new("read the configuration in", path.display(), error, remedy)
         })?),
         None => None,
     };
-    let file = flags.config.as_deref().zip(bytes.as_deref());
-    config::load(
-        file,
-        &flags.flags(std::env::var(LOG_VARIABLE).ok()),
-        &Host::this(),
-    )
+    let file = config.zip(bytes.as_deref());
+    config::load(file, flags, &Host::this())
 }
 
 fn nameserver(flags: &NameServer) -> Result<ExitCode, StartError> {
@@ -62,4 +64,40 @@ fn nameserver(flags: &NameServer) -> Result<ExitCode, StartError> {
     let settings = config::load_name_server(&flags)?;
     logging::start(&settings.log);
     corelane::broker::serve_names(&settings)
+}
+
+fn examine(flags: &Doctor) -> Result<ExitCode, StartError> {
+    let settings = settings(flags.config.as_deref(), &flags.flags())?;
+    let report = doctor::examine(&Subject {
+        log: settings.store.log_elsewhere(),
+        store: settings.store.root,
+        segment_size: settings.store.segment_size,
+        refuse_from_percent: settings.retention.refuse_from_percent,
+        sync: settings.flush.sync,
+    });
+    let text = if flags.json {
+        report.json()
+    } else {
+        report.text()
+    };
+    // Who reads only the first lines (head) has closed the rest.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::from(report.verdict().exit_code()))
+}
+
+fn stats(flags: &Stats) -> ExitCode {
+    let shards = match corelane::stats::ask_all(&flags.nameserver) {
+        Ok(shards) => shards,
+        Err(why) => {
+            eprintln!("corelane stats: {why}; name the name server with --nameserver");
+            return ExitCode::FAILURE;
+        }
+    };
+    if flags.json {
+        let json = serde_json::to_string_pretty(&shards).expect("figures and names are JSON");
+        println!("{json}");
+    } else {
+        print!("{}", corelane::stats::table(&shards));
+    }
+    ExitCode::SUCCESS
 }

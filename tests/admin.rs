@@ -514,6 +514,49 @@ fn offsets_are_found_by_time() {
     );
 }
 
+/// `corelane stats --json` of a name server.
+fn stats_of(nameserver: &str) -> std::process::Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_corelane"))
+        .args(["stats", "--json", "--nameserver", nameserver])
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn stats_name_the_stages_of_every_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &["--shards", "2", "--flush", "sync"]);
+    let mut client = broker.client();
+    client.make_topic("T", 1);
+    for _ in 0..5 {
+        produce_with(&mut client, "T", "", b"x");
+    }
+    let nameserver = format!("127.0.0.1:{}", broker.port + 60);
+    let output = stats_of(&nameserver);
+    assert!(output.status.success(), "{output:?}");
+    let shards: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shards.as_array().unwrap().len(), 2, "{shards}");
+    for stage in ["executed", "written", "durable", "visible", "sent"] {
+        let total = &shards[0]["stages"][stage]["total"];
+        assert!(
+            total["p50"].is_u64() && total["max"].is_u64(),
+            "{stage}: {total}"
+        );
+    }
+    for stage in ["written", "durable", "visible"] {
+        assert_eq!(shards[0]["stages"][stage]["total"]["count"], 5, "{stage}");
+        assert_eq!(shards[1]["stages"][stage]["total"]["count"], 0, "{stage}");
+    }
+    drop(broker);
+    let output = stats_of(&nameserver);
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains(&nameserver) && told.contains("--nameserver"),
+        "{told}"
+    );
+}
+
 #[test]
 fn units_of_a_queue_are_shown() {
     let folder = tempfile::tempdir().unwrap();

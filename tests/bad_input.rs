@@ -411,3 +411,37 @@ fn what_was_sent_just_before_the_end_counts() {
         }
     }
 }
+
+/// A client that leaves with answers unread resets its connection: the broker's next send fails. What the client
+/// said before that counts all the same.
+#[test]
+fn what_was_sent_before_a_reset_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let mut other = broker.client();
+    other.make_topic("good", 1);
+    // A group is made by its first pull.
+    let fetch = fetch_fields("good", 0, 0, 1);
+    let group = fetch["consumerGroup"].as_str().unwrap();
+    other.call(11, &fetch, &[]);
+    for round in 1..=40 {
+        let mut stream = TcpStream::connect(("127.0.0.1", broker.port)).unwrap();
+        for opaque in 0..50 {
+            let status = frame(28, opaque, &json!({}), &[]);
+            stream.write_all(&status).unwrap();
+        }
+        let commit = json!({"consumerGroup": group, "topic": "good", "queueId": "0", "commitOffset": round.to_string()});
+        stream.write_all(&frame(15, 99, &commit, &[])).unwrap();
+        drop(stream);
+        let question = json!({"consumerGroup": group, "topic": "good", "queueId": "0"});
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            let answer = other.call(14, &question, &[]);
+            if answer.code == 0 && answer.number("offset") == round {
+                break;
+            }
+            assert!(Instant::now() < until, "round {round}: {answer:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

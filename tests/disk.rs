@@ -363,9 +363,6 @@ fn a_disk_that_becomes_read_only_refuses_producers() {
     assert_eq!(told.acknowledged.len(), 200);
     // Everything that is written ahead has been: the next write is a message's.
     wait_until_prepared(&disk);
-    // A group is made by its first fetch, and that has to be written down.
-    assert_eq!(client.fetch(TOPIC, 0, 0, 1).code, 0);
-    std::thread::sleep(Duration::from_millis(500));
     disk.meet_inconsistency();
     for _ in 0..3 {
         let answer = send(&mut client, b"refused");

@@ -220,10 +220,17 @@ impl<W: World> Desk<W> {
     }
 
     fn write(&mut self, file: FileId, at: u64, bytes: &[u8]) {
-        let from = bytes.to_vec();
-        let done = self.run(Op::Write { file, at, from });
-        assert_eq!(done.result, Ok(bytes.len() as u32));
-        assert!(matches!(done.payload, Payload::Buffer(back) if back == bytes));
+        for durable in [false, true] {
+            let from = bytes.to_vec();
+            let done = self.run(Op::Write {
+                file,
+                at,
+                from,
+                durable,
+            });
+            assert_eq!(done.result, Ok(bytes.len() as u32));
+            assert!(matches!(done.payload, Payload::Buffer(back) if back == bytes));
+        }
     }
 
     /// Count and buffer of a read.

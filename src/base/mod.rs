@@ -3,11 +3,13 @@
 mod bytes;
 mod ids;
 mod java;
+mod latency;
 mod prng;
 mod slab;
 
 pub use bytes::{Reader, Writer};
 pub use ids::{PhysicalOffset, QueueId, QueueOffset, ShardId};
 pub use java::string_hash;
+pub use latency::{Latency, Quantiles};
 pub use prng::Prng;
 pub use slab::{Key, Slab};

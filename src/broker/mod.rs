@@ -12,6 +12,7 @@ mod retention;
 mod saving;
 mod settings_change;
 mod sharing;
+mod stalls;
 mod start;
 mod worker;
 

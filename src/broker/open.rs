@@ -41,7 +41,9 @@ pub(super) struct Opened {
 impl Plan<'_> {
     /// The flush policy of a configuration.
     pub(super) const fn policy(flush: &config::Flush) -> FlushPolicy {
-        if flush.sync {
+        if flush.sync && flush.durable_writes {
+            FlushPolicy::DurableWrites
+        } else if flush.sync {
             FlushPolicy::GroupCommit
         } else {
             FlushPolicy::Interval {

@@ -10,6 +10,7 @@ use super::registration::Registrar;
 use super::retention::Keeper;
 use super::saving::Saving;
 use super::sharing;
+use super::stalls::{Stalls, Step};
 use crate::base::{Key, ShardId};
 use crate::command::{Answer, ConnectionId, Peer, Refusal, RefusalKind, Ticket};
 use crate::egress::{self, Delivery, Egress};
@@ -19,7 +20,7 @@ use crate::log;
 use crate::net::{self, Event, Net};
 use crate::protocol::rocketmq;
 use crate::protocol::rocketmq::frame::{self, HeaderKind, Scratch};
-use crate::shard::{self, ChangeNumber, Condition, Outbound, Reply, Shard};
+use crate::shard::{self, ChangeNumber, Condition, Outbound, Reply, Shard, Stage};
 
 /// This room's byte in tokens. The others: net 1, log 2, index 3, egress 4, shard 5.
 pub(super) const ROOM: u8 = 6;
@@ -42,6 +43,9 @@ const CHANGE: u64 = (1 << 48) - 1;
 
 /// Housekeeping is looked after this often.
 const TICK_NS: u64 = 200_000_000;
+
+/// Times of stages are told for periods of this length.
+const PERIOD_NS: u64 = 10_000_000_000;
 
 /// Bytes of requests that wait for room or for a change, at most.
 const WAITING_SIZE_MAX: usize = 64 << 20;
@@ -98,6 +102,8 @@ pub(super) struct Worker<I> {
     taking: BTreeMap<ChangeNumber, (ShardId, ChangeNumber)>,
     next_opaque: i32,
     next_tick_ns: u64,
+    next_period_ns: u64,
+    stalls: Stalls,
     wait_ns: u64,
     stop: Stop,
     failed: bool,
@@ -115,6 +121,8 @@ impl<I: Io> Worker<I> {
             taking: BTreeMap::new(),
             next_opaque: 0,
             next_tick_ns: 0,
+            next_period_ns: 0,
+            stalls: Stalls::default(),
             wait_ns: 0,
             stop: Stop::No,
             failed: false,
@@ -144,23 +152,33 @@ impl<I: Io> Worker<I> {
         if let Err(errno) = self.parts.io.turn(self.wait_ns, &mut done) {
             return self.fail(format!("io_uring_enter failed: {errno}"));
         }
+        self.stalls.begin(self.parts.io.now_ns());
         for completion in done.drain(..) {
             self.complete(completion);
         }
         self.done = done;
+        self.mark(Step::Completions);
         self.take_events();
         self.parts.shard.advance(&mut self.parts.io);
         self.give_out();
+        self.mark(Step::Visible);
         self.run_again();
+        self.mark(Step::Waiting);
         self.tick();
         self.give_out();
+        self.mark(Step::Housekeeping);
         self.flush();
+        self.mark(Step::Submission);
         if let Some(failed) = self.parts.shard.log.failed() {
             self.fail(format!(
                 "{} at offset {} failed: {}",
                 failed.doing, failed.offset, failed.errno
             ));
         }
+    }
+
+    fn mark(&mut self, step: Step) {
+        self.stalls.mark(self.parts.io.look_ns(), step);
     }
 
     fn fail(&mut self, why: String) {
@@ -260,7 +278,10 @@ impl<I: Io> Worker<I> {
             for event in events.drain(..) {
                 match event {
                     Event::Opened(_) => (),
-                    Event::Received(key, lease) => self.receive(key, lease),
+                    Event::Received(key, lease) => {
+                        self.receive(key, lease);
+                        self.mark(Step::Requests);
+                    }
                     Event::Ended(key) => {
                         let Parts { io, net, .. } = &mut self.parts;
                         net.close(io, key, &mut self.events);
@@ -289,9 +310,11 @@ impl<I: Io> Worker<I> {
         let Some(mut frames) = self.parts.net.frames(key, lease) else {
             return;
         };
+        let mut count = 0;
         loop {
             match frames.next_frame() {
                 Ok(Some(frame)) => {
+                    count += 1;
                     if let Err(why) = self.execute(key, frame) {
                         return self.break_off(key, &why);
                     }
@@ -300,7 +323,9 @@ impl<I: Io> Worker<I> {
                 Err(why) => return self.break_off(key, &why),
             }
         }
-        let Parts { io, net, .. } = &mut self.parts;
+        let Parts { io, net, shard, .. } = &mut self.parts;
+        let took_ns = io.look_ns().saturating_sub(io.now_ns());
+        shard.stages.record(Stage::Executed, took_ns, count);
         net.keep(io, key, frames, &mut self.events);
         net.hold_back(io, key);
     }
@@ -477,6 +502,11 @@ impl<I: Io> Worker<I> {
             shard.note_time(io.wall_ms());
             for (index, way) in egress::WAYS.into_iter().enumerate() {
                 shard.egress_bytes[index] = (way, egress.bytes()[index]);
+            }
+            if self.next_period_ns <= now_ns {
+                self.next_period_ns = now_ns + PERIOD_NS;
+                shard.stages.rotate(net.rotate_sent_times());
+                shard.stalls = self.stalls.all().collect();
             }
             shard.locks.sweep(now_ns);
             for connection in shard.silent_clients(now_ns) {

@@ -161,6 +161,12 @@ pub const KEYS: &[Key] = &[
         "flush",
     ),
     key(
+        "flushMethod",
+        Choice(&[("fdatasync", ""), ("dsync", "")]),
+        "fdatasync",
+        "how synchronous flush makes a group durable: a write and an fdatasync, or one write with RWF_DSYNC",
+    ),
+    key(
         "flushIntervalCommitLog",
         Number(1, MINUTE_MS),
         "500",

@@ -36,6 +36,7 @@ pub(super) fn resolve(mut values: Values, host: &Host) -> Result<Settings, Start
         store: store(&values, host),
         flush: Flush {
             sync: values.text("flushDiskType") == "SYNC_FLUSH",
+            durable_writes: values.text("flushMethod") == "dsync",
             interval_ms: values.number("flushIntervalCommitLog"),
             bytes: values.number("flushBytes"),
             timeout_ms: values.number("syncFlushTimeout"),

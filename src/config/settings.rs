@@ -128,6 +128,8 @@ pub struct Paths {
 pub struct Flush {
     /// Acknowledge only what is durable.
     pub sync: bool,
+    /// Synchronous: by writes that are durable when they are complete, instead of by fdatasync.
+    pub durable_writes: bool,
     /// Asynchronous: age of the oldest record that is not durable.
     pub interval_ms: u64,
     /// Asynchronous: bytes that are not durable.
@@ -258,6 +260,13 @@ impl Store {
             })
         };
         self.place(&root, folder, file)
+    }
+
+    /// The folder of the CommitLog where the file puts it outside of the store.
+    #[must_use]
+    pub fn log_elsewhere(&self) -> Option<PathBuf> {
+        let folder = self.commit_log.as_ref()?;
+        (!folder.starts_with(&self.root)).then(|| folder.clone())
     }
 
     fn place(

@@ -26,7 +26,8 @@ pub(super) fn complete(
     sending.head = head;
     sending.spans = spans.into();
     match done.result {
-        Err(Errno::EAGAIN) => {
+        // A page that cannot be read is met again by the read that follows, which says why.
+        Err(Errno::EAGAIN | Errno::EFAULT) => {
             leave_gathering(sending);
             return Ok(Step::Cold);
         }

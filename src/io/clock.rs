@@ -8,7 +8,8 @@ const RECHECK_NS: u64 = 1_000_000_000;
 
 /// Wall time is wall time at an anchor plus monotonic time since. The anchor is renewed once a second:
 /// where the machine has stepped ahead, ours jumps to it; where it has stepped back, ours stands still
-/// until both agree. So it never goes back.
+/// until both agree. So it never goes back. The anchor is kept in nanoseconds: cut to milliseconds it would
+/// lag behind by another part of one after each renewal, and a delayed message would arrive early by that.
 ///
 /// Both stand still between two ticks, of which each turn of a ring has one: a turn sees one time, and a
 /// request does not pay for looking.
@@ -16,29 +17,27 @@ const RECHECK_NS: u64 = 1_000_000_000;
 pub(super) struct Clock {
     started: Instant,
     now_ns: Cell<u64>,
-    /// Wall milliseconds at `anchor_ns`.
-    anchor_ms: Cell<u64>,
-    anchor_ns: Cell<u64>,
+    /// Wall time less monotonic time, as of the last look at the machine's wall clock.
+    ahead_ns: Cell<u64>,
     /// Last value given out.
     last_ms: Cell<u64>,
     checked_ns: Cell<u64>,
 }
 
-fn machine_ms() -> u64 {
+fn machine_ns() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
+        .map_or(0, |since| since.as_nanos() as u64)
 }
 
 impl Clock {
     pub(super) fn start() -> Self {
-        let now = machine_ms();
+        let wall_ns = machine_ns();
         Self {
             started: Instant::now(),
             now_ns: Cell::new(0),
-            anchor_ms: Cell::new(now),
-            anchor_ns: Cell::new(0),
-            last_ms: Cell::new(now),
+            ahead_ns: Cell::new(wall_ns),
+            last_ms: Cell::new(wall_ns / 1_000_000),
             checked_ns: Cell::new(0),
         }
     }
@@ -47,21 +46,23 @@ impl Clock {
         self.now_ns.get()
     }
 
+    pub(super) fn look_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
     pub(super) const fn wall_ms(&self) -> u64 {
         self.last_ms.get()
     }
 
     pub(super) fn tick(&self) {
-        let now_ns = self.started.elapsed().as_nanos() as u64;
+        let now_ns = self.look_ns();
         self.now_ns.set(now_ns);
         if RECHECK_NS <= now_ns - self.checked_ns.get() {
             self.checked_ns.set(now_ns);
-            self.anchor_ms.set(machine_ms());
-            self.anchor_ns.set(now_ns);
+            self.ahead_ns.set(machine_ns().saturating_sub(now_ns));
         }
-        let ours = self.anchor_ms.get() + (now_ns - self.anchor_ns.get()) / 1_000_000;
-        let wall = ours.max(self.last_ms.get());
-        self.last_ms.set(wall);
+        let wall_ms = (self.ahead_ns.get() + now_ns) / 1_000_000;
+        self.last_ms.set(wall_ms.max(self.last_ms.get()));
     }
 }
 

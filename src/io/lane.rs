@@ -396,7 +396,7 @@ fn space(path: &Path) -> std::io::Result<Outcome> {
     }))
 }
 
-fn prepare(file: &File, at: u64, len: u64, fill: Fill) -> std::io::Result<Outcome> {
+pub(super) fn prepare(file: &File, at: u64, len: u64, fill: Fill) -> std::io::Result<Outcome> {
     match fill {
         Fill::Zeros => write_zeros(file, at, len)?,
         Fill::DirectZeros => write_zeros_direct(file, at, len)?,

@@ -14,10 +14,14 @@ mod bell;
 mod buffers;
 mod clock;
 mod direct;
+mod host;
 mod lane;
 mod lease;
 mod mapping;
+mod ring_trial;
 mod setup;
+mod trial;
+mod trial_file;
 mod uring;
 
 use std::net::SocketAddr;
@@ -28,12 +32,15 @@ pub use nix::errno::Errno;
 
 pub use bell::Bell;
 pub use clock::local_hour;
+pub use host::{Limit, Place, Tree, Unseen, clock_read_ns, limits, place};
 pub use lane::{Lanes, read_small};
 pub use lease::Lease;
+pub use ring_trial::{RingFeature, RingTrial, try_rings};
 pub use setup::{
     FolderLock, SetupError, allowed_cpus, listen, lock_folder, memory_size, pin, prove_writable,
     raise_file_limit, replace_small,
 };
+pub use trial::{DiskTrial, SYNC_SIZES, SyncWay, Times, TrialError, try_disk};
 pub use uring::{Options, Uring};
 
 /// Queue operations, then take a turn. `push` never enters the kernel; `turn` enters it once.
@@ -47,6 +54,9 @@ pub trait Io {
 
     /// Nanoseconds since an arbitrary start, as of the last turn. The only clock that decides.
     fn now_ns(&self) -> u64;
+
+    /// The same clock at this moment, for measuring what a turn does.
+    fn look_ns(&self) -> u64;
 
     /// Milliseconds since 1970, as of the last turn, for what the formats define in wall time. Never goes back.
     fn wall_ms(&self) -> u64;
@@ -247,6 +257,9 @@ pub enum Op {
         at: u64,
         /// Comes back in the completion.
         from: Vec<u8>,
+        /// Complete only when what was written is durable (RWF_DSYNC). An error then says of the bytes
+        /// what a failed [`Op::Sync`] says.
+        durable: bool,
     },
     /// fdatasync: makes every write that is already complete durable.
     Sync {

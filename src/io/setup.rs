@@ -30,10 +30,10 @@ impl SetupError {
                  io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile"
             }
             Some(Errno::ENOSYS) => {
-                "this kernel has no io_uring (or it is hidden): Linux 5.19 or newer is needed"
+                "this kernel has no io_uring (or it is hidden): Linux 6.0 or newer is needed"
             }
             Some(Errno::EINVAL) => {
-                "this kernel lacks what is needed of io_uring: Linux 5.19 or newer is needed"
+                "this kernel lacks what is needed of io_uring: Linux 6.0 or newer is needed"
             }
             Some(Errno::ENOMEM) => {
                 "raise the limit of locked memory (ulimit -l, LimitMEMLOCK=, memory cgroup) to at least \

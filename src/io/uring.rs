@@ -1,6 +1,8 @@
 //! The real door: one io_uring of one shard. See kernel-notes/ring-setup.md.
 #![allow(unsafe_code)]
 
+mod sending;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -14,18 +16,15 @@ use nix::errno::Errno;
 use super::bell::Bell;
 use super::buffers::{BufferRing, GROUP};
 use super::clock::Clock;
-use super::direct::{self, Moved};
 use super::lane::{Finished, Inbox, Lanes, Outcome, Work};
 use super::mapping::Mapped;
 use super::setup::SetupError;
-use super::{Completion, End, FileId, Io, Op, Payload, SocketId, Span, Token};
+use super::{Completion, FileId, Io, Op, Payload, SocketId, Token};
 use crate::base::{Key, Slab};
+use sending::Gather;
 
 /// `user_data` of the ring's own poll on its bell; no key has all bits set.
 const BELL: u64 = u64::MAX;
-
-/// Bytes one sendfile may move before others get their turn.
-const SENDFILE_TURN_SIZE: u64 = 1 << 20;
 
 /// What a ring is built with.
 #[derive(Debug, Clone, Copy)]
@@ -121,13 +120,6 @@ enum Borrowed {
     },
     Lane,
     Bell,
-}
-
-struct Gather {
-    head: Vec<u8>,
-    spans: Vec<Span>,
-    vectors: Vec<libc::iovec>,
-    message: libc::msghdr,
 }
 
 impl Uring {
@@ -342,127 +334,6 @@ impl Uring {
             .push(file);
     }
 
-    fn push_gather(&mut self, token: Token, op: Op) {
-        let Op::Gather {
-            socket,
-            head,
-            spans,
-            skip,
-            hot,
-        } = op
-        else {
-            unreachable!("called for gathers only")
-        };
-        let Some(open) = self.socket(socket) else {
-            return self.fail(token, Errno::EBADF, Payload::Gathered(head, spans));
-        };
-        let files: Vec<_> = spans.iter().map(|span| self.file(span.file)).collect();
-        let mut vectors = Vec::with_capacity(spans.len() + 1);
-        let mut skip_left = skip;
-        let mut cut = |start: *const u8, len: u64| {
-            let skipped = skip_left.min(len);
-            skip_left -= skipped;
-            if skipped < len {
-                vectors.push(libc::iovec {
-                    iov_base: start.wrapping_add(skipped as usize).cast_mut().cast(),
-                    iov_len: (len - skipped) as usize,
-                });
-            }
-        };
-        cut(head.as_ptr(), head.len() as u64);
-        for (span, file) in spans.iter().zip(&files) {
-            let start = match file.map.address(&file.file, span.at, span.len) {
-                Ok(start) => start,
-                Err(errno) => return self.fail(token, errno, Payload::Gathered(head, spans)),
-            };
-            if !hot && !direct::is_resident(&file.file, span.at, u64::from(span.len)) {
-                return self.fail(token, Errno::EAGAIN, Payload::Gathered(head, spans));
-            }
-            cut(start, u64::from(span.len));
-        }
-        let mut gather = Box::new(Gather {
-            head,
-            spans,
-            vectors,
-            message: direct::no_message(),
-        });
-        gather.message.msg_iov = gather.vectors.as_mut_ptr();
-        gather.message.msg_iovlen = gather.vectors.len() as _;
-        let message: *const libc::msghdr = &raw const gather.message;
-        let fd = types::Fd(open.fd.as_raw_fd());
-        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
-        let key = self.fly(token, Borrowed::Gather(gather));
-        self.keep_socket(key, open);
-        for file in files {
-            self.keep_file(key, file);
-        }
-        self.submit(key, opcode::SendMsg::new(fd, message).flags(flags).build());
-    }
-
-    fn push_sendfile(&mut self, token: Token, socket: SocketId, span: Span, hot: bool) {
-        let Some(open) = self.socket(socket) else {
-            return self.fail(token, Errno::EBADF, Payload::None);
-        };
-        let file = self.file(span.file);
-        let left = u64::from(span.len);
-        let key = self.fly(
-            token,
-            Borrowed::SendFile {
-                socket: open,
-                file,
-                at: span.at,
-                left,
-                sent: 0,
-                hot,
-            },
-        );
-        self.direct.push_back(key);
-    }
-
-    fn push_splice(&mut self, token: Token, from: End, to: End, len: u32, more: bool) {
-        let mut files = Vec::new();
-        let mut sockets = Vec::new();
-        let mut end = |uring: &mut Self, end: End, is_source: bool| match end {
-            End::File { file, at } => {
-                let file = uring.file(file);
-                let fd = file.file.as_raw_fd();
-                files.push(file);
-                Some((fd, at as i64))
-            }
-            End::Pipe(pipe) => {
-                let (read, write) = uring.pipe(pipe.0);
-                Some((if is_source { read } else { write }, -1))
-            }
-            End::Socket(socket) => {
-                let open = uring.socket(socket)?;
-                let fd = open.fd.as_raw_fd();
-                sockets.push(open);
-                Some((fd, -1))
-            }
-        };
-        let (Some(source), Some(target)) = (end(self, from, true), end(self, to, false)) else {
-            return self.fail(token, Errno::EBADF, Payload::None);
-        };
-        let flags = if more { libc::SPLICE_F_MORE } else { 0 };
-        let entry = opcode::Splice::new(
-            types::Fd(source.0),
-            source.1,
-            types::Fd(target.0),
-            target.1,
-            len,
-        )
-        .flags(flags)
-        .build();
-        let key = self.fly(token, Borrowed::Nothing);
-        for file in files {
-            self.keep_file(key, file);
-        }
-        for socket in sockets {
-            self.keep_socket(key, socket);
-        }
-        self.submit(key, entry);
-    }
-
     fn push_file(&mut self, token: Token, op: Op) {
         let (file, entry, borrowed) = match op {
             Op::Read { file, at, mut into } => {
@@ -473,11 +344,17 @@ impl Uring {
                     .build();
                 (open, entry, Borrowed::Buffer(into))
             }
-            Op::Write { file, at, from } => {
+            Op::Write {
+                file,
+                at,
+                from,
+                durable,
+            } => {
                 let open = self.file(file);
                 let fd = types::Fd(open.file.as_raw_fd());
                 let entry = opcode::Write::new(fd, from.as_ptr(), from.len() as u32)
                     .offset(at)
+                    .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
                     .build();
                 (open, entry, Borrowed::Buffer(from))
             }
@@ -522,67 +399,6 @@ impl Uring {
             more: false,
             payload: Payload::None,
         });
-    }
-
-    /// Runs what has no opcode. A socket without room is polled for and comes back here.
-    fn run_direct(&mut self) {
-        for _ in 0..self.direct.len() {
-            let Some(key) = self.direct.pop_front() else {
-                break;
-            };
-            let Some(flight) = self.flights.get_mut(key) else {
-                continue;
-            };
-            let Borrowed::SendFile {
-                socket,
-                file,
-                at,
-                left,
-                sent,
-                hot,
-            } = &mut flight.borrowed
-            else {
-                unreachable!("only sendfile is run directly")
-            };
-            if !*hot && !direct::is_resident(&file.file, *at, *left) {
-                // What was sent is sent: a partial count says so, EAGAIN only where nothing was.
-                let result = if *sent == 0 {
-                    Err(Errno::EAGAIN)
-                } else {
-                    Ok(*sent as u32)
-                };
-                self.land(key, result);
-                continue;
-            }
-            let len = (*left).min(SENDFILE_TURN_SIZE);
-            match direct::send_file(&socket.fd, &file.file, *at, len) {
-                Ok(Moved::Bytes(0)) => self.land_short(key),
-                Ok(Moved::Bytes(count)) => {
-                    *at += count;
-                    *left -= count;
-                    *sent += count;
-                    if *left == 0 {
-                        let all = *sent as u32;
-                        self.land(key, Ok(all));
-                    } else {
-                        self.direct.push_back(key);
-                    }
-                }
-                Ok(Moved::NoRoom) => {
-                    let fd = types::Fd(socket.fd.as_raw_fd());
-                    self.submit(key, opcode::PollAdd::new(fd, libc::POLLOUT as u32).build());
-                }
-                Err(errno) => self.land(key, Err(errno)),
-            }
-        }
-    }
-
-    fn land_short(&mut self, key: Key) {
-        let sent = match self.flights.get(key).map(|flight| &flight.borrowed) {
-            Some(Borrowed::SendFile { sent, .. }) => *sent as u32,
-            _ => 0,
-        };
-        self.land(key, Ok(sent));
     }
 
     /// Ends a flight that has no completion of the kernel.
@@ -860,6 +676,10 @@ impl Io for Uring {
 
     fn now_ns(&self) -> u64 {
         self.clock.now_ns()
+    }
+
+    fn look_ns(&self) -> u64 {
+        self.clock.look_ns()
     }
 
     fn wall_ms(&self) -> u64 {

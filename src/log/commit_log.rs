@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::flush::{Decision, Pressure};
+use super::flush::{Decision, FlushPolicy, Pressure};
 use super::options::{Mutant, Options};
 use super::record::blank;
 use super::segments::{Segment, Segments};
@@ -382,6 +382,7 @@ impl CommitLog {
                     file,
                     at,
                     from: group.bytes,
+                    durable: self.options.flush == FlushPolicy::DurableWrites,
                 },
             );
         }
@@ -540,7 +541,8 @@ impl CommitLog {
                 Ok(()) if self.wipe.is_none() => {
                     self.written = start + len;
                     self.skip_blank_tail();
-                    if self.options.mutant == Mutant::AckBeforeSync {
+                    let durable = self.options.flush == FlushPolicy::DurableWrites;
+                    if durable || self.options.mutant == Mutant::AckBeforeSync {
                         self.synced = self.written;
                     }
                 }

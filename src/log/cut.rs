@@ -115,6 +115,7 @@ pub(super) fn rewrite(
             file: segment.file,
             at: in_file,
             from,
+            durable: false,
         };
         let errno = match run_one(io, write).result {
             Ok(count @ 1..) => {

@@ -28,6 +28,9 @@ pub enum Decision {
 pub enum FlushPolicy {
     /// SYNC_FLUSH: sync as soon as anything is written; whoever comes meanwhile shares the next one.
     GroupCommit,
+    /// SYNC_FLUSH without syncs: each group's write is complete only when it is durable (RWF_DSYNC);
+    /// whoever comes meanwhile shares the next one.
+    DurableWrites,
     /// ASYNC_FLUSH: sync by age or by size, whichever is first.
     Interval {
         /// Longest time a byte may stay volatile.
@@ -43,7 +46,7 @@ impl FlushPolicy {
     pub const fn decide(&self, pressure: Pressure) -> Decision {
         match *self {
             Self::GroupCommit if 0 < pressure.unsynced_bytes => Decision::Sync,
-            Self::GroupCommit => Decision::AskAgain { after_ns: u64::MAX },
+            Self::GroupCommit | Self::DurableWrites => Decision::AskAgain { after_ns: u64::MAX },
             Self::Interval {
                 age_ns_max,
                 unsynced_bytes_max,
@@ -66,7 +69,7 @@ impl FlushPolicy {
     /// Whether producers wait for durability.
     #[must_use]
     pub const fn is_sync(&self) -> bool {
-        matches!(self, Self::GroupCommit)
+        matches!(self, Self::GroupCommit | Self::DurableWrites)
     }
 }
 

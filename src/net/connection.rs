@@ -1,12 +1,15 @@
 //! Connections of a shard: receiving with backpressure, sending in order, closing for a reason.
 
+mod sending;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::ROOM;
 use super::frames::{FrameSize, Frames};
-use crate::base::{Key, Slab};
-use crate::egress::{Delivery, Egress, Progress};
+use super::limits::Limits;
+use crate::base::{Key, Latency, Quantiles, Slab};
+use crate::egress::Delivery;
 use crate::io::{Completion, Errno, Io, Lease, ListenerId, Op, Payload, SocketId, Token};
 
 const ACCEPT: u64 = 1 << 52;
@@ -14,35 +17,6 @@ const RECEIVE: u64 = 2 << 52;
 const SEND: u64 = 3 << 52;
 const OTHER: u64 = 4 << 52;
 const KIND: u64 = 7 << 52;
-
-/// Bounds of a shard's connections.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections at most; further ones are closed as soon as they are accepted.
-    pub connections_max: usize,
-    /// Bytes that wait to be sent to one peer before nothing more is read from it.
-    pub unsent_max: usize,
-    /// Bytes of frames that are not whole, over all connections.
-    pub carry_total_max: usize,
-    /// A connection without a byte in either direction is closed after this long.
-    pub idle_ns_max: u64,
-    /// A frame that was begun must go on within this time.
-    pub frame_ns_max: u64,
-}
-
-impl Limits {
-    /// As RocketMQ has them where it has them: idle 120 s (P§1.2).
-    #[must_use]
-    pub const fn for_connections(connections_max: usize) -> Self {
-        Self {
-            connections_max,
-            unsent_max: 8 << 20,
-            carry_total_max: 512 << 20,
-            idle_ns_max: 120_000_000_000,
-            frame_ns_max: 30_000_000_000,
-        }
-    }
-}
 
 /// Something happened to a connection.
 #[derive(Debug)]
@@ -89,12 +63,13 @@ struct Connection {
     /// Bytes in `queue`.
     unsent: usize,
     sending: bool,
+    sending_since_ns: u64,
     /// A whole buffer went out and may be used again.
     spare: Vec<u8>,
     sent_of_buffer: usize,
     active_ns: u64,
-    /// Close when everything has been sent.
-    closing: bool,
+    /// Nothing can be sent any more; what comes is still read.
+    mute: bool,
     listed: bool,
 }
 
@@ -111,6 +86,8 @@ pub struct Net {
     accept_again: Vec<ListenerId>,
     carry_total: usize,
     counters: NetCounters,
+    /// From a send's start to the last byte that the kernel took of it.
+    sent_times: Latency,
     /// The refusal was logged; again only after there was room.
     refusal_logged: bool,
 }
@@ -129,6 +106,7 @@ impl Net {
             accept_again: Vec::new(),
             carry_total: 0,
             counters: NetCounters::default(),
+            sent_times: Latency::default(),
             refusal_logged: false,
         }
     }
@@ -137,6 +115,12 @@ impl Net {
     #[must_use]
     pub const fn counters(&self) -> NetCounters {
         self.counters
+    }
+
+    /// Ends a period: how long sends of it took, and sends since the start.
+    pub fn rotate_sent_times(&mut self) -> [Quantiles; 2] {
+        self.sent_times.rotate();
+        [self.sent_times.recent(), self.sent_times.total()]
     }
 
     /// Connections that are there.
@@ -224,10 +208,11 @@ impl Net {
             queue: VecDeque::new(),
             unsent: 0,
             sending: false,
+            sending_since_ns: 0,
             spare: Vec::new(),
             sent_of_buffer: 0,
             active_ns: io.now_ns(),
-            closing: false,
+            mute: false,
             listed: false,
         });
         events.push(Event::Opened(key));
@@ -256,7 +241,7 @@ impl Net {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if connection.receiving || connection.closing {
+        if connection.receiving {
             return;
         }
         connection.receiving = true;
@@ -278,9 +263,7 @@ impl Net {
             (Ok(count @ 1..), Payload::Received(lease)) => {
                 connection.active_ns = now_ns;
                 self.counters.received_bytes += u64::from(count);
-                if !connection.closing {
-                    events.push(Event::Received(key, lease));
-                }
+                events.push(Event::Received(key, lease));
             }
             // The buffers ran out, or receiving was stopped: nothing is lost.
             (Err(Errno::ENOBUFS | Errno::ECANCELED), _) => (),
@@ -330,174 +313,6 @@ impl Net {
             tracing::debug!(peer = %connection.peer, why, "connection closed");
         }
         self.close(io, key, events);
-    }
-
-    /// Buffer to which small answers for a peer are appended. `None`: it is gone.
-    pub fn reply(&mut self, key: Key) -> Option<&mut Vec<u8>> {
-        let connection = self.connections.get_mut(key)?;
-        if !connection.listed {
-            connection.listed = true;
-            self.dirty.push(key);
-        }
-        // The front may be with the kernel; what is behind it may still grow.
-        let can_grow = matches!(connection.queue.back(), Some(Outgoing::Bytes(_)));
-        if !can_grow {
-            let mut spare = std::mem::take(&mut connection.spare);
-            spare.clear();
-            connection.queue.push_back(Outgoing::Bytes(spare));
-        }
-        match connection.queue.back_mut() {
-            Some(Outgoing::Bytes(bytes)) => Some(bytes),
-            _ => unreachable!("was put there just now"),
-        }
-    }
-
-    /// Queues a delivery behind what is queued.
-    pub fn deliver(&mut self, key: Key, delivery: Delivery) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        if !connection.listed {
-            connection.listed = true;
-            self.dirty.push(key);
-        }
-        let spans: u64 = delivery.spans.iter().map(|span| u64::from(span.len)).sum();
-        connection.unsent += delivery.head.len() + spans as usize;
-        connection.queue.push_back(Outgoing::Delivery(delivery));
-    }
-
-    /// Sends what was queued in this turn, one operation a connection.
-    pub fn flush(&mut self, io: &mut impl Io, egress: &mut Egress) {
-        let dirty = std::mem::take(&mut self.dirty);
-        for key in &dirty {
-            if let Some(connection) = self.connections.get_mut(*key) {
-                connection.listed = false;
-            }
-            self.send_next(io, egress, *key);
-        }
-        self.dirty = dirty;
-        self.dirty.clear();
-        for listener in std::mem::take(&mut self.accept_again) {
-            if self.accepting {
-                self.listen(io, listener);
-            }
-        }
-    }
-
-    fn send_next(&mut self, io: &mut impl Io, egress: &mut Egress, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        if connection.sending {
-            return;
-        }
-        let socket = connection.socket;
-        match connection.queue.pop_front() {
-            None => {
-                if connection.closing {
-                    self.push(io, OTHER, key, Op::Close { socket });
-                }
-            }
-            Some(Outgoing::Bytes(from)) if from.is_empty() => {
-                connection.spare = from;
-                self.send_next(io, egress, key);
-            }
-            Some(Outgoing::Bytes(from)) => {
-                connection.sending = true;
-                connection.sent_of_buffer = 0;
-                // A delivery behind these bytes follows at once: let both share their packets.
-                let more = matches!(connection.queue.front(), Some(Outgoing::Delivery(_)));
-                let op = Op::Send {
-                    socket,
-                    from,
-                    skip: 0,
-                    more,
-                };
-                self.push(io, SEND, key, op);
-            }
-            Some(Outgoing::Delivery(delivery)) => {
-                connection.sending = true;
-                let spans: u64 = delivery.spans.iter().map(|span| u64::from(span.len)).sum();
-                connection.unsent -= delivery.head.len() + spans as usize;
-                let under_way = egress.start(io, socket, delivery);
-                self.by_delivery.insert(under_way, key);
-            }
-        }
-    }
-
-    fn complete_send(&mut self, io: &mut impl Io, done: Completion, events: &mut Vec<Event>) {
-        let Some(key) = self.key_of(done.token) else {
-            return;
-        };
-        let Payload::Buffer(from) = done.payload else {
-            unreachable!("a send gives its buffer back")
-        };
-        let Ok(count) = done.result else {
-            return self.close(io, key, events);
-        };
-        self.counters.sent_bytes += u64::from(count);
-        let now_ns = io.now_ns();
-        let connection = self.connections.get_mut(key).expect("the key is of now");
-        connection.active_ns = now_ns;
-        connection.sent_of_buffer += count as usize;
-        if connection.sent_of_buffer < from.len() {
-            let (socket, skip) = (connection.socket, connection.sent_of_buffer);
-            let op = Op::Send {
-                socket,
-                from,
-                skip,
-                more: false,
-            };
-            return self.push(io, SEND, key, op);
-        }
-        connection.sending = false;
-        if from.capacity() <= 64 << 10 {
-            connection.spare = from;
-        }
-        self.sent(io, key);
-    }
-
-    /// A delivery that egress reports on.
-    pub fn delivered(
-        &mut self,
-        io: &mut impl Io,
-        under_way: Key,
-        progress: Progress,
-        events: &mut Vec<Event>,
-    ) {
-        if progress == Progress::Busy {
-            return;
-        }
-        let Some(key) = self.by_delivery.remove(&under_way) else {
-            return;
-        };
-        let now_ns = io.now_ns();
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        connection.sending = false;
-        connection.active_ns = now_ns;
-        match progress {
-            Progress::Broken(errno) => {
-                tracing::debug!(peer = %connection.peer, %errno, "a delivery broke off");
-                self.close(io, key, events);
-            }
-            _ => self.sent(io, key),
-        }
-    }
-
-    fn sent(&mut self, io: &mut impl Io, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        if !connection.listed && (!connection.queue.is_empty() || connection.closing) {
-            connection.listed = true;
-            self.dirty.push(key);
-        }
-        let connection = self.connections.get(key).expect("was there a line ago");
-        if !connection.receiving && connection.unsent < self.limits.unsent_max {
-            self.receive(io, key);
-        }
     }
 
     /// Stops reading from peers that do not take their answers.

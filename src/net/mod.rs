@@ -2,9 +2,11 @@
 
 mod connection;
 mod frames;
+mod limits;
 
-pub use connection::{Event, Limits, Net, NetCounters};
+pub use connection::{Event, Net, NetCounters};
 pub use frames::{FrameSize, Frames};
+pub use limits::Limits;
 
 /// This room's byte in tokens.
 pub const ROOM: u8 = 1;

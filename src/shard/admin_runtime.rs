@@ -72,6 +72,11 @@ impl Days {
     }
 }
 
+/// Begins the keys of stages: name, period; nanoseconds.
+const STAGE_PREFIX: &str = "corelaneStage_";
+/// Begins the keys of stalls: step of a turn; nanoseconds.
+const STALL_PREFIX: &str = "corelaneStall_";
+
 type Table = Vec<(String, String)>;
 
 fn put(table: &mut Table, key: &str, value: impl ToString) {
@@ -89,7 +94,7 @@ impl Shard {
     }
 
     /// 28. `earliest_ms`: store time of the first record, −1 if there is none.
-    pub(super) fn runtime(&self, now_ms: u64, earliest_ms: i64) -> Table {
+    pub(super) fn runtime(&mut self, now_ms: u64, earliest_ms: i64) -> Table {
         let mut table = Vec::new();
         put(&mut table, "brokerVersionDesc", VERSION);
         put(&mut table, "brokerActive", true);
@@ -103,6 +108,7 @@ impl Shard {
         for key in ZEROS {
             put(&mut table, key, 0);
         }
+        self.put_stages(&mut table);
         for (way, bytes) in self.egress_bytes {
             put(&mut table, &format!("egressBytes_{way}"), bytes);
         }
@@ -135,8 +141,30 @@ impl Shard {
         put(table, "putMessageAverageSize", number(average));
         let classes = PUT_TIME_CLASSES.map(|class| format!("[{class}]:0 "));
         put(table, "putMessageDistributeTime", classes.concat());
-        for key in ["putLatency99", "putLatency999"] {
-            put(table, key, "0.00");
+        let visible = self.stages.visible();
+        for (key, ns) in [
+            ("putLatency99", visible.p99_ns),
+            ("putLatency999", visible.p999_ns),
+        ] {
+            put(table, key, format!("{:.2}", ns as f64 / 1e6));
+        }
+    }
+
+    /// What `corelane stats` shows: our own keys, which other tools list as they are.
+    fn put_stages(&mut self, table: &mut Table) {
+        for (name, [recent, total]) in self.stages.all() {
+            for (period, times) in [("10s", recent), ("total", total)] {
+                let key = format!("{STAGE_PREFIX}{name}_{period}");
+                let value = format!(
+                    "count {} p50 {} p99 {} p999 {} max {}",
+                    times.count, times.p50_ns, times.p99_ns, times.p999_ns, times.max_ns
+                );
+                put(table, &key, value);
+            }
+        }
+        for (step, count, longest_ns) in &self.stalls {
+            let value = format!("count {count} max {longest_ns}");
+            put(table, &format!("{STALL_PREFIX}{step}"), value);
         }
     }
 

@@ -21,6 +21,7 @@ mod produce;
 mod query;
 mod retry;
 mod settings;
+mod stages;
 mod statistics;
 mod topics;
 mod wakeups;
@@ -44,6 +45,7 @@ pub use locks::Locks;
 pub use offsets::Offsets;
 pub use pending::Pending;
 pub use settings::{DELAY_LEVELS_DEFAULT, Settings};
+pub use stages::{Stage, Stages};
 pub use statistics::Statistics;
 pub use topics::{Topic, Topics, plain as plain_topic};
 
@@ -151,6 +153,10 @@ pub struct Shard {
     pub egress_bytes: [(&'static str, u64); 4],
     /// What was counted, by topic and group.
     pub statistics: Statistics,
+    /// How long the stages of a message take.
+    pub stages: Stages,
+    /// What held a turn for too long: step, how often, longest time; whoever turns tells.
+    pub stalls: Vec<(&'static str, u64, u64)>,
     reading: fetch::Reading,
     returns: retry::Returns,
     queries: query::Queries,
@@ -204,6 +210,8 @@ impl Shard {
             counters: Counters::default(),
             egress_bytes: [("", 0); 4],
             statistics: Statistics::default(),
+            stages: Stages::default(),
+            stalls: Vec::new(),
             reading: fetch::Reading::default(),
             returns: retry::Returns::default(),
             queries: query::Queries::default(),

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Condition, Outbound, Shard};
+use super::{Condition, Outbound, Shard, Stage};
 use crate::base::QueueOffset;
 use crate::command::{Answer, Produced, Refusal, RefusalKind, Ticket};
 use crate::index::{QueueIndex, Unit};
@@ -131,7 +131,8 @@ impl Shard {
         if self.log.room_grew() || self.log.weather().is_some() {
             self.met.push(Condition::Room);
         }
-        self.answer_written();
+        let now_ns = io.now_ns();
+        self.answer_written(now_ns);
         let end = if self.log.is_sync() {
             self.log.synced()
         } else {
@@ -147,12 +148,20 @@ impl Shard {
                 .pop_front()
                 .expect("was there a line ago");
             self.pending.written_count = self.pending.written_count.saturating_sub(1);
-            self.make_visible(entry);
+            self.make_visible(now_ns, entry);
         }
         self.run_woken(io);
     }
 
-    fn make_visible(&mut self, entry: Entry) {
+    fn make_visible(&mut self, now_ns: u64, entry: Entry) {
+        let took_ns = now_ns.saturating_sub(entry.since_ns);
+        let arrival = if self.log.is_sync() {
+            Stage::Durable
+        } else {
+            Stage::Written
+        };
+        self.stages.record(arrival, took_ns, 1);
+        self.stages.record(Stage::Visible, took_ns, 1);
         self.pending.visible = entry.end;
         self.pending.last_offset = entry.unit.offset.0;
         self.pending.last_ms = entry.store_ms;
@@ -181,7 +190,7 @@ impl Shard {
     }
 
     /// Producers that do not wait for the sync are answered when their write has completed.
-    fn answer_written(&mut self) {
+    fn answer_written(&mut self, now_ns: u64) {
         if !self.log.is_sync() {
             return;
         }
@@ -191,6 +200,8 @@ impl Shard {
                 return;
             }
             self.pending.written_count += 1;
+            let took_ns = now_ns.saturating_sub(entry.since_ns);
+            self.stages.record(Stage::Written, took_ns, 1);
             if entry.at_write
                 && let After::Produced(..) = entry.after
             {

@@ -10,7 +10,9 @@ impl Sim {
     pub(super) fn run_file(&mut self, op: Op, inodes: &[usize], promise: &Promise) -> Answer {
         match op {
             Op::Read { at, into, .. } => self.read(inodes[0], at, into),
-            Op::Write { at, from, .. } => self.write(inodes[0], at, from),
+            Op::Write {
+                at, from, durable, ..
+            } => self.write(inodes[0], at, from, durable),
             Op::Sync { .. } => (self.sync(inodes, promise), Payload::None),
             Op::SyncPaths { .. } => (self.sync(inodes, promise), Payload::None),
             Op::WriteBack { at, len, .. } => {
@@ -78,7 +80,7 @@ impl Sim {
         (Ok(count as u32), Payload::Buffer(into))
     }
 
-    fn write(&mut self, inode: usize, at: u64, from: Vec<u8>) -> Answer {
+    fn write(&mut self, inode: usize, at: u64, from: Vec<u8>, durable: bool) -> Answer {
         let count = self.count(from.len());
         if self.chance(self.faults.write_error) {
             let part = self.prng.below(from.len() as u64 + 1) as usize;
@@ -86,6 +88,16 @@ impl Sim {
             return (Err(Errno::EIO), Payload::Buffer(from));
         }
         let result = self.disk.write(inode, at, &from[..count]);
+        if durable && result.is_ok() {
+            let fails = self.chance(self.faults.sync_error);
+            let inode = self.disk.inode_mut(inode);
+            let flush = inode.flush();
+            if fails {
+                inode.flushed_partly(&flush, true, &mut self.prng);
+                return (Err(Errno::EIO), Payload::Buffer(from));
+            }
+            inode.flushed(&flush);
+        }
         (result.map(|count| count as u32), Payload::Buffer(from))
     }
 

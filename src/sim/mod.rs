@@ -439,6 +439,10 @@ impl Io for Sim {
         self.now_ns
     }
 
+    fn look_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     fn wall_ms(&self) -> u64 {
         self.wall_start_ms + self.now_ns / 1_000_000
     }

@@ -434,6 +434,10 @@ pub fn offsets_and_messages_survive_the_broker(program: &Program) {
     program.produce(&cluster, &topic, "--count 200");
     consume_exactly(0);
     program.produce(&cluster, &topic, "--count 200 --first 200");
+    if is_reference() {
+        // Apache's broker may stop before it has met the last commits, which nobody waits for.
+        std::thread::sleep(stored_after);
+    }
     cluster.restart();
     consume_exactly(200);
     std::thread::sleep(stored_after);
@@ -519,11 +523,12 @@ pub fn pull_consumers_read_everything(program: &Program) {
         assert_eq!(delivered.len(), 500, "each message once");
         if !program.lacks(&format!("{STORED_OFFSETS} {kind}")) {
             let ends = cluster.max_offsets(&topic, QUEUE_COUNT);
-            assert_eq!(
-                cluster.committed_offsets(&group, &topic, QUEUE_COUNT),
-                ends,
-                "committed, and ends"
-            );
+            let committed = || cluster.committed_offsets(&group, &topic, QUEUE_COUNT);
+            // A commit is a one-way request: a broker with many threads may answer a question first.
+            if is_reference() {
+                wait_until(DELIVERY_LIMIT, || committed() == ends);
+            }
+            assert_eq!(committed(), ends, "committed, and ends");
         }
     }
 }

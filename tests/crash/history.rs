@@ -98,13 +98,13 @@ pub fn run(seed: u64, mutant: Mutant) -> Outcome {
 impl History {
     fn new(seed: u64, mutant: Mutant) -> Self {
         let mut prng = Prng::from_seed(seed ^ 0x5eed);
-        let flush = if prng.chance(2, 3) {
-            FlushPolicy::GroupCommit
-        } else {
-            FlushPolicy::Interval {
+        let flush = match prng.below(6) {
+            0..=2 => FlushPolicy::GroupCommit,
+            3 => FlushPolicy::DurableWrites,
+            _ => FlushPolicy::Interval {
                 age_ns_max: 1 + prng.below(5_000_000),
                 unsynced_bytes_max: 512 + prng.below(20_000),
-            }
+            },
         };
         let step = 2_048 << prng.below(3);
         let sim = Sim::new(seed);

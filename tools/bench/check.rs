@@ -1,34 +1,50 @@
 //! What every message body carries so that a run can check itself, and the check.
 //!
 //! A body is padding, then these big-endian fields at its end: magic 4, run 8, stream 4,
-//! sequence 8, intended send time 8 (CLOCK_MONOTONIC, ns), CRC-32 of all before 4.
+//! sequence 8, intended send time 8 (CLOCK_MONOTONIC, ns), place 4 (of its topic and queue),
+//! CRC-32 of all before 4.
 //!
-//! A stream is one slot of a connection and one queue. A slot sends its next request only when the
+//! A stream is what one slot of a connection sends to one queue. A slot sends its next request only when the
 //! last one was answered, so within a stream any right broker stores sequences in order, however
 //! many threads it has, and a gap, a repeat or a step back is the broker's fault.
 
 use std::collections::BTreeSet;
 
-pub const FIELDS_SIZE: usize = 4 + 8 + 4 + 8 + 8 + 4;
-const MAGIC: u32 = 0x4C4F_4144;
+pub const FIELDS_SIZE: usize = 4 + 8 + 4 + 8 + 8 + 4 + 4;
+const MAGIC: u32 = 0x4C4F_4145;
 const STREAMS_MAX: u32 = 1 << 24;
 /// Late sequences are told from repeats as long as no more than this many are missing.
 const MISSING_MAX: usize = 1 << 20;
 
-pub fn blank_fields(run: u64) -> [u8; FIELDS_SIZE] {
+/// Where a message belongs: it is wrong on any other queue.
+pub fn place(topic: &str, queue: u32) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(topic.as_bytes());
+    crc.update(&queue.to_be_bytes());
+    crc.finalize()
+}
+
+pub fn blank_fields(run: u64, place: u32) -> [u8; FIELDS_SIZE] {
     let mut fields = [0; FIELDS_SIZE];
     fields[..4].copy_from_slice(&MAGIC.to_be_bytes());
     fields[4..12].copy_from_slice(&run.to_be_bytes());
+    fields[32..36].copy_from_slice(&place.to_be_bytes());
     fields
 }
 
-pub fn seal(fields: &mut [u8], padding_crc: u32, stream: u32, sequence: u64, intended_ns: u64) {
+pub fn seal(
+    fields: &mut [u8; FIELDS_SIZE],
+    padding_crc: u32,
+    stream: u32,
+    sequence: u64,
+    intended_ns: u64,
+) {
     fields[12..16].copy_from_slice(&stream.to_be_bytes());
     fields[16..24].copy_from_slice(&sequence.to_be_bytes());
     fields[24..32].copy_from_slice(&intended_ns.to_be_bytes());
     let mut crc = crc32fast::Hasher::new_with_initial(padding_crc);
-    crc.update(&fields[..32]);
-    fields[32..36].copy_from_slice(&crc.finalize().to_be_bytes());
+    crc.update(&fields[..36]);
+    fields[36..40].copy_from_slice(&crc.finalize().to_be_bytes());
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -84,6 +100,7 @@ struct Stream {
 
 /// Follows the streams of one queue.
 pub struct Checker {
+    place: u32,
     /// Whether a stream may begin in its middle, because the reader does.
     joins_late: bool,
     runs: Vec<(u64, Vec<Stream>)>,
@@ -91,8 +108,9 @@ pub struct Checker {
 }
 
 impl Checker {
-    pub fn new(joins_late: bool) -> Checker {
+    pub fn new(place: u32, joins_late: bool) -> Checker {
         Checker {
+            place,
             joins_late,
             runs: Vec::new(),
             faults: Faults::default(),
@@ -104,7 +122,11 @@ impl Checker {
         let intact = FIELDS_SIZE <= body.len()
             && crc32fast::hash(&body[..body.len() - 4]) == u32_at(body, body.len() - 4);
         let fields = &body[body.len().saturating_sub(FIELDS_SIZE)..];
-        if !intact || u32_at(fields, 0) != MAGIC || STREAMS_MAX <= u32_at(fields, 12) {
+        if !intact
+            || u32_at(fields, 0) != MAGIC
+            || STREAMS_MAX <= u32_at(fields, 12)
+            || u32_at(fields, 32) != self.place
+        {
             self.faults.corrupted += 1;
             return Verdict::Corrupted;
         }
@@ -161,14 +183,14 @@ mod tests {
     fn message(stream: u32, sequence: u64) -> Vec<u8> {
         let mut body = b"some padding".to_vec();
         let crc = crc32fast::hash(&body);
-        let mut fields = blank_fields(1);
+        let mut fields = blank_fields(1, 3);
         seal(&mut fields, crc, stream, sequence, 0);
         body.extend_from_slice(&fields);
         body
     }
 
     fn faults_of(sequences: &[u64]) -> Faults {
-        let mut checker = Checker::new(false);
+        let mut checker = Checker::new(3, false);
         for sequence in sequences {
             checker.body(&message(9, *sequence));
         }
@@ -226,16 +248,16 @@ mod tests {
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            let mut checker = Checker::new(false);
+            let mut checker = Checker::new(3, false);
             assert_eq!(checker.body(&bad), Verdict::Corrupted, "byte {at}");
             assert_eq!(checker.faults.corrupted, 1);
         }
-        assert_eq!(Checker::new(false).body(&good[..20]), Verdict::Corrupted);
+        assert_eq!(Checker::new(3, false).body(&good[..20]), Verdict::Corrupted);
     }
 
     #[test]
     fn a_late_reader_takes_the_first_sequence_it_sees() {
-        let mut checker = Checker::new(true);
+        let mut checker = Checker::new(3, true);
         for sequence in [7, 8, 10] {
             checker.body(&message(0, sequence));
         }

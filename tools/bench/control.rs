@@ -1,8 +1,8 @@
 //! A blocking connection for the few requests around a run: topics and offsets.
 
-use crate::connection::CONNECT_TIMEOUT;
+use crate::net::CONNECT_TIMEOUT;
 use crate::wire;
-use crate::{Outcome, fail};
+use crate::{Load, Outcome, fail};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -124,16 +124,25 @@ impl Control {
         ))
     }
 
-    /// Ends of all queues; none when the server cannot tell.
-    pub fn ends(&mut self, topic: &str, queues: u32) -> Outcome<Option<Vec<u64>>> {
-        (0..queues)
-            .map(|queue| self.offset(wire::MAX_OFFSET, topic, queue))
-            .collect()
+    pub fn create_topics(&mut self, load: &Load) -> Outcome<()> {
+        (0..load.topics).try_for_each(|at| self.create_topic(&load.topic_name(at), load.queues))
     }
 
-    pub fn beginnings(&mut self, topic: &str, queues: u32) -> Outcome<Option<Vec<u64>>> {
-        (0..queues)
-            .map(|queue| self.offset(wire::MIN_OFFSET, topic, queue))
+    /// Ends of all lanes; none when the server cannot tell.
+    pub fn ends(&mut self, load: &Load) -> Outcome<Option<Vec<u64>>> {
+        self.offsets(load, wire::MAX_OFFSET)
+    }
+
+    pub fn beginnings(&mut self, load: &Load) -> Outcome<Option<Vec<u64>>> {
+        self.offsets(load, wire::MIN_OFFSET)
+    }
+
+    fn offsets(&mut self, load: &Load, code: i32) -> Outcome<Option<Vec<u64>>> {
+        (0..load.lanes())
+            .map(|lane| {
+                let (topic, queue) = load.lane(lane);
+                self.offset(code, &topic, queue)
+            })
             .collect()
     }
 }

@@ -1,29 +1,36 @@
 //! corelane-bench: a load generator for brokers that speak RocketMQ's remoting protocol.
 //!
-//! One pinned thread with epoll, requests made of prebuilt frames, the same bytes for every
-//! broker, so that the generator's own cost cancels out of a comparison.
+//! One pinned thread with its own io_uring, requests made of prebuilt frames, the same bytes for
+//! every broker, so that the generator's own cost cancels out of a comparison.
 
 mod check;
 mod clock;
 mod compare;
-mod connection;
 mod consume;
 mod control;
+mod cost;
+mod drive;
 mod e2e;
+mod environment;
 mod floor;
+mod latency;
+mod load;
+mod mixed;
+mod net;
 mod produce;
 mod producer;
+mod progress;
 mod reader;
 mod report;
 mod report_html;
-mod server;
+mod search;
 #[cfg(test)]
 mod sham;
 mod start;
 mod wire;
 
-use clap::{Args, Parser, Subcommand};
-use std::net::{SocketAddr, ToSocketAddrs};
+use clap::{Parser, Subcommand};
+pub(crate) use load::Load;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,10 +52,19 @@ pub(crate) fn fail<T>(message: impl Into<String>) -> Outcome<T> {
 
 /// Loads a broker that speaks RocketMQ's remoting protocol, and checks what it answers.
 ///
-/// Exit codes: 0 the run is valid, 1 the run is void (a message lost, duplicated, reordered or
-/// corrupted, an answer missing, or every request refused), 2 it could not run.
+/// Works the same against Corelane, Apache RocketMQ and any other server of that protocol.
+///
+/// Every message carries its run, stream, sequence, place and a checksum; whatever is lost,
+/// duplicated, reordered or corrupted is counted and makes the run void.
+///
+/// Latencies: service is sent to acknowledged; response (open loop) is from the time at which a
+/// message was due, so that a stall is seen by all that were due in it; e2e is from that time to
+/// the message's arrival at a consumer. Quantiles with fewer than 10 samples above are not told.
+///
+/// Exit codes: 0 the run is valid, 1 the run is void (messages wrong, an answer missing, every
+/// request refused, or the generator too late itself), 2 it could not run.
 #[derive(Parser)]
-#[command(name = "corelane-bench", version)]
+#[command(name = "corelane-bench", version, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -56,34 +72,60 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send messages: a closed loop, or an open loop with --rate
+    /// Send messages: a closed loop, an open loop (--rate), or a search for the highest rate
+    ///
+    /// Closed loop: each of --connections keeps --in-flight requests outstanding. Open loop:
+    /// messages are due at --rate, spaced as --arrival says, and are sent as soon as one of the
+    /// connections × in-flight slots is free. A request's messages (--batch) are due together.
+    ///
+    /// Examples:
+    ///   corelane-bench produce --addr 127.0.0.1:10911 --connections 64 --in-flight 8 --cpu 1
+    ///   corelane-bench produce --addr 127.0.0.1:10911 --rate 20000 --arrival poisson --in-flight 64
+    ///   corelane-bench produce --addr 127.0.0.1:10911 --search p99=5ms --in-flight 64 --duration 5
+    #[command(verbatim_doc_comment)]
+    #[command(args_override_self = true)]
     Produce {
         #[command(flatten)]
         load: Load,
-        /// After the run, read back and check all that was acknowledged
-        #[arg(long)]
-        read_back: bool,
+        #[command(flatten)]
+        options: produce::Options,
     },
     /// Read a topic from its first offset to its end, again and again
     ///
-    /// Each queue has one pull outstanding; queue q is read on connection q modulo N. With more
-    /// connections than queues, the surplus reads the queues a second time. --in-flight, --size,
-    /// --batch, --rate and --count mean nothing here.
+    /// Each queue of each group has one pull outstanding, on one of --connections. With more
+    /// connections than queues and one group, the surplus reads the queues a second time.
+    /// --in-flight, --size, --batch, --rate and --count mean nothing here.
+    #[command(args_override_self = true)]
     Consume {
         #[command(flatten)]
         load: Load,
-        /// How closely records are looked at
-        #[arg(long, value_enum, default_value_t = consume::Depth::First)]
-        check: consume::Depth,
+        #[command(flatten)]
+        options: consume::Options,
     },
     /// Send and receive at once: latency from the intended send time to the pull answer
     ///
-    /// Every queue has its own connection with a long-polling pull, from the queue's end on.
+    /// Every queue has a long-polling pull, from the queue's end on; up to 64 connections beside
+    /// the producer's share them.
+    #[command(args_override_self = true)]
     E2e {
         #[command(flatten)]
         load: Load,
+        #[command(flatten)]
+        pull: consume::PullSize,
     },
-    /// Be the physical limit: a one-thread server that answers and does no broker's work
+    /// Send to several groups that follow, while one that is far behind reads old messages
+    ///
+    /// The group behind reads what the topic held before the run again and again, as fast as it
+    /// can, so that it stays behind for the whole window.
+    #[command(args_override_self = true)]
+    Mixed {
+        #[command(flatten)]
+        load: Load,
+        #[command(flatten)]
+        options: mixed::Options,
+    },
+    /// Be the physical limit: a one-thread server that does one part of a broker's work
+    #[command(args_override_self = true)]
     Floor(floor::Options),
     /// Run a broker's command line and measure the time until its first acknowledgement
     Start(start::Options),
@@ -109,70 +151,6 @@ enum Command {
     Hold(compare::Hold),
 }
 
-#[derive(Args, Clone)]
-pub(crate) struct Load {
-    /// Address of the broker (not of the name server)
-    #[arg(long, value_parser = address)]
-    pub addr: SocketAddr,
-    /// Topic; created on the broker when it sends
-    #[arg(long, default_value = "bench", value_parser = topic)]
-    pub topic: String,
-    /// Connections
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub connections: u32,
-    /// Requests outstanding on each connection
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=wire::SLOTS_MAX as i64))]
-    pub in_flight: u32,
-    /// Bytes of a message's body
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(check::FIELDS_SIZE as i64..=4 << 20))]
-    pub size: u32,
-    /// Messages in a request; above 1 they go as a batch (code 320)
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub batch: u32,
-    /// Messages per second, each due at its own time (open loop); 0 sends as answers come
-    #[arg(long, default_value_t = 0.0)]
-    pub rate: f64,
-    /// End as soon as that many messages are acknowledged; 0 sends for the whole duration
-    #[arg(long, default_value_t = 0)]
-    pub count: u64,
-    /// Length of the measured window, seconds
-    #[arg(long, default_value_t = 10.0)]
-    pub duration: f64,
-    /// Load before the window, seconds
-    #[arg(long, default_value_t = 2.0)]
-    pub warmup: f64,
-    /// CPU to pin the generator on
-    #[arg(long)]
-    pub cpu: Option<usize>,
-    /// Queues of the topic
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub queues: u32,
-    /// Write the figures to this file
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// Process whose CPU time, memory and context switches are the server's
-    #[arg(long)]
-    pub server_pid: Option<u32>,
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut found = text
-        .to_socket_addrs()
-        .map_err(|e| format!("{e}; write HOST:PORT"))?;
-    found
-        .next()
-        .ok_or_else(|| "the name has no address; write HOST:PORT".to_string())
-}
-
-/// Only what needs no escape in JSON and is a topic for RocketMQ.
-fn topic(text: &str) -> Result<String, String> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '%');
-    if text.is_empty() || 127 < text.len() || !text.chars().all(legal) {
-        return Err("a topic is 1 to 127 of A-Z a-z 0-9 _ - %".to_string());
-    }
-    Ok(text.to_string())
-}
-
 pub(crate) fn pin(cpu: Option<usize>) -> Outcome<()> {
     let Some(id) = cpu else { return Ok(()) };
     if core_affinity::set_for_current(core_affinity::CoreId { id }) {
@@ -183,44 +161,42 @@ pub(crate) fn pin(cpu: Option<usize>) -> Outcome<()> {
     ))
 }
 
-fn check_times(load: &Load) -> Outcome<()> {
-    let sound = |seconds: f64| seconds.is_finite() && (0.0..=86_400.0).contains(&seconds);
-    if !sound(load.duration) || load.duration < 0.1 || !sound(load.warmup) {
-        return fail("--duration is 0.1 to 86400 seconds, --warmup 0 to 86400");
+/// A connection takes a descriptor, and shells allow 1,024 as a rule.
+fn allow_many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it is refused, connecting says what is missing.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
-    if !load.rate.is_finite() || !(0.0..=100e6).contains(&load.rate) {
-        return fail("--rate is 0 (closed loop) to 100000000 messages a second");
-    }
-    if 0 < load.count && 0.0 < load.warmup {
-        return fail("--count may be reached before the window begins: give --warmup 0 with it");
-    }
-    let request = u64::from(load.batch) * (u64::from(load.size) + 200);
-    if 15 << 20 < request {
-        return fail(format!(
-            "a request of {request} bytes: the protocol's limit is 16 MiB a frame"
-        ));
-    }
-    Ok(())
+}
+
+/// What every command that loads a server does first.
+fn prepare(load: &Load) -> Outcome<()> {
+    load.check()?;
+    allow_many_files();
+    pin(load.cpu)
 }
 
 fn run(cli: Cli) -> Outcome<bool> {
     match cli.command {
-        Command::Produce { load, read_back } => {
-            check_times(&load)?;
-            pin(load.cpu)?;
-            produce::run(&load, read_back)
+        Command::Produce { load, options } => {
+            prepare(&load)?;
+            produce::run(&load, &options)
         }
-        Command::Consume { load, check } => {
-            check_times(&load)?;
-            pin(load.cpu)?;
-            consume::run(&load, check)
+        Command::Consume { load, options } => {
+            prepare(&load)?;
+            consume::run(&load, &options)
         }
-        Command::E2e { load } => {
-            check_times(&load)?;
-            pin(load.cpu)?;
-            e2e::run(&load)
+        Command::E2e { load, pull } => {
+            prepare(&load)?;
+            e2e::run(&load, pull)
+        }
+        Command::Mixed { load, options } => {
+            prepare(&load)?;
+            mixed::run(&load, &options)
         }
         Command::Floor(options) => {
+            allow_many_files();
             pin(options.cpu)?;
             floor::run(&options).map(|()| true)
         }
@@ -229,7 +205,7 @@ fn run(cli: Cli) -> Outcome<bool> {
             server_pid,
             duration,
             json,
-        } => server::idle(server_pid, duration, json.as_deref()),
+        } => cost::idle(server_pid, duration, json.as_deref()),
         Command::Compare(options) => compare::run(&options),
         Command::Report(options) => report_html::run(&options),
         Command::Hold(hold) => compare::hold(&hold),
@@ -244,5 +220,54 @@ fn main() -> ExitCode {
             eprintln!("corelane-bench: {message}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// A load of words, for tests.
+#[cfg(test)]
+pub(crate) fn load_of(words: &str) -> Load {
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        load: Load,
+    }
+    Words::parse_from(std::iter::once("x").chain(words.split_whitespace())).load
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_option_says_what_it_does() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                let name = argument.get_id();
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {name}",
+                    command.get_name()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn loads_that_cannot_be_are_refused() {
+        for words in [
+            "--rate=-1",
+            "--duration 0",
+            "--count 5 --warmup 1",
+            "--arrival poisson",
+            "--percentile 10",
+            "--batch 10000 --size 4096",
+        ] {
+            let load = load_of(&format!("--addr 127.0.0.1:1 {words}"));
+            assert!(load.check().is_err(), "{words}");
+        }
+        assert!(load_of("--addr 127.0.0.1:1").check().is_ok());
     }
 }

@@ -1,78 +1,25 @@
-//! The `produce` command, and what it shares with the others: window, marks, words.
+//! The `produce` command.
 
 use crate::check::Faults;
-use crate::connection::Poll;
+use crate::consume::{ReadBack, read_back};
 use crate::control::Control;
+use crate::drive::{DRAIN_NS, Drive};
 use crate::producer::Producer;
 use crate::report::Report;
-use crate::server::Meter;
-use crate::{Load, Outcome, clock, consume};
+use crate::search::Bound;
+use crate::{Load, Outcome, clock, search};
 use serde_json::json;
 use std::time::Duration;
 
-/// How long the last answers may take.
-pub const DRAIN_NS: u64 = 10 * clock::SECOND_NS;
-/// The measured part of a run.
-#[derive(Clone, Copy)]
-pub struct Window {
-    pub start_ns: u64,
-    pub end_ns: u64,
-}
-
-impl Window {
-    pub fn after(now_ns: u64, load: &Load) -> Window {
-        let start_ns = now_ns + clock::seconds_ns(load.warmup);
-        Window {
-            start_ns,
-            end_ns: start_ns + clock::seconds_ns(load.duration),
-        }
-    }
-
-    pub fn has(&self, at_ns: u64) -> bool {
-        (self.start_ns..self.end_ns).contains(&at_ns)
-    }
-
-    pub fn seconds(&self) -> f64 {
-        (self.end_ns - self.start_ns) as f64 / clock::SECOND_NS as f64
-    }
-}
-
-/// Words that head a report.
-pub fn title(load: &Load) -> String {
-    let way = if 0.0 < load.rate {
-        format!("open loop at {}/s", load.rate)
-    } else {
-        "closed loop".to_string()
-    };
-    let batch = if 1 < load.batch {
-        format!("{} × ", load.batch)
-    } else {
-        String::new()
-    };
-    format!(
-        "{} · {} · {} connections × {} in flight · {batch}{} B · {} queues · {way} · {} s after {} s of warm-up",
-        load.addr,
-        load.topic,
-        load.connections,
-        load.in_flight,
-        load.size,
-        load.queues,
-        load.duration,
-        load.warmup
-    )
-}
-
-pub fn describe(report: &mut Report, load: &Load) {
-    report.value("addr", json!(load.addr.to_string()));
-    report.value("topic", json!(load.topic));
-    report.value("connections", json!(load.connections));
-    report.value("in_flight", json!(load.in_flight));
-    report.value("size_bytes", json!(load.size));
-    report.value("batch", json!(load.batch));
-    report.value("queues", json!(load.queues));
-    report.value("rate_intended_per_s", json!(load.rate));
-    report.value("duration_s", json!(load.duration));
-    report.value("warmup_s", json!(load.warmup));
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// After the run, read what was acknowledged and check each message
+    #[arg(long, value_enum, default_value_t = ReadBack::All, num_args = 0..=1, default_missing_value = "all")]
+    pub read_back: ReadBack,
+    /// Find the highest rate at which this holds, such as p99=5ms (of the response); each trial
+    /// has a warm-up and a window as long as told
+    #[arg(long, value_parser = search::parse)]
+    pub search: Option<Bound>,
 }
 
 /// Compares what the queues grew by with what was acknowledged.
@@ -85,12 +32,9 @@ fn check_stored(
     let give_up_ns = clock::now_ns() + DRAIN_NS;
     let unsure = producer.unsure();
     loop {
-        let ends = control.ends(&load.topic, load.queues)?.unwrap_or_default();
-        let stored: u64 = ends
-            .iter()
-            .zip(before)
-            .map(|(end, start)| end.saturating_sub(*start))
-            .sum();
+        let ends = control.ends(load)?.unwrap_or_default();
+        let grown = ends.iter().zip(before);
+        let stored: u64 = grown.map(|(end, start)| end.saturating_sub(*start)).sum();
         // A broker may index a message a little after it acknowledged it.
         if producer.acknowledged <= stored || give_up_ns < clock::now_ns() {
             let faults = Faults {
@@ -104,87 +48,84 @@ fn check_stored(
     }
 }
 
-pub fn run(load: &Load, read_back: bool) -> Outcome<bool> {
-    let mut control = Control::connect(load.addr)?;
-    control.create_topic(&load.topic, load.queues)?;
-    let before = control.ends(&load.topic, load.queues)?;
-    let mut poll = Poll::new()?;
-    let mut producer = Producer::connect(load, &poll, 0)?;
-    let mut meter = Meter::new(load.server_pid)?;
-    let window = Window::after(clock::now_ns(), load);
-    producer.start(&poll, window)?;
-    let mut marks = Marks::default();
-    let wait_ms = if producer.is_open_loop() { 0 } else { 10 };
-    let mut ready = Vec::new();
-    loop {
-        poll.wait(wait_ms, &mut ready)?;
-        for token in &ready {
-            producer.on_ready(&poll, *token)?;
-        }
-        producer.issue_due(&poll)?;
-        let now_ns = clock::now_ns();
-        let window = producer.end_at_count(now_ns);
-        marks.pass(now_ns, window, &mut meter, producer.acknowledged)?;
-        if producer.is_drained(now_ns) || window.end_ns + DRAIN_NS < now_ns {
-            break;
-        }
+/// Of one message that is missing, the count and the reading both tell.
+fn worst(counted: Faults, read: Faults) -> Faults {
+    Faults {
+        lost: counted.lost.max(read.lost),
+        duplicated: counted.duplicated.max(read.duplicated),
+        reordered: read.reordered,
+        corrupted: read.corrupted,
     }
-    let mut report = Report::new("produce", &title(load));
-    describe(&mut report, load);
-    producer.report(&mut report, load);
-    meter.report(
-        &mut report,
-        marks.between(),
-        producer.acknowledged,
-        !producer.is_open_loop(),
-    )?;
-    match before {
-        None => report.note("the server cannot tell its offsets: what it stored was not counted"),
-        Some(before) => {
-            let (mut faults, ends) = check_stored(&mut control, load, &before, &producer)?;
-            if read_back {
-                faults.add(consume::read_back(load, &before, &ends, &producer)?);
-                report.note(format!(
-                    "read back and checked: {} messages",
-                    producer.acknowledged
-                ));
+}
+
+/// A run that sends, up to its last answer.
+pub struct Sent {
+    pub drive: Drive,
+    control: Control,
+    before: Option<Vec<u64>>,
+}
+
+impl Sent {
+    pub fn run(load: &Load, backlog_ns_max: u64) -> Outcome<Sent> {
+        let mut control = Control::connect(load.addr)?;
+        control.create_topics(load)?;
+        let before = control.ends(load)?;
+        let mut drive = Drive::new(load)?;
+        drive.backlog_ns_max = backlog_ns_max;
+        drive.producer = Some(Producer::connect(load, &mut drive.net)?);
+        drive.run(load)?;
+        Ok(Sent {
+            drive,
+            control,
+            before,
+        })
+    }
+
+    /// What is wrong with what the server holds; none if it cannot tell.
+    pub fn check(
+        drive: &Drive,
+        control: &mut Control,
+        before: Option<&[u64]>,
+        load: &Load,
+        depth: ReadBack,
+    ) -> Outcome<Option<Faults>> {
+        let (Some(before), Some(producer)) = (before, &drive.producer) else {
+            return Ok(None);
+        };
+        let (faults, ends) = check_stored(control, load, before, producer)?;
+        if depth == ReadBack::None {
+            return Ok(Some(faults));
+        }
+        let read = read_back(load, before, &ends, producer)?;
+        Ok(Some(worst(faults, read)))
+    }
+
+    pub fn faults(&mut self, load: &Load, depth: ReadBack) -> Outcome<Option<Faults>> {
+        let before = self.before.as_deref();
+        Sent::check(&self.drive, &mut self.control, before, load, depth)
+    }
+
+    pub fn report(mut self, mut report: Report, load: &Load, depth: ReadBack) -> Outcome<bool> {
+        report.describe(load, &self.drive);
+        report.arg("read_back", json!(format!("{depth:?}").to_lowercase()));
+        report.sent(&self.drive);
+        let (mut control, before) = (self.control, self.before);
+        report.finish_run(&mut self.drive, load, |report, drive| {
+            let faults = Sent::check(drive, &mut control, before.as_deref(), load, depth)?;
+            if depth == ReadBack::All && faults.is_some() {
+                let read = drive.messages_all();
+                report.check("messages_read_back", json!(read));
             }
-            report.faults(faults);
-        }
+            Ok(faults)
+        })
     }
-    report.finish(load.json.as_deref())
 }
 
-/// Takes the meter's readings when the window begins and ends, with the messages counted then.
-#[derive(Default)]
-pub struct Marks {
-    begun: Option<u64>,
-    ended: Option<u64>,
-}
-
-impl Marks {
-    pub fn pass(
-        &mut self,
-        now_ns: u64,
-        window: Window,
-        meter: &mut Meter,
-        messages: u64,
-    ) -> Outcome<()> {
-        if self.begun.is_none() && window.start_ns <= now_ns {
-            self.begun = Some(messages);
-            meter.begin()?;
-        }
-        if self.ended.is_none() && window.end_ns <= now_ns {
-            self.ended = Some(messages);
-            meter.end()?;
-        }
-        Ok(())
+pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
+    if let Some(bound) = &options.search {
+        return search::run(load, bound, options.read_back);
     }
-
-    /// Messages between the meter's readings.
-    pub fn between(&self) -> u64 {
-        self.ended
-            .unwrap_or(0)
-            .saturating_sub(self.begun.unwrap_or(0))
-    }
+    let sent = Sent::run(load, u64::MAX)?;
+    let report = Report::new("produce", &load.title());
+    sent.report(report, load, options.read_back)
 }

@@ -1,48 +1,80 @@
 //! The sending side: slots of connections, filled again when their answer came (closed loop) or
 //! when the next message is due (open loop), and what the answers say.
 
-use crate::connection::{Connection, Poll};
-use crate::produce::{DRAIN_NS, Window};
-use crate::report::{Report, histogram};
-use crate::wire::{self, Answers, SendTemplate};
+use crate::drive::Window;
+use crate::latency::Recorder;
+use crate::load::{Bodies, Random, Schedule};
+use crate::net::Net;
+use crate::wire::{self, Answers, Request, SendTemplate, Style};
 use crate::{Load, Outcome, clock, fail};
-use hdrhistogram::Histogram;
-use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Codes that say "stored, but not as safe as asked": flush and replica timeouts.
 const STORED_CODES: [i32; 4] = [0, 10, 11, 12];
+/// Up to so many sequences every slot sends to every lane; above it each has lanes of its own.
+const SEQUENCES_SHARED_MAX: usize = 1 << 20;
 
 /// One request's place. While it is busy, it has exactly one request at the server.
 struct Slot {
     is_busy: bool,
     generation: u32,
     opaque: u32,
-    queue: u32,
+    /// Which of its lanes the request goes to.
+    rank: u32,
+    bytes: u64,
     intended_ns: u64,
     sent_ns: u64,
 }
 
-/// When requests are due in an open loop: request k at start + k × interval, whatever happens.
-struct Schedule {
-    start_ns: u64,
-    interval_ns: f64,
-    next: u64,
+/// Which lanes a slot sends to, one after another.
+#[derive(Clone, Copy)]
+struct Rounds {
+    slots: usize,
+    lanes: usize,
+    is_shared: bool,
 }
 
-impl Schedule {
-    fn due_ns(&self) -> u64 {
-        self.start_ns + (self.next as f64 * self.interval_ns) as u64
+impl Rounds {
+    fn new(slots: usize, lanes: usize) -> Rounds {
+        let is_shared = slots * lanes <= SEQUENCES_SHARED_MAX;
+        Rounds {
+            slots,
+            lanes,
+            is_shared,
+        }
+    }
+
+    /// Most lanes of one slot.
+    fn width(self) -> usize {
+        if self.is_shared {
+            self.lanes
+        } else {
+            self.lanes.div_ceil(self.slots)
+        }
+    }
+
+    fn lanes_of(self, slot: usize) -> usize {
+        if self.is_shared {
+            return self.lanes;
+        }
+        self.lanes.saturating_sub(slot).div_ceil(self.slots).max(1)
+    }
+
+    fn lane(self, slot: usize, rank: usize) -> usize {
+        if self.is_shared {
+            rank
+        } else {
+            (slot + rank * self.slots) % self.lanes
+        }
     }
 }
 
 pub struct Producer {
-    connections: Vec<Connection>,
-    first_token: usize,
+    tokens: Vec<usize>,
     slots: Vec<Slot>,
     in_flight: usize,
-    queues: u32,
-    batch: u64,
+    rounds: Rounds,
+    pub batch: u64,
     /// Messages to be acknowledged in all; 0 sends until the window ends.
     count: u64,
     /// Free slots of an open loop, longest free first.
@@ -51,111 +83,133 @@ pub struct Producer {
     free_since_ns: u64,
     schedule: Option<Schedule>,
     window: Window,
+    /// By lane, then tag.
     templates: Vec<SendTemplate>,
-    /// Next sequence of each stream (slot × queues + queue): moves when a request was stored.
+    tags: usize,
+    tag_at: usize,
+    bodies: Bodies,
+    random: Random,
+    /// Next sequence of each slot's lanes: moves when a request was stored.
     sequences: Vec<u64>,
     answers: Answers,
-    outstanding: usize,
+    pub outstanding: usize,
+    /// Requests that were due and never left: known after the run.
+    pub unsent_requests: u64,
     dirty: Vec<usize>,
     /// Wall time that requests carry: read once a turn, not once a message.
     born_ms: u64,
     pub run: u64,
     pub acknowledged: u64,
+    pub acknowledged_bytes: u64,
     pub in_window: u64,
-    requests_in_window: u64,
+    pub bytes_in_window: u64,
+    pub requests_in_window: u64,
     refused: u64,
-    unexpected: u64,
+    pub unexpected: u64,
     pub errors: BTreeMap<i32, u64>,
-    service: Histogram<u64>,
-    response: Histogram<u64>,
+    pub service: Recorder,
+    pub response: Recorder,
     /// Sent − intended when a slot was free all along: the generator's own lateness.
-    lateness: Histogram<u64>,
+    pub lateness: Recorder,
 }
 
 impl Producer {
-    pub fn connect(load: &Load, poll: &Poll, first_token: usize) -> Outcome<Producer> {
+    pub fn connect(load: &Load, net: &mut Net) -> Outcome<Producer> {
         let run = clock::run_id();
-        let connections: Outcome<Vec<Connection>> = (0..load.connections as usize)
-            .map(|at| Connection::connect(load.addr, poll, first_token + at))
-            .collect();
-        let template = |queue| {
-            SendTemplate::new(
-                &load.topic,
-                queue,
-                load.size as usize,
-                load.batch as usize,
-                run,
-            )
+        let (connections, in_flight) = (load.connections as usize, load.in_flight as usize);
+        let lanes = load.lanes() as usize;
+        let slots_count = connections * in_flight;
+        let rounds = Rounds::new(slots_count, lanes);
+        let sequences_count = slots_count * rounds.width();
+        if 1 << 24 < sequences_count || 1 << 24 < slots_count {
+            return fail("connections × in-flight is above 16,777,216; lower one of them");
+        }
+        let tokens: Outcome<Vec<usize>> =
+            (0..connections).map(|_| net.connect(load.addr)).collect();
+        let style = Style {
+            batch: load.batch as usize,
+            run,
+            keys: load.keys,
         };
-        let (connections_count, in_flight) = (load.connections as usize, load.in_flight as usize);
+        let tags: Vec<Option<&str>> = match load.tags.len() {
+            0 => vec![None],
+            _ => load.tags.iter().map(|tag| Some(tag.as_str())).collect(),
+        };
+        let templates = (0..load.lanes()).flat_map(|lane| {
+            let (topic, queue) = load.lane(lane);
+            let style = &style;
+            tags.iter()
+                .map(move |tag| SendTemplate::new(style, &topic, queue, lane, *tag))
+        });
         let slot = |at: usize| Slot {
             is_busy: false,
             generation: 0,
             opaque: 0,
-            queue: at as u32 % load.queues,
+            rank: (at % rounds.lanes_of(at)) as u32,
+            bytes: 0,
             intended_ns: 0,
             sent_ns: 0,
         };
-        let slots_count = connections_count * in_flight;
-        if 1 << 24 < slots_count * load.queues as usize {
-            return fail("connections × in-flight × queues is above 16,777,216; lower one of them");
-        }
         Ok(Producer {
-            connections: connections?,
-            first_token,
+            tokens: tokens?,
             slots: (0..slots_count).map(slot).collect(),
             in_flight,
-            queues: load.queues,
+            rounds,
             batch: u64::from(load.batch),
             count: load.count,
             // One slot of each connection, then the second ones: due requests spread over all.
             free: (0..in_flight)
-                .flat_map(|i| (0..connections_count).map(move |c| c * in_flight + i))
+                .flat_map(|i| (0..connections).map(move |c| c * in_flight + i))
                 .collect(),
             free_since_ns: 0,
-            schedule: (0.0 < load.rate).then(|| Schedule {
-                start_ns: 0,
-                interval_ns: f64::from(load.batch) * 1e9 / load.rate,
-                next: 0,
-            }),
-            window: Window {
-                start_ns: 0,
-                end_ns: 0,
-            },
-            templates: (0..load.queues).map(template).collect(),
-            sequences: vec![0; slots_count * load.queues as usize],
+            schedule: load
+                .is_open_loop()
+                .then(|| Schedule::new(load.arrival, load.rate, load.batch, load.seed)),
+            window: Window::default(),
+            templates: templates.collect(),
+            tags: tags.len(),
+            tag_at: 0,
+            bodies: Bodies::new(&load.size, load.seed),
+            random: Random::new(load.seed ^ run),
+            sequences: vec![0; sequences_count],
             answers: Answers::new(),
             outstanding: 0,
+            unsent_requests: 0,
             dirty: Vec::new(),
             born_ms: 0,
             run,
             acknowledged: 0,
+            acknowledged_bytes: 0,
             in_window: 0,
+            bytes_in_window: 0,
             requests_in_window: 0,
             refused: 0,
             unexpected: 0,
             errors: BTreeMap::new(),
-            service: histogram(),
-            response: histogram(),
-            lateness: histogram(),
+            service: Recorder::default(),
+            response: Recorder::default(),
+            lateness: Recorder::default(),
         })
     }
 
-    pub fn start(&mut self, poll: &Poll, window: Window) -> Outcome<()> {
-        let now_ns = clock::now_ns();
+    pub fn tokens(&self) -> &[usize] {
+        &self.tokens
+    }
+
+    pub fn start(&mut self, net: &mut Net, window: Window, now_ns: u64) -> Outcome<()> {
         self.window = window;
         self.born_ms = clock::wall_ms();
         if let Some(schedule) = &mut self.schedule {
-            schedule.start_ns = now_ns;
-            return self.issue_due(poll);
+            schedule.start(now_ns, window.start_ns, window.end_ns);
+            return self.issue_due(net);
         }
-        for connection in 0..self.connections.len() {
+        for connection in 0..self.tokens.len() {
             for slot in 0..self.in_flight {
                 if self.wants_more() {
-                    self.fill(connection * self.in_flight + slot, now_ns, now_ns);
+                    self.fill(net, connection * self.in_flight + slot, now_ns, now_ns);
                 }
             }
-            self.connections[connection].send(poll)?;
+            net.send(self.tokens[connection])?;
         }
         Ok(())
     }
@@ -176,6 +230,24 @@ impl Producer {
         self.window
     }
 
+    /// When there is something to do even if nothing comes: now, if a free slot has a message due.
+    pub fn due_ns(&self) -> Option<u64> {
+        let schedule = self.schedule.as_ref()?;
+        let is_sendable = !self.free.is_empty() && schedule.due_ns() < self.window.end_ns;
+        is_sendable.then(|| schedule.due_ns())
+    }
+
+    /// How long the oldest due message has waited to be sent.
+    pub fn backlog_ns(&self, now_ns: u64) -> u64 {
+        let due_ns = self.schedule.as_ref().map_or(now_ns, Schedule::due_ns);
+        now_ns.saturating_sub(due_ns.max(self.window.start_ns))
+    }
+
+    /// Sends nothing that is due from now on.
+    pub fn give_up(&mut self, now_ns: u64) {
+        self.window.end_ns = self.window.end_ns.min(now_ns);
+    }
+
     pub fn is_drained(&self, now_ns: u64) -> bool {
         let is_due = self
             .schedule
@@ -186,35 +258,43 @@ impl Producer {
     }
 
     /// Puts the slot's next request into its connection's bytes.
-    fn fill(&mut self, at: usize, now_ns: u64, intended_ns: u64) {
+    #[inline]
+    fn fill(&mut self, net: &mut Net, at: usize, now_ns: u64, intended_ns: u64) {
         let slot = &mut self.slots[at];
         debug_assert!(!slot.is_busy);
         slot.is_busy = true;
         slot.generation += 1;
-        slot.queue = if slot.queue + 1 == self.queues {
-            0
-        } else {
-            slot.queue + 1
-        };
+        slot.rank += 1;
+        if self.rounds.lanes_of(at) <= slot.rank as usize {
+            slot.rank = 0;
+        }
+        let rank = slot.rank as usize;
         slot.opaque = wire::opaque((at % self.in_flight) as u32, slot.generation);
         slot.intended_ns = intended_ns;
         slot.sent_ns = now_ns;
-        let stream = at * self.queues as usize + slot.queue as usize;
-        let out = &mut self.connections[at / self.in_flight].out;
-        let first = self.sequences[stream];
-        self.templates[slot.queue as usize].put(
-            out,
-            slot.opaque,
-            self.born_ms,
-            stream as u32,
-            first,
+        self.tag_at += 1;
+        if self.tags <= self.tag_at {
+            self.tag_at = 0;
+        }
+        let request = Request {
+            opaque: slot.opaque,
+            born_ms: self.born_ms,
+            slot: at as u32,
+            first: self.sequences[at * self.rounds.width() + rank],
             intended_ns,
+        };
+        let out = &mut net.connection(self.tokens[at / self.in_flight]).out;
+        slot.bytes = self.templates[self.rounds.lane(at, rank) * self.tags + self.tag_at].put(
+            out,
+            &request,
+            &mut self.bodies,
+            &mut self.random,
         );
         self.outstanding += 1;
     }
 
     /// Open loop: sends what is due and has a free slot.
-    pub fn issue_due(&mut self, poll: &Poll) -> Outcome<()> {
+    pub fn issue_due(&mut self, net: &mut Net) -> Outcome<()> {
         let Some(schedule) = &self.schedule else {
             return Ok(());
         };
@@ -230,41 +310,37 @@ impl Producer {
             let Some(slot) = self.free.pop_front() else {
                 break;
             };
+            // Many may be due at once, and the last of them waits for the others to be made.
+            let sent_ns = clock::now_ns();
             if self.free_since_ns <= due_ns && self.window.has(due_ns) {
-                self.lateness.saturating_record((now_ns - due_ns).max(1));
+                self.lateness.record(sent_ns - due_ns);
             }
-            self.fill(slot, now_ns, due_ns);
+            self.fill(net, slot, sent_ns, due_ns);
             self.dirty.push(slot / self.in_flight);
             let schedule = self.schedule.as_mut().expect("this is an open loop");
-            schedule.next += 1;
+            schedule.advance();
             due_ns = schedule.due_ns();
         }
         while let Some(connection) = self.dirty.pop() {
-            self.connections[connection].send(poll)?;
+            net.send(self.tokens[connection])?;
         }
         Ok(())
     }
 
-    /// Takes what came on a connection, and in a closed loop sends the next requests.
-    pub fn on_ready(&mut self, poll: &Poll, token: usize) -> Outcome<()> {
-        let connection = token - self.first_token;
-        if self.connections[connection].receive()?.is_none() {
-            return fail(format!(
-                "the server closed connection {connection} with {} requests unanswered in all",
-                self.outstanding
-            ));
-        }
-        let now_ns = clock::now_ns();
+    /// Takes what came on connection `connection`, and in a closed loop sends the next requests.
+    pub fn on_ready(&mut self, net: &mut Net, connection: usize, now_ns: u64) -> Outcome<()> {
+        let token = self.tokens[connection];
+        let first = connection * self.in_flight;
         let mut freed_any = false;
-        while let Some(frame) = self.connections[connection].next_frame()? {
+        while let Some(frame) = net.connection(token).next_frame()? {
             let (code, opaque) = self.answers.read(frame.header)?;
             let slot = wire::slot_of(opaque)
                 .map(|slot| slot as usize)
                 .filter(|slot| *slot < self.in_flight);
-            let at = slot.map(|slot| connection * self.in_flight + slot);
-            match at
-                .filter(|at| self.slots[*at].is_busy && i64::from(self.slots[*at].opaque) == opaque)
-            {
+            let at = slot.map(|slot| first + slot).filter(|at| {
+                self.slots[*at].is_busy && i64::from(self.slots[*at].opaque) == opaque
+            });
+            match at {
                 Some(at) => self.answered(at, code, now_ns),
                 None => self.unexpected += 1,
             }
@@ -273,13 +349,13 @@ impl Producer {
         if freed_any && self.schedule.is_none() {
             let now_ns = clock::now_ns();
             self.born_ms = clock::wall_ms();
-            for at in connection * self.in_flight..(connection + 1) * self.in_flight {
+            for at in first..first + self.in_flight {
                 if !self.slots[at].is_busy && now_ns < self.window.end_ns && self.wants_more() {
-                    self.fill(at, now_ns, now_ns);
+                    self.fill(net, at, now_ns, now_ns);
                 }
             }
         }
-        self.connections[connection].send(poll)
+        net.send(token)
     }
 
     fn answered(&mut self, at: usize, code: i32, now_ns: u64) {
@@ -300,10 +376,10 @@ impl Producer {
             now_ns
         });
         if counts {
-            self.service
-                .saturating_record((now_ns - slot.sent_ns).max(1));
-            self.response
-                .saturating_record((now_ns - slot.intended_ns).max(1));
+            self.service.record(now_ns - slot.sent_ns);
+            if self.schedule.is_some() {
+                self.response.record(now_ns - slot.intended_ns);
+            }
         }
         if code != 0 {
             *self.errors.entry(code).or_default() += 1;
@@ -312,101 +388,87 @@ impl Producer {
             self.refused += 1;
             return;
         }
-        self.sequences[at * self.queues as usize + slot.queue as usize] += self.batch;
+        self.sequences[at * self.rounds.width() + slot.rank as usize] += self.batch;
         self.acknowledged += self.batch;
+        self.acknowledged_bytes += slot.bytes;
         if self.window.has(now_ns) {
             self.in_window += self.batch;
+            self.bytes_in_window += slot.bytes;
             self.requests_in_window += 1;
         }
     }
 
-    /// The sequence that each stream's next message would have, by queue.
+    /// The sequence that each stream's next message would have: lane, slot, sequence.
     pub fn streams(&self) -> impl Iterator<Item = (u32, u32, u64)> + '_ {
-        let queues = self.queues;
+        let (rounds, width) = (self.rounds, self.rounds.width());
         self.sequences
             .iter()
             .enumerate()
-            .map(move |(stream, next)| (stream as u32 % queues, stream as u32, *next))
+            .filter(|(_, next)| 0 < **next)
+            .map(move |(at, next)| {
+                let (slot, rank) = (at / width, at % width);
+                (rounds.lane(slot, rank) as u32, slot as u32, *next)
+            })
     }
 
-    /// Requests that were due and never left.
-    fn unsent(&mut self, now_ns: u64) -> u64 {
+    /// Requests that were due and never left; their wait so far counts as a response.
+    pub fn unsent(&mut self, now_ns: u64) -> u64 {
         let Some(schedule) = &mut self.schedule else {
             return 0;
         };
         if 0 < self.count && self.count <= self.acknowledged {
             return 0;
         }
-        let first = schedule.next;
+        let mut count = 0;
         while schedule.due_ns() < self.window.end_ns {
             if self.window.has(schedule.due_ns()) {
-                self.response.saturating_record(now_ns - schedule.due_ns());
+                self.response.record(now_ns - schedule.due_ns());
             }
-            schedule.next += 1;
+            schedule.advance();
+            count += 1;
         }
-        schedule.next - first
+        count
     }
 
-    /// Stored messages that an answer did not tell of: refused or unanswered ones may be.
+    /// Messages that may be stored though no answer said so: refused or unanswered ones.
     pub fn unsure(&self) -> u64 {
         (self.refused + self.outstanding as u64) * self.batch
     }
 
-    pub fn report(&mut self, report: &mut Report, load: &Load) {
-        let seconds = self.window.seconds();
-        let unanswered = self.outstanding as u64;
-        let unsent = self.unsent(clock::now_ns());
-        report.figure(
-            "messages_per_s",
-            self.in_window as f64 / seconds,
-            "messages a second, acknowledged",
-        );
-        report.value(
-            "requests_per_s",
-            json!((self.requests_in_window as f64 / seconds).round()),
-        );
-        let bytes = self.in_window as f64 * f64::from(load.size);
-        report.figure(
-            "body_bytes_per_s",
-            bytes / seconds,
-            "bytes of bodies a second",
-        );
-        report.value("request_bytes", json!(self.templates[0].size()));
-        report.value("acknowledged", json!(self.acknowledged));
-        report.latency("service", "a request, sent to answered", &self.service);
-        if self.schedule.is_some() {
-            report.latency(
-                "response",
-                "a request, intended to answered",
-                &self.response,
-            );
-            report.latency(
-                "lateness",
-                "the generator's own part: intended to sent, with a slot free",
-                &self.lateness,
-            );
-            let tail = |histogram: &Histogram<u64>| histogram.value_at_quantile(0.999);
-            if tail(&self.response) < 10 * tail(&self.lateness) {
-                report.note("the generator itself was late by more than a tenth of the response tail: see lateness");
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Bytes of a request of mean size.
+    pub fn request_bytes(&self) -> f64 {
+        self.templates[0].size(self.bodies.mean())
+    }
+
+    /// All counting of this second of the window is done.
+    pub fn close(&mut self, second: u32) {
+        self.service.close(second);
+        self.response.close(second);
+        self.lateness.close(second);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lane_is_sent_to_by_some_slot_whether_lanes_are_shared_or_not() {
+        for (slots, lanes) in [(4, 8), (3, 2), (512, 80_000), (2_000, 600), (2_000, 2_000)] {
+            let rounds = Rounds::new(slots, lanes);
+            let mut is_sent_to = vec![false; lanes];
+            for slot in 0..slots {
+                assert!(rounds.lanes_of(slot) <= rounds.width());
+                for rank in 0..rounds.lanes_of(slot) {
+                    is_sent_to[rounds.lane(slot, rank)] = true;
+                }
             }
-        }
-        report.errors("errors", &self.errors);
-        report.value("unanswered", json!(unanswered));
-        report.value("unsent", json!(unsent));
-        report.unexpected("unexpected_answers", self.unexpected);
-        if 0 < unanswered && unsent == 0 {
-            report.void(format!(
-                "{unanswered} requests had no answer {} s after the end",
-                DRAIN_NS / clock::SECOND_NS
-            ));
-        }
-        if 0 < unsent {
-            report.void(format!(
-                "{unsent} requests were due and never sent: the rate is beyond the server's reach"
-            ));
-        }
-        if self.in_window == 0 {
-            report.void("no message was acknowledged in the window");
+            assert!(is_sent_to.iter().all(|sent| *sent), "{slots} × {lanes}");
+            assert!(slots * rounds.width() <= 1 << 21, "{slots} × {lanes}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One queue being read: where its reader is, and whether each record is the one that follows.
 
-use crate::check::{Checker, Faults, Verdict};
+use crate::Load;
+use crate::check::{self, Checker, Faults, Verdict};
 
 /// Size of a record without body, topic and properties, both hosts IPv4.
 const RECORD_SIZE_MIN: usize = 91;
@@ -9,8 +10,12 @@ const BODY_SIZE_AT: usize = 84;
 
 /// One queue being read.
 pub struct Reader {
+    /// Which of the readers' connections.
     pub connection: usize,
+    pub group: u32,
+    pub lane: u32,
     pub queue: u32,
+    place: u32,
     pub begin: u64,
     /// Where a pass ends; none follows the queue for ever.
     pub end: Option<u64>,
@@ -24,16 +29,22 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Reads a lane of a load for a group, from one offset to another.
     pub fn new(
-        connection: usize,
-        queue: u32,
-        begin: u64,
-        end: Option<u64>,
+        load: &Load,
+        group: u32,
+        lane: u32,
+        (begin, end): (u64, Option<u64>),
         joins_late: bool,
     ) -> Reader {
+        let (topic, queue) = load.lane(lane);
+        let place = check::place(&topic, queue);
         Reader {
-            connection,
+            connection: 0,
+            group,
+            lane,
             queue,
+            place,
             begin,
             end,
             offset: begin,
@@ -41,7 +52,7 @@ impl Reader {
             opaque: 0,
             asked_ns: 0,
             passes: 0,
-            checker: Checker::new(joins_late),
+            checker: Checker::new(place, joins_late),
             faults: Faults::default(),
         }
     }
@@ -123,7 +134,8 @@ impl Reader {
     pub fn begin_anew(&mut self, checks_bodies: bool) {
         self.offset = self.begin;
         if checks_bodies {
-            let done = std::mem::replace(&mut self.checker, Checker::new(0 < self.begin));
+            let done =
+                std::mem::replace(&mut self.checker, Checker::new(self.place, 0 < self.begin));
             self.faults.add(done.faults);
         }
     }
@@ -138,13 +150,15 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{self, SendTemplate};
+    use crate::check::FIELDS_SIZE;
 
     /// A record as a broker stores it, with a body of the generator's.
     fn record(queue: u32, offset: u64, stream: u32, sequence: u64) -> Vec<u8> {
-        let mut request = Vec::new();
-        SendTemplate::new("t", queue, 64, 1, 7).put(&mut request, 0, 0, stream, sequence, 5);
-        let body = wire::frame(&request).unwrap().unwrap().body.to_vec();
+        let padding = b"padding of a body";
+        let mut body = padding.to_vec();
+        let mut fields: [u8; FIELDS_SIZE] = check::blank_fields(7, check::place("bench", queue));
+        check::seal(&mut fields, crc32fast::hash(padding), stream, sequence, 5);
+        body.extend_from_slice(&fields);
         let mut record = vec![0; 88];
         record[4..8].copy_from_slice(&RECORD_MAGIC[0].to_be_bytes());
         record[12..16].copy_from_slice(&queue.to_be_bytes());
@@ -158,7 +172,8 @@ mod tests {
     }
 
     fn faults_of(records: &[Vec<u8>]) -> (Faults, u64) {
-        let mut reader = Reader::new(0, 3, 10, None, false);
+        let load = crate::load_of("--addr 127.0.0.1:1");
+        let mut reader = Reader::new(&load, 0, 3, (10, None), false);
         let mut good = 0;
         reader.walk(&records.concat(), true, &mut |run, intended| {
             assert_eq!((run, intended), (7, 5));

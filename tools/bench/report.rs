@@ -1,37 +1,35 @@
-//! The result of a run: a table for the eye, flat JSON for scripts, and whether the run is void.
+//! The result of a run: a table for the eye, JSON for scripts, and whether the run is void.
 
 use crate::check::Faults;
-use crate::{Outcome, fail};
+use crate::drive::Drive;
+use crate::latency::{self, QUANTILES, Recorder, files, is_told};
+use crate::{Load, Outcome, environment};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// 1 ns to 100 s, 3 digits.
-pub fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 100_000_000_000, 3).expect("the bounds are sound")
-}
-
-const QUANTILES: [(&str, f64); 4] = [
-    ("p50", 0.5),
-    ("p99", 0.99),
-    ("p999", 0.999),
-    ("p9999", 0.9999),
-];
-/// A quantile with fewer samples above it says nothing.
-const SAMPLES_ABOVE_MIN: f64 = 10.0;
+/// How the JSON's keys are meant.
+pub const SCHEMA: &str = "corelane-bench/1";
+/// Quantiles' names in the flat keys, which are older than the objects.
+const FLAT_NAMES: [&str; 5] = ["p50", "p90", "p99", "p999", "p9999"];
 
 pub struct Report {
     json: Map<String, Value>,
+    args: Map<String, Value>,
+    totals: Map<String, Value>,
+    checks: Map<String, Value>,
+    generator: Map<String, Value>,
     title: String,
     lines: Vec<String>,
     latencies: Vec<String>,
+    histograms: Vec<(String, Histogram<u64>)>,
     notes: Vec<String>,
     void: Vec<String>,
 }
 
 /// Three digits before the point need none behind it.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     let digits = match value.abs() {
         v if 1000.0 <= v => return grouped(value.round() as i64),
         v if 100.0 <= v => 0,
@@ -42,7 +40,7 @@ fn short(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-fn grouped(value: i64) -> String {
+pub fn grouped(value: i64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -54,27 +52,90 @@ fn grouped(value: i64) -> String {
     text
 }
 
+/// Five digits behind the point are more than any of these figures is true to.
+fn rounded(value: f64) -> Value {
+    json!((value * 1e5).round() / 1e5)
+}
+
+/// All that is known of a latency; a quantile with too few samples above it is null.
+pub fn latency_object(histogram: &Histogram<u64>) -> Value {
+    let count = histogram.len();
+    let mut object = Map::new();
+    object.insert("count".into(), json!(count));
+    let some = |value: Value| if count == 0 { Value::Null } else { value };
+    object.insert("min_ns".into(), some(json!(histogram.min())));
+    object.insert("mean_ns".into(), some(json!(histogram.mean().round())));
+    for (_, key, quantile) in QUANTILES {
+        let told = is_told(count, quantile).then(|| histogram.value_at_quantile(quantile));
+        object.insert(key.into(), json!(told));
+    }
+    object.insert("max_ns".into(), some(json!(histogram.max())));
+    object.insert("hgrm".into(), json!(latency::encoded(histogram)));
+    Value::Object(object)
+}
+
 impl Report {
     pub fn new(command: &str, title: &str) -> Report {
+        let environment = environment::describe();
         let mut json = Map::new();
+        json.insert("schema".into(), json!(SCHEMA));
         json.insert("command".into(), json!(command));
-        json.insert(
-            "kernel".into(),
-            json!(proc_line("/proc/sys/kernel/osrelease")),
-        );
-        json.insert(
-            "tcp_congestion_control".into(),
-            json!(proc_line("/proc/sys/net/ipv4/tcp_congestion_control")),
-        );
-        json.insert("cpu_model".into(), json!(cpu_model()));
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        json.insert("command_line".into(), json!(words));
+        // These stood alone before there was an environment.
+        json.insert("kernel".into(), environment["kernel"].clone());
+        let congestion = environment["tcp_congestion_control"].clone();
+        json.insert("tcp_congestion_control".into(), congestion);
+        json.insert("cpu_model".into(), environment["cpu_model"].clone());
+        json.insert("environment".into(), environment);
         Report {
             json,
+            args: Map::new(),
+            totals: Map::new(),
+            checks: Map::new(),
+            generator: Map::new(),
             title: format!("{command} · {title}"),
             lines: Vec::new(),
             latencies: Vec::new(),
+            histograms: Vec::new(),
             notes: Vec::new(),
             void: Vec::new(),
         }
+    }
+
+    /// What the run was asked for, and how it moved bytes.
+    pub fn describe(&mut self, load: &Load, drive: &Drive) {
+        if let Value::Object(args) = load.describe() {
+            self.args.extend(args);
+        }
+        self.value("addr", json!(load.addr.to_string()));
+        self.value("topic", json!(load.topic));
+        self.value("connections", json!(load.connections));
+        self.value("in_flight", json!(load.in_flight));
+        self.value("size_bytes", json!(load.size.to_string()));
+        if let crate::load::Sizes::Fixed(size) = load.size {
+            self.value("size_bytes", json!(size));
+        }
+        self.value("batch", json!(load.batch));
+        self.value("queues", json!(load.queues));
+        self.value("rate_intended_per_s", json!(load.rate));
+        self.value("duration_s", json!(load.duration));
+        self.value("warmup_s", json!(load.warmup()));
+        self.generator("engine", json!(drive.net.engine_name()));
+        self.generator("cpu", json!(load.cpu));
+    }
+
+    pub fn arg(&mut self, key: &str, value: Value) {
+        self.args.insert(key.into(), value);
+    }
+
+    /// What is known of the generator itself.
+    pub fn generator(&mut self, key: &str, value: Value) {
+        self.generator.insert(key.into(), value);
+    }
+
+    pub fn check(&mut self, key: &str, value: Value) {
+        self.checks.insert(key.into(), value);
     }
 
     /// Into the JSON only.
@@ -88,9 +149,14 @@ impl Report {
     }
 
     pub fn figure(&mut self, key: &str, value: f64, words: &str) {
-        // Five digits behind the point are more than any of these figures is true to.
-        self.value(key, json!((value * 1e5).round() / 1e5));
+        self.value(key, rounded(value));
         self.line(value, words);
+    }
+
+    /// A figure that is one of the totals; its name ends with `_per_s`.
+    pub fn rate(&mut self, key: &str, value: f64, words: &str) {
+        self.totals.insert(key.into(), rounded(value));
+        self.figure(key, value, words);
     }
 
     pub fn note(&mut self, words: impl Into<String>) {
@@ -102,28 +168,30 @@ impl Report {
         self.void.push(words.into());
     }
 
-    pub fn latency(&mut self, name: &str, words: &str, histogram: &Histogram<u64>) {
+    pub fn latency(&mut self, name: &str, words: &str, recorder: &Recorder) {
+        if 0 < recorder.above {
+            self.note(format!(
+                "{} samples of {name} were above 60 s and count as 60 s",
+                grouped(recorder.above as i64)
+            ));
+        }
+        self.histogram(name, words, recorder.histogram());
+    }
+
+    pub fn histogram(&mut self, name: &str, words: &str, histogram: Histogram<u64>) {
         let samples = histogram.len();
         self.value(&format!("{name}_samples"), json!(samples));
+        self.value(name, latency_object(&histogram));
         if samples == 0 {
             return;
         }
         let mut row = String::new();
-        for (suffix, quantile) in QUANTILES {
-            let is_told = SAMPLES_ABOVE_MIN <= samples as f64 * (1.0 - quantile) + 1e-6;
+        for ((_, _, quantile), flat) in QUANTILES.into_iter().zip(FLAT_NAMES) {
             let ns = histogram.value_at_quantile(quantile);
-            self.value(
-                &format!("{name}_{suffix}_ns"),
-                if is_told { json!(ns) } else { Value::Null },
-            );
-            row += &format!(
-                "{:>11}",
-                if is_told {
-                    short(ns as f64 / 1e3)
-                } else {
-                    "-".into()
-                }
-            );
+            let told = is_told(samples, quantile).then_some(ns);
+            self.value(&format!("{name}_{flat}_ns"), json!(told));
+            let cell = told.map_or("-".into(), |ns| short(ns as f64 / 1e3));
+            row += &format!("{cell:>11}");
         }
         self.value(&format!("{name}_max_ns"), json!(histogram.max()));
         self.value(&format!("{name}_mean_ns"), json!(histogram.mean().round()));
@@ -132,6 +200,7 @@ impl Report {
             "  {name:<10}{row}{:>13}  {words}",
             grouped(samples as i64)
         ));
+        self.histograms.push((name.to_string(), histogram));
     }
 
     pub fn errors(&mut self, key: &str, errors: &BTreeMap<i32, u64>) {
@@ -140,7 +209,9 @@ impl Report {
             .map(|(code, count)| (code.to_string(), json!(count)))
             .collect();
         self.value(key, Value::Object(named));
-        self.value(&format!("{key}_count"), json!(errors.values().sum::<u64>()));
+        let sum = errors.values().sum::<u64>();
+        self.value(&format!("{key}_count"), json!(sum));
+        self.check(&format!("{key}_count"), json!(sum));
         for (code, count) in errors {
             self.note(format!(
                 "{} requests were answered with code {code}",
@@ -151,6 +222,7 @@ impl Report {
 
     pub fn unexpected(&mut self, key: &str, count: u64) {
         self.value(key, json!(count));
+        self.check(key, json!(count));
         if 0 < count {
             self.void(format!(
                 "{count} answers had no request, or had been given before"
@@ -159,10 +231,15 @@ impl Report {
     }
 
     pub fn faults(&mut self, faults: Faults) {
-        self.value("lost", json!(faults.lost));
-        self.value("duplicated", json!(faults.duplicated));
-        self.value("reordered", json!(faults.reordered));
-        self.value("corrupted", json!(faults.corrupted));
+        for (key, count) in [
+            ("lost", faults.lost),
+            ("duplicated", faults.duplicated),
+            ("reordered", faults.reordered),
+            ("corrupted", faults.corrupted),
+        ] {
+            self.value(key, json!(count));
+            self.check(key, json!(count));
+        }
         if !faults.is_clean() {
             self.void(format!(
                 "messages: {} lost, {} duplicated, {} reordered, {} corrupted",
@@ -171,9 +248,153 @@ impl Report {
         }
     }
 
+    /// What a sending run did: rates, latencies, requests that came to nothing.
+    pub fn sent(&mut self, drive: &Drive) {
+        let Some(producer) = &drive.producer else {
+            return;
+        };
+        let seconds = producer.window().seconds();
+        let rate = |count: u64| count as f64 / seconds;
+        let words = "messages a second, acknowledged";
+        self.rate("messages_per_s", rate(producer.in_window), words);
+        let requests = rate(producer.requests_in_window).round();
+        self.value("requests_per_s", json!(requests));
+        self.totals.insert("requests_per_s".into(), json!(requests));
+        let bytes = rate(producer.bytes_in_window);
+        self.rate("body_bytes_per_s", bytes, "bytes of bodies a second");
+        let request_bytes = producer.request_bytes().round() as u64;
+        self.value("request_bytes", json!(request_bytes));
+        self.value("acknowledged", json!(producer.acknowledged));
+        self.latency("service", "a request, sent to answered", &producer.service);
+        if producer.is_open_loop() {
+            let words = "a request, intended to answered";
+            self.latency("response", words, &producer.response);
+            let words = "the generator's own part: intended to sent, with a slot free";
+            self.latency("lateness", words, &producer.lateness);
+        }
+        self.errors("errors", &producer.errors);
+        let unanswered = producer.outstanding as u64;
+        let unsent = producer.unsent_requests;
+        self.value("unanswered", json!(unanswered));
+        self.value("unsent", json!(unsent));
+        self.check("unanswered", json!(unanswered));
+        self.check("unsent", json!(unsent));
+        self.unexpected("unexpected_answers", producer.unexpected);
+        if 0 < unanswered && unsent == 0 {
+            self.void(format!(
+                "{unanswered} requests had no answer {} s after the end",
+                crate::drive::DRAIN_NS / crate::clock::SECOND_NS
+            ));
+        }
+        if 0 < unsent {
+            self.void(format!(
+                "{unsent} requests were due and never sent: the rate is beyond the server's reach"
+            ));
+        }
+        if producer.in_window == 0 {
+            self.void("no message was acknowledged in the window");
+        }
+    }
+
+    /// Whether the generator itself was late, and what that means for the percentiles.
+    fn own_delay(&mut self, load: &Load, drive: &Drive) {
+        let pickup = drive.pickup.histogram();
+        self.generator("pickup", latency_object(&pickup));
+        let lateness = drive.producer.as_ref().map(|p| p.lateness.histogram());
+        let lateness = lateness.unwrap_or_else(latency::histogram);
+        self.generator("delay", latency_object(&lateness));
+        let mut spoiled = Map::new();
+        for (name, histogram) in &self.histograms {
+            let is_from_intended = matches!(name.as_str(), "response" | "e2e");
+            let by_lateness = is_from_intended
+                .then(|| latency::spoiled_from(histogram, &lateness, load.percentile))
+                .flatten();
+            let by_pickup = (name != "lateness")
+                .then(|| latency::spoiled_from(histogram, &pickup, load.percentile))
+                .flatten();
+            if let Some(from) = by_lateness.or(by_pickup) {
+                spoiled.insert(name.clone(), json!(from));
+            }
+        }
+        for (name, from) in &spoiled {
+            let from = from.as_str().unwrap_or("");
+            let words = format!(
+                "the generator's own delay is more than a tenth of {name} at {from}: give it a CPU of its own (--cpu), or less to do"
+            );
+            if load.fails_by_own_delay() {
+                self.void.push(words);
+            } else {
+                self.notes.push(words);
+            }
+        }
+        self.generator("spoiled", Value::Object(spoiled));
+        if drive.meter.generator_was_full() && !load.is_open_loop() && !drive.spins() {
+            self.note("the generator's CPU was full: the rate is a lower bound of the server's");
+        }
+    }
+
+    /// The end of a report on a run: what every command tells alike. `conclude` gives what was
+    /// wrong with the messages, or none where the server cannot tell what it holds.
+    pub fn finish_run(
+        mut self,
+        drive: &mut Drive,
+        load: &Load,
+        conclude: impl FnOnce(&mut Report, &mut Drive) -> Outcome<Option<Faults>>,
+    ) -> Outcome<bool> {
+        let (done, all) = (drive.between(), drive.messages_all());
+        let mut meter = std::mem::take(&mut drive.meter);
+        meter.report(&mut self, done, all)?;
+        drive.meter = meter;
+        self.own_delay(load, drive);
+        self.value("series", drive.series());
+        match conclude(&mut self, drive)? {
+            Some(faults) => self.faults(faults),
+            None => {
+                self.note("the server cannot tell its offsets: what it stored was not checked");
+            }
+        }
+        self.write_files(load, drive)?;
+        self.finish(load.json.as_deref())
+    }
+
+    fn write_files(&self, load: &Load, drive: &Drive) -> Outcome<()> {
+        if let Some(path) = &load.hgrm {
+            for (name, histogram) in &self.histograms {
+                let text = files::spectrum(histogram);
+                files::write(&files::spectrum_path(path, name), text.as_bytes())?;
+            }
+        }
+        let Some(path) = &load.hlog else {
+            return Ok(());
+        };
+        let mut seconds = Vec::new();
+        if let Some(producer) = &drive.producer {
+            seconds.push(("service", &producer.service));
+            seconds.push(("response", &producer.response));
+            seconds.push(("lateness", &producer.lateness));
+        }
+        seconds.push(("e2e", &drive.e2e));
+        seconds.extend(
+            drive
+                .readers
+                .first()
+                .map(|readers| ("pull", &readers.service)),
+        );
+        files::write(path, &files::interval_log(drive.window_wall(), &seconds)?)
+    }
+
     /// Prints, writes the JSON, and tells whether the run is valid.
     pub fn finish(mut self, path: Option<&Path>) -> Outcome<bool> {
         let is_valid = self.void.is_empty();
+        for (key, map) in [
+            ("args", &mut self.args),
+            ("totals", &mut self.totals),
+            ("checks", &mut self.checks),
+            ("generator", &mut self.generator),
+        ] {
+            let map = Value::Object(std::mem::take(map));
+            self.json.entry(key).or_insert(map);
+        }
         self.value("valid", json!(is_valid));
         self.value("void_because", json!(self.void));
         self.value("notes", json!(self.notes));
@@ -182,10 +403,11 @@ impl Report {
             println!("{line}");
         }
         if !self.latencies.is_empty() {
-            println!(
-                "  {:<10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>13}",
-                "µs", "p50", "p99", "p99.9", "p99.99", "max", "samples"
-            );
+            print!("  {:<10}", "µs");
+            QUANTILES
+                .iter()
+                .for_each(|(name, _, _)| print!("{name:>11}"));
+            println!("{:>11}{:>13}", "max", "samples");
         }
         for line in &self.latencies {
             println!("{line}");
@@ -198,28 +420,10 @@ impl Report {
         }
         if let Some(path) = path {
             let text = serde_json::to_string_pretty(&Value::Object(self.json))?;
-            if let Err(error) = std::fs::write(path, text + "\n") {
-                return fail(format!("cannot write {}: {error}", path.display()));
-            }
+            files::write(path, (text + "\n").as_bytes())?;
         }
         Ok(is_valid)
     }
-}
-
-fn proc_line(path: &str) -> String {
-    std::fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim()
-        .to_string()
-}
-
-fn cpu_model() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("model name"))
-        .unwrap_or("");
-    line.split(':').nth(1).unwrap_or("").trim().to_string()
 }
 
 #[cfg(test)]
@@ -237,14 +441,23 @@ mod tests {
 
     #[test]
     fn a_quantile_with_too_few_samples_is_not_told() {
-        let mut histogram = histogram();
-        for value in 1..=1000 {
-            histogram.record(value).unwrap();
-        }
+        let mut recorder = Recorder::default();
+        (1..=1000).for_each(|value| recorder.record(value));
+        recorder.close(0);
         let mut report = Report::new("x", "y");
-        report.latency("service", "", &histogram);
+        report.latency("service", "", &recorder);
         assert_eq!(report.json["service_p99_ns"], 990);
         assert_eq!(report.json["service_p999_ns"], Value::Null);
+        let object = &report.json["service"];
+        assert_eq!(
+            (&object["count"], &object["p99_ns"]),
+            (&json!(1000), &json!(990))
+        );
+        assert_eq!(object["p99_9_ns"], Value::Null);
+        assert_eq!(
+            (&object["min_ns"], &object["max_ns"]),
+            (&json!(1), &json!(1000))
+        );
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use crate::check::FIELDS_SIZE;
 use crate::control::Control;
+use crate::load::{Bodies, Random, Sizes};
 use crate::report::Report;
-use crate::wire::{self, SendTemplate};
+use crate::wire::{self, Request, SendTemplate, Style};
 use crate::{Outcome, clock, fail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,7 +16,7 @@ use std::time::Duration;
 #[derive(clap::Args, Clone)]
 pub struct Options {
     /// Address that the broker will listen on
-    #[arg(long, value_parser = crate::address)]
+    #[arg(long, value_parser = crate::load::address)]
     addr: SocketAddr,
     /// Give up after that many seconds
     #[arg(long, default_value_t = 60.0)]
@@ -32,14 +33,24 @@ pub struct Options {
 fn first_acknowledgement(addr: SocketAddr) -> Outcome<()> {
     let mut control = Control::connect(addr)?;
     control.create_topic("bench_start", 1)?;
+    let style = Style {
+        batch: 1,
+        run: clock::run_id(),
+        keys: 0,
+    };
+    let request = Request {
+        opaque: wire::opaque(0, 0),
+        born_ms: clock::wall_ms(),
+        slot: 0,
+        first: 0,
+        intended_ns: clock::now_ns(),
+    };
     let mut frame = Vec::new();
-    SendTemplate::new("bench_start", 0, FIELDS_SIZE, 1, clock::run_id()).put(
+    SendTemplate::new(&style, "bench_start", 0, 0, None).put(
         &mut frame,
-        wire::opaque(0, 0),
-        clock::wall_ms(),
-        0,
-        0,
-        clock::now_ns(),
+        &request,
+        &mut Bodies::new(&Sizes::Fixed(FIELDS_SIZE), 1),
+        &mut Random::new(1),
     );
     let answer = control.exchange(wire::SEND, &frame)?;
     if answer.code == 0 {
@@ -100,6 +111,7 @@ pub fn run(options: &Options) -> Outcome<bool> {
     }
     let acknowledged = acknowledged?;
     let mut report = Report::new("start", &options.command.join(" "));
+    report.arg("command", serde_json::json!(options.command));
     report.figure(
         "start_to_first_ack_ms",
         acknowledged as f64 / 1e6,

@@ -155,7 +155,7 @@ impl Times {
         None
     }
 
-    pub(super) fn answer(self, shard: &Shard, now_ms: u64) -> Answer {
+    pub(super) fn answer(self, shard: &mut Shard, now_ms: u64) -> Answer {
         let times = self.times;
         let first = times.first().copied().unwrap_or(NONE_MS);
         match self.purpose {

@@ -505,18 +505,29 @@ func pull(f flags) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(f.timeout)*time.Second)
 	defer cancel()
 	progress := newProgress(f.count)
+	var nexts sync.Map
 	for _, queue := range queues {
-		go pullQueue(ctx, c, queue, progress)
+		go pullQueue(ctx, c, queue, progress, &nexts)
 	}
 	select {
 	case <-progress.reached:
 	case <-ctx.Done():
 	}
 	cancel()
-	// Offsets are stored only for queues that the library's rebalance, begun at the start, has given to this consumer.
-	time.Sleep(time.Second)
-	if err := c.PersistOffset(context.Background(), f.topic); err != nil {
-		return err
+	// Offsets are stored only for queues that the library's rebalance, begun at the start, has given to this
+	// consumer, and forgotten for all others. Nothing tells when it has come to an end.
+	for round := 0; round < 8; round++ {
+		time.Sleep(500 * time.Millisecond)
+		nexts.Range(func(queue, next any) bool {
+			err = c.UpdateOffset(queue.(*primitive.MessageQueue), next.(int64))
+			return err == nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := c.PersistOffset(context.Background(), f.topic); err != nil {
+			return err
+		}
 	}
 	err = c.Shutdown()
 	printLine(map[string]int{"handled": progress.count()})
@@ -534,7 +545,7 @@ func queuesOf(f flags) ([]*primitive.MessageQueue, error) {
 
 // pullQueue reads one queue from its beginning. A pull at the end of a queue waits in the broker for
 // longer than the caller may want, so each queue has its own goroutine and nobody waits for them.
-func pullQueue(ctx context.Context, c rocketmq.PullConsumer, queue *primitive.MessageQueue, progress *progress) {
+func pullQueue(ctx context.Context, c rocketmq.PullConsumer, queue *primitive.MessageQueue, progress *progress, nexts *sync.Map) {
 	offset := int64(0)
 	for ctx.Err() == nil {
 		result, err := c.PullFrom(ctx, queue, offset, pullCount)
@@ -554,6 +565,7 @@ func pullQueue(ctx context.Context, c rocketmq.PullConsumer, queue *primitive.Me
 			}
 		}
 		offset = result.NextBeginOffset
+		nexts.Store(queue, offset)
 		if err := c.UpdateOffset(queue, offset); err != nil {
 			fmt.Fprintf(os.Stderr, "offset %d of %v not kept: %v\n", offset, queue, err)
 		}

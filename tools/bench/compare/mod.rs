@@ -65,24 +65,19 @@ pub struct Options {
     #[arg(long, value_name = "[NAME=]COMMAND")]
     peer: Vec<String>,
     /// Load every peer that many seconds before its first run, for its compiler
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 0.0,
-        overrides_with = "warm_peer"
-    )]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     warm_peer: f64,
     /// A load: NAME=produce, consume or e2e with its arguments; may be repeated [default: four]
     #[arg(long, value_name = "NAME=COMMAND")]
     load: Vec<String>,
     /// Runs of each contender under each load
-    #[arg(short = 'n', long, default_value_t = 5, overrides_with = "repetitions", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(short = 'n', long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: u32,
     /// Measured window of a run, seconds
-    #[arg(long, default_value_t = 5.0, overrides_with = "duration")]
+    #[arg(long, default_value_t = 5.0)]
     duration: f64,
     /// Load before the window, seconds
-    #[arg(long, default_value_t = 2.0, overrides_with = "warmup")]
+    #[arg(long, default_value_t = 2.0)]
     warmup: f64,
     /// Messages that a load that only reads finds in its topic
     #[arg(long, default_value_t = 200_000)]

@@ -1,8 +1,6 @@
-//! A broker in memory that can be told to do wrong: proof that the generator notices. Tests only.
+//! A broker in memory that can be told to do wrong: proof that the generator notices. It knows
+//! nothing of the generator, so that tests of the program can have it too.
 
-use crate::Load;
-use crate::wire;
-use clap::Parser;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -10,9 +8,23 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+const SEND: i32 = 310;
+const SEND_BATCH: i32 = 320;
+const PULL: i32 = 11;
+const MAX_OFFSET: i32 = 30;
+const MIN_OFFSET: i32 = 31;
+
+fn put_frame(out: &mut Vec<u8>, header: &[u8], body: &[u8]) {
+    out.extend_from_slice(&((4 + header.len() + body.len()) as u32).to_be_bytes());
+    out.extend_from_slice(&(header.len() as u32).to_be_bytes());
+    out.extend_from_slice(header);
+    out.extend_from_slice(body);
+}
+
 /// What happens to message number `WRONG_AT`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wrong {
+#[allow(dead_code)] // Each test that has this file does its own of them.
+pub enum Wrong {
     Nothing,
     /// Acknowledged and not stored.
     Lose,
@@ -32,10 +44,19 @@ enum Wrong {
     Refuse,
     /// Offsets leave one out.
     Jump,
+    /// Stored in another queue.
+    Misplace,
+    /// Its last byte is missing.
+    Cut,
+    /// The connection is closed instead of answered; not stored.
+    Close,
 }
 
 /// Behind the messages that all slots send at first, so that each stream has one before it.
 const WRONG_AT: usize = 500;
+
+/// So many answers mean that the connection ends.
+const CLOSE: usize = usize::MAX;
 
 /// Queue offset and body.
 type Stored = (u64, Vec<u8>);
@@ -60,6 +81,18 @@ fn record(queue: u32, offset: u64, body: &[u8]) -> Vec<u8> {
     record
 }
 
+/// Bodies of a batch.
+fn items(batch: &[u8]) -> Vec<&[u8]> {
+    let word = |bytes: &[u8]| u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
+    let (mut rest, mut found) = (batch, Vec::new());
+    while !rest.is_empty() {
+        let (item, tail) = rest.split_at(word(rest));
+        found.push(&item[20..20 + word(&item[16..])]);
+        rest = tail;
+    }
+    found
+}
+
 impl Store {
     /// Takes one message; gives how often to answer, and with which code.
     fn send(&mut self, fields: &Value, body: &[u8], wrong: Wrong) -> (usize, i32) {
@@ -73,7 +106,15 @@ impl Store {
             Wrong::Nothing
         };
         let text = |key: &str| fields[key].as_str().unwrap().to_string();
-        let queue = self.queues.entry((text("b"), text("e"))).or_default();
+        let mut queue_id = text("e");
+        if wrong == Wrong::Misplace {
+            queue_id = if queue_id == "0" {
+                "1".into()
+            } else {
+                "0".into()
+            };
+        }
+        let queue = self.queues.entry((text("b"), queue_id)).or_default();
         let next = queue.last().map_or(0, |last| last.0 + 1);
         let mut body = body.to_vec();
         match wrong {
@@ -81,13 +122,15 @@ impl Store {
             Wrong::Refuse => return (1, 2),
             Wrong::Repeat => queue.push((next, body.clone())),
             Wrong::Flip => body[3] ^= 1,
+            Wrong::Cut => body.truncate(body.len() - 1),
+            Wrong::Close => return (CLOSE, 0),
             _ => {}
         }
         let gap = u64::from(wrong == Wrong::Jump);
         queue.push((queue.last().map_or(0, |last| last.0 + 1) + gap, body));
         if wrong == Wrong::Swap {
             let last = queue.len() - 1;
-            let stream = |body: &[u8]| body[body.len() - 24..body.len() - 20].to_vec();
+            let stream = |body: &[u8]| body[body.len() - 28..body.len() - 24].to_vec();
             let own = stream(&queue[last].1);
             let before = (0..last)
                 .rev()
@@ -128,21 +171,27 @@ fn serve(mut socket: TcpStream, store: &Mutex<Store>, wrong: Wrong) -> std::io::
         let size = u32::from_be_bytes(bytes[..].try_into().unwrap()) as usize;
         bytes.resize(4 + size, 0);
         socket.read_exact(&mut bytes[4..])?;
-        let frame = wire::frame(&bytes).unwrap().unwrap();
-        let header: Value = serde_json::from_slice(frame.header)?;
+        let header_size = u32::from_be_bytes([0, bytes[5], bytes[6], bytes[7]]) as usize;
+        let (header, request_body) = bytes[8..].split_at(header_size);
+        let header: Value = serde_json::from_slice(header)?;
         let fields = &header["extFields"];
         let mut body = Vec::new();
         let mut answer = json!({});
         let (mut times, mut code) = (1, 0);
         match header["code"].as_i64().unwrap() as i32 {
-            wire::SEND => (times, code) = store.lock().unwrap().send(fields, frame.body, wrong),
-            wire::PULL => {
+            SEND => (times, code) = store.lock().unwrap().send(fields, request_body, wrong),
+            SEND_BATCH => {
+                for message in items(request_body) {
+                    (times, code) = store.lock().unwrap().send(fields, message, wrong);
+                }
+            }
+            PULL => {
                 (code, body) = store.lock().unwrap().pull(fields);
                 if code == 19 {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
-            wire::MAX_OFFSET => {
+            MAX_OFFSET => {
                 let key = (
                     fields["topic"].as_str().unwrap().to_string(),
                     fields["queueId"].as_str().unwrap().to_string(),
@@ -156,19 +205,22 @@ fn serve(mut socket: TcpStream, store: &Mutex<Store>, wrong: Wrong) -> std::io::
                     .map_or(0, |last| last.0 + 1);
                 answer = json!({"offset": end.to_string()});
             }
-            wire::MIN_OFFSET => answer = json!({"offset": "0"}),
+            MIN_OFFSET => answer = json!({"offset": "0"}),
             _ => {}
         }
         let header =
             json!({"code": code, "flag": 1, "opaque": header["opaque"], "extFields": answer})
                 .to_string();
+        if times == CLOSE {
+            return Ok(());
+        }
         let mut out = Vec::new();
-        (0..times).for_each(|_| wire::put_frame(&mut out, header.as_bytes(), &body));
+        (0..times).for_each(|_| put_frame(&mut out, header.as_bytes(), &body));
         socket.write_all(&out)?;
     }
 }
 
-fn broker(wrong: Wrong) -> SocketAddr {
+pub fn broker(wrong: Wrong) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let store = Arc::new(Mutex::new(Store::default()));
@@ -179,119 +231,4 @@ fn broker(wrong: Wrong) -> SocketAddr {
         }
     });
     addr
-}
-
-#[derive(Parser)]
-struct Words {
-    #[command(flatten)]
-    load: Load,
-}
-
-/// Runs something with a load and gives its JSON.
-fn run(addr: SocketAddr, words: &str, command: impl Fn(&Load) -> crate::Outcome<bool>) -> Value {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run.json");
-    let line = format!(
-        "x --addr {addr} --queues 2 --size 100 --warmup 0 --json {} {words}",
-        path.display()
-    );
-    let load = Words::parse_from(line.split_whitespace()).load;
-    let told = command(&load).unwrap();
-    let json: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    assert_eq!(json["valid"], told, "{json}");
-    json
-}
-
-const COUNT: &str = "--connections 3 --in-flight 4 --count 2000 --duration 30";
-const BRIEFLY: &str = "--connections 3 --in-flight 4 --duration 1";
-
-fn produce(wrong: Wrong) -> Value {
-    run(broker(wrong), COUNT, |load| crate::produce::run(load, true))
-}
-
-#[test]
-fn a_right_broker_is_valid_whichever_way_it_is_loaded() {
-    let addr = broker(Wrong::Nothing);
-    let json = run(addr, COUNT, |load| crate::produce::run(load, true));
-    assert_eq!(json["valid"], true, "{json}");
-    assert_eq!(json["acknowledged"], 2000);
-    let json = run(addr, "--connections 3 --duration 4", |load| {
-        crate::consume::run(load, crate::consume::Depth::First)
-    });
-    assert_eq!(json["valid"], true, "{json}");
-    assert_eq!(json["topic_messages"], 2000);
-    assert!(1 <= json["passes"].as_u64().unwrap(), "{json}");
-    for rate in ["--rate 1000", ""] {
-        let json = run(
-            addr,
-            &format!("--topic live {BRIEFLY} {rate}"),
-            crate::e2e::run,
-        );
-        assert_eq!(json["valid"], true, "{json}");
-        assert_eq!(json["received"], json["acknowledged"]);
-        assert!(100 < json["e2e_samples"].as_u64().unwrap(), "{json}");
-    }
-}
-
-#[test]
-fn every_wrong_that_a_broker_does_is_named() {
-    for (wrong, key) in [
-        (Wrong::Lose, "lost"),
-        (Wrong::LoseRest, "lost"),
-        (Wrong::Repeat, "duplicated"),
-        (Wrong::Swap, "reordered"),
-        (Wrong::Flip, "corrupted"),
-        (Wrong::Echo, "unexpected_answers"),
-        (Wrong::Jump, "lost"),
-    ] {
-        let json = produce(wrong);
-        assert_eq!(json["valid"], false, "{wrong:?}: {json}");
-        assert!(0 < json[key].as_u64().unwrap(), "{wrong:?}: {json}");
-    }
-}
-
-#[test]
-fn end_to_end_names_them_too() {
-    for (wrong, key) in [
-        (Wrong::Lose, "lost"),
-        (Wrong::LoseRest, "lost"),
-        (Wrong::Repeat, "duplicated"),
-        (Wrong::Flip, "corrupted"),
-        (Wrong::Echo, "unexpected_answers"),
-    ] {
-        // Not Swap: what was stored before is read before, and cannot change places any more.
-        let json = run(
-            broker(wrong),
-            &format!("{BRIEFLY} --rate 1000"),
-            crate::e2e::run,
-        );
-        assert_eq!(json["valid"], false, "{wrong:?}: {json}");
-        assert!(0 < json[key].as_u64().unwrap(), "{wrong:?}: {json}");
-    }
-}
-
-#[test]
-fn a_loss_is_seen_without_reading_back() {
-    let json = run(broker(Wrong::Lose), COUNT, |load| {
-        crate::produce::run(load, false)
-    });
-    assert_eq!(json["lost"], 1, "{json}");
-}
-
-#[test]
-fn a_refused_message_is_an_error_and_not_a_loss() {
-    let json = produce(Wrong::Refuse);
-    assert_eq!(json["valid"], true, "{json}");
-    assert_eq!(json["errors"]["2"], 1, "{json}");
-    assert_eq!(json["acknowledged"], 2000);
-}
-
-#[test]
-fn a_request_without_answer_voids_the_run() {
-    let json = run(broker(Wrong::Silence), BRIEFLY, |load| {
-        crate::produce::run(load, false)
-    });
-    assert_eq!(json["valid"], false, "{json}");
-    assert_eq!(json["unanswered"], 1, "{json}");
-    assert_eq!(json["duplicated"], 0, "{json}");
 }

@@ -1,0 +1,334 @@
+//! The kernel: its version, whether it lets this process have an io_uring, and what that ring can do.
+
+use super::report::{Entry, NOT_SEEN};
+use crate::io::{Errno, RingFeature, RingTrial, Tree, Unseen};
+
+const PAGE: &str = "kernel-notes/ring-setup.md";
+
+/// What was found out about rings.
+struct Ring<'host> {
+    tried: &'host Result<RingTrial, Errno>,
+    /// `kernel.io_uring_disabled`, since 6.6.
+    disabled: Option<String>,
+    /// `Seccomp:` of this process: 2 is a filter.
+    seccomp: Option<String>,
+}
+
+pub(super) fn check(tree: &Tree, tried: &Result<RingTrial, Errno>, shards: usize) -> Vec<Entry> {
+    let status = tree.text("/proc/self/status").unwrap_or_default();
+    let ring = Ring {
+        tried,
+        disabled: tree.text("/proc/sys/kernel/io_uring_disabled").ok(),
+        seccomp: field(&status, "Seccomp:").map(str::to_owned),
+    };
+    let mut entries = vec![
+        release(tree.text("/proc/sys/kernel/osrelease").as_deref()),
+        allowed(&ring),
+    ];
+    if let Ok(trial) = tried {
+        entries.push(features(&trial.features));
+        entries.push(rings(trial, shards));
+    }
+    entries
+}
+
+/// The value of a line of `/proc/self/status`.
+pub(super) fn field<'text>(text: &'text str, name: &str) -> Option<&'text str> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line[name.len()..].trim())
+}
+
+/// Major and minor of `6.18.44-generic`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn release(release: Result<&str, &Unseen>) -> Entry {
+    const NAME: &str = "kernel";
+    let release = match release {
+        Ok(release) => release,
+        Err(why) => return Entry::unseen(NAME, why),
+    };
+    let Some(version) = version(release) else {
+        return Entry::ok(
+            NAME,
+            release,
+            "a version that cannot be read; what the ring can do is below",
+        );
+    };
+    let upgrade = "# boot Linux 6.6 or newer (uname -r says what runs)";
+    if version < (5, 19) {
+        let reason = format!("the ring needs Linux 5.19 or newer ({PAGE})");
+        Entry::cannot_run(NAME, release, reason, upgrade)
+    } else if version < (6, 1) {
+        let reason = format!("from 6.1 on a ring batches its work (DEFER_TASKRUN, {PAGE})");
+        Entry::advice(NAME, release, reason, upgrade)
+    } else if version < (6, 5) {
+        let reason = "from 6.5 on one call says what is in memory (kernel-notes/page-cache-and-cold-reads.md)";
+        Entry::ok(NAME, release, reason)
+    } else {
+        Entry::ok(
+            NAME,
+            release,
+            format!("has everything that the broker asks for ({PAGE})"),
+        )
+    }
+}
+
+fn allowed(ring: &Ring<'_>) -> Entry {
+    const NAME: &str = "io_uring";
+    let errno = match ring.tried {
+        Ok(_) => return Entry::ok(NAME, "allowed", format!("a ring was opened ({PAGE})")),
+        Err(errno) => *errno,
+    };
+    let disabled = ring.disabled.as_deref();
+    let (reason, fix) = match errno {
+        Errno::EPERM | Errno::EACCES if matches!(disabled, Some("1" | "2")) => (
+            format!(
+                "the sysctl kernel.io_uring_disabled is {}",
+                disabled.unwrap_or_default()
+            ),
+            "sysctl -w kernel.io_uring_disabled=0",
+        ),
+        Errno::EPERM | Errno::EACCES => {
+            let by = match ring.seccomp.as_deref() {
+                Some("2") => "a seccomp filter of this process (as Docker and containerd set it)",
+                _ => "a security module or a limit of this container",
+            };
+            (
+                format!("{by} forbids io_uring_setup"),
+                "docker run --security-opt seccomp=corelane.json …  # the default profile plus io_uring_setup, \
+                 io_uring_enter, io_uring_register",
+            )
+        }
+        Errno::ENOSYS => (
+            "this kernel has no io_uring, or it is hidden".to_owned(),
+            "# boot Linux 5.19 or newer with CONFIG_IO_URING; gVisor and WSL 1 have none",
+        ),
+        Errno::ENOMEM => (
+            "no memory for a ring: a limit of locked memory or of the memory cgroup".to_owned(),
+            MORE_LOCKED,
+        ),
+        Errno::EMFILE | Errno::ENFILE => ("no file descriptor is left".to_owned(), MORE_FILES),
+        _ => (
+            "the kernel refuses a plain ring".to_owned(),
+            "# dmesg may say more",
+        ),
+    };
+    Entry::cannot_run(
+        NAME,
+        format!("refused: {errno:?}"),
+        format!("{reason} ({PAGE})"),
+        fix,
+    )
+}
+
+/// Whether each shard gets its ring.
+fn rings(trial: &RingTrial, shards: usize) -> Entry {
+    const NAME: &str = "io_uring limits";
+    let workers = trial
+        .workers
+        .map_or_else(String::new, |(blocking, endless)| {
+            format!("; {blocking} and {endless} worker threads for each")
+        });
+    let opened = trial.shard_rings;
+    let value = format!("{opened} of {shards} rings of a shard{workers}");
+    let Some(errno) = trial.refused else {
+        let reason = format!("one for each CPU was opened with its buffers ({PAGE})");
+        return Entry::ok(NAME, value, reason);
+    };
+    let reason = format!("the next one was refused: {errno:?} ({PAGE})");
+    let fix = match errno {
+        Errno::EMFILE | Errno::ENFILE => MORE_FILES,
+        _ => MORE_LOCKED,
+    };
+    if opened == 0 {
+        Entry::cannot_run(NAME, value, reason, fix)
+    } else {
+        let reason = format!("{reason}; until then serve with --shards {opened}");
+        Entry::advice(NAME, value, reason, fix)
+    }
+}
+
+const MORE_LOCKED: &str =
+    "ulimit -l 65536  # LimitMEMLOCK=64M in a unit of systemd, and a larger memory cgroup";
+const MORE_FILES: &str = "ulimit -n 65536  # LimitNOFILE=65536 in a unit of systemd";
+
+/// How much a feature is wanted.
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Need {
+    /// Without it nothing is served.
+    Must,
+    /// Something slower stands in.
+    Wanted,
+    /// For later; shown, and no reason to change anything.
+    Nice,
+}
+
+const fn need(feature: RingFeature) -> (Need, &'static str) {
+    match feature {
+        RingFeature::Operations => (Need::Must, "operations"),
+        RingFeature::TimedEnter => (Need::Must, "timed enter (5.11)"),
+        RingFeature::CoopTaskrun => (Need::Must, "COOP_TASKRUN (5.19)"),
+        RingFeature::BufferRings => (Need::Must, "buffer rings (5.19)"),
+        RingFeature::MultishotReceive => (Need::Must, "multishot receive (6.0)"),
+        RingFeature::DeferTaskrun => (Need::Wanted, "DEFER_TASKRUN (6.1)"),
+        RingFeature::ZeroCopySend => (Need::Nice, "zero-copy send (6.1)"),
+        RingFeature::Bundles => (Need::Nice, "bundles (6.10)"),
+        RingFeature::MinTimeout => (Need::Nice, "gathering waits (6.12)"),
+        RingFeature::NoIoWait => (Need::Nice, "NO_IOWAIT (6.15)"),
+    }
+}
+
+fn features(found: &[RingFeature]) -> Entry {
+    const NAME: &str = "io_uring features";
+    let missing = |wanted: Need| -> Vec<&str> {
+        let all = RingFeature::ALL.into_iter();
+        let missing = all.filter(|feature| need(*feature).0 == wanted && !found.contains(feature));
+        missing.map(|feature| need(feature).1).collect()
+    };
+    let all = RingFeature::ALL.into_iter();
+    let has: Vec<_> = all
+        .filter(|feature| found.contains(feature))
+        .map(|feature| need(feature).1)
+        .collect();
+    let value = if has.is_empty() {
+        NOT_SEEN.to_owned()
+    } else {
+        has.join(", ")
+    };
+    let (must, wanted, nice) = (
+        missing(Need::Must),
+        missing(Need::Wanted),
+        missing(Need::Nice),
+    );
+    let upgrade = "# boot Linux 6.1 or newer";
+    if !must.is_empty() {
+        let reason = format!("without {} nothing is served ({PAGE})", must.join(", "));
+        Entry::cannot_run(NAME, value, reason, upgrade)
+    } else if !wanted.is_empty() {
+        let reason = format!(
+            "{} is missing: COOP_TASKRUN stands in, each completion costs more ({PAGE})",
+            wanted.join(", ")
+        );
+        Entry::advice(NAME, value, reason, upgrade)
+    } else if nice.is_empty() {
+        Entry::ok(
+            NAME,
+            value,
+            format!("tried on a ring; nothing is missing ({PAGE})"),
+        )
+    } else {
+        let reason = format!(
+            "tried on a ring; newer kernels add {} ({PAGE})",
+            nice.join(", ")
+        );
+        Entry::ok(NAME, value, reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::Verdict;
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_old_or_new_enough() {
+        for (text, verdict) in [
+            ("5.15.0-91-generic", Verdict::CannotRun),
+            ("5.19.0", Verdict::Advice),
+            ("6.1.0-18-amd64", Verdict::Ok),
+            ("6.18.44", Verdict::Ok),
+            ("10.0", Verdict::Ok),
+            ("strange", Verdict::Ok),
+        ] {
+            assert_eq!(release(Ok(text)).verdict, verdict, "{text}");
+        }
+    }
+
+    fn trial(shard_rings: usize, refused: Option<Errno>) -> RingTrial {
+        RingTrial {
+            features: Vec::new(),
+            shard_rings,
+            refused,
+            workers: Some((8, 96_365)),
+        }
+    }
+
+    #[test]
+    fn every_shard_gets_a_ring_or_some_or_none() {
+        let judge = |opened, refused| rings(&trial(opened, refused), 2);
+        assert_eq!(judge(2, None).verdict, Verdict::Ok);
+        let one = judge(1, Some(Errno::ENOMEM));
+        assert_eq!(one.verdict, Verdict::Advice);
+        assert!(one.reason.contains("--shards 1"), "{one:?}");
+        let none = judge(0, Some(Errno::EMFILE));
+        assert_eq!(none.verdict, Verdict::CannotRun);
+        assert!(none.fix.unwrap().contains("ulimit -n"));
+    }
+
+    fn refused(errno: Errno, disabled: Option<&str>, seccomp: Option<&str>) -> Entry {
+        allowed(&Ring {
+            tried: &Err(errno),
+            disabled: disabled.map(str::to_owned),
+            seccomp: seccomp.map(str::to_owned),
+        })
+    }
+
+    #[test]
+    fn a_refused_ring_names_who_refused_it() {
+        let by_sysctl = refused(Errno::EPERM, Some("2"), Some("2"));
+        assert_eq!(by_sysctl.verdict, Verdict::CannotRun);
+        assert_eq!(
+            by_sysctl.fix.as_deref(),
+            Some("sysctl -w kernel.io_uring_disabled=0")
+        );
+        let by_seccomp = refused(Errno::EPERM, Some("0"), Some("2"));
+        assert!(by_seccomp.reason.contains("seccomp"), "{by_seccomp:?}");
+        assert!(
+            refused(Errno::EPERM, None, Some("0"))
+                .reason
+                .contains("security module")
+        );
+        assert!(
+            refused(Errno::ENOSYS, None, None)
+                .reason
+                .contains("no io_uring")
+        );
+        assert!(
+            refused(Errno::ENOMEM, None, None)
+                .fix
+                .unwrap()
+                .contains("ulimit -l")
+        );
+        let had = Ok(trial(2, None));
+        let ring = Ring {
+            tried: &had,
+            disabled: None,
+            seccomp: None,
+        };
+        assert_eq!(allowed(&ring).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn what_a_ring_lacks_is_judged_by_need() {
+        let without = |lacks: &[RingFeature]| {
+            let all = RingFeature::ALL.into_iter();
+            features(
+                &all.filter(|feature| !lacks.contains(feature))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(without(&[]).verdict, Verdict::Ok);
+        assert_eq!(without(&[RingFeature::NoIoWait]).verdict, Verdict::Ok);
+        assert_eq!(
+            without(&[RingFeature::DeferTaskrun]).verdict,
+            Verdict::Advice
+        );
+        let old = without(&[RingFeature::MultishotReceive, RingFeature::DeferTaskrun]);
+        assert_eq!(old.verdict, Verdict::CannotRun);
+        assert!(old.reason.contains("multishot receive"), "{old:?}");
+        assert_eq!(features(&[]).verdict, Verdict::CannotRun);
+    }
+}

@@ -1,0 +1,214 @@
+//! What leaves without passing through a buffer of ours: gathers, sendfile, splice.
+#![allow(unsafe_code)]
+
+use std::os::fd::AsRawFd;
+
+use io_uring::{opcode, types};
+use nix::errno::Errno;
+
+use super::super::direct::{self, Moved};
+use super::super::{End, Op, Payload, SocketId, Span, Token};
+use super::{Borrowed, Uring};
+use crate::base::Key;
+
+/// Bytes one sendfile may move before others get their turn.
+const SENDFILE_TURN_SIZE: u64 = 1 << 20;
+
+pub(super) struct Gather {
+    pub(super) head: Vec<u8>,
+    pub(super) spans: Vec<Span>,
+    vectors: Vec<libc::iovec>,
+    message: libc::msghdr,
+}
+
+impl Uring {
+    pub(super) fn push_gather(&mut self, token: Token, op: Op) {
+        let Op::Gather {
+            socket,
+            head,
+            spans,
+            skip,
+            hot,
+        } = op
+        else {
+            unreachable!("called for gathers only")
+        };
+        let Some(open) = self.socket(socket) else {
+            return self.fail(token, Errno::EBADF, Payload::Gathered(head, spans));
+        };
+        let files: Vec<_> = spans.iter().map(|span| self.file(span.file)).collect();
+        let mut vectors = Vec::with_capacity(spans.len() + 1);
+        let mut skip_left = skip;
+        let mut cut = |start: *const u8, len: u64| {
+            let skipped = skip_left.min(len);
+            skip_left -= skipped;
+            if skipped < len {
+                vectors.push(libc::iovec {
+                    iov_base: start.wrapping_add(skipped as usize).cast_mut().cast(),
+                    iov_len: (len - skipped) as usize,
+                });
+            }
+        };
+        cut(head.as_ptr(), head.len() as u64);
+        for (span, file) in spans.iter().zip(&files) {
+            let start = match file.map.address(&file.file, span.at, span.len) {
+                Ok(start) => start,
+                Err(Errno::ERANGE) => {
+                    return self.fail(token, Errno::ERANGE, Payload::Gathered(head, spans));
+                }
+                // No map to be had (of a file system that has stopped, say): as if it were not in memory,
+                // so that it is read, or the read says why not.
+                Err(errno) => {
+                    tracing::debug!(%errno, "a segment cannot be mapped");
+                    return self.fail(token, Errno::EAGAIN, Payload::Gathered(head, spans));
+                }
+            };
+            if !hot && !direct::is_resident(&file.file, span.at, u64::from(span.len)) {
+                return self.fail(token, Errno::EAGAIN, Payload::Gathered(head, spans));
+            }
+            cut(start, u64::from(span.len));
+        }
+        let mut gather = Box::new(Gather {
+            head,
+            spans,
+            vectors,
+            message: direct::no_message(),
+        });
+        gather.message.msg_iov = gather.vectors.as_mut_ptr();
+        gather.message.msg_iovlen = gather.vectors.len() as _;
+        let message: *const libc::msghdr = &raw const gather.message;
+        let fd = types::Fd(open.fd.as_raw_fd());
+        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+        let key = self.fly(token, Borrowed::Gather(gather));
+        self.keep_socket(key, open);
+        for file in files {
+            self.keep_file(key, file);
+        }
+        self.submit(key, opcode::SendMsg::new(fd, message).flags(flags).build());
+    }
+
+    pub(super) fn push_sendfile(&mut self, token: Token, socket: SocketId, span: Span, hot: bool) {
+        let Some(open) = self.socket(socket) else {
+            return self.fail(token, Errno::EBADF, Payload::None);
+        };
+        let file = self.file(span.file);
+        let left = u64::from(span.len);
+        let key = self.fly(
+            token,
+            Borrowed::SendFile {
+                socket: open,
+                file,
+                at: span.at,
+                left,
+                sent: 0,
+                hot,
+            },
+        );
+        self.direct.push_back(key);
+    }
+
+    pub(super) fn push_splice(&mut self, token: Token, from: End, to: End, len: u32, more: bool) {
+        let mut files = Vec::new();
+        let mut sockets = Vec::new();
+        let mut end = |uring: &mut Self, end: End, is_source: bool| match end {
+            End::File { file, at } => {
+                let file = uring.file(file);
+                let fd = file.file.as_raw_fd();
+                files.push(file);
+                Some((fd, at as i64))
+            }
+            End::Pipe(pipe) => {
+                let (read, write) = uring.pipe(pipe.0);
+                Some((if is_source { read } else { write }, -1))
+            }
+            End::Socket(socket) => {
+                let open = uring.socket(socket)?;
+                let fd = open.fd.as_raw_fd();
+                sockets.push(open);
+                Some((fd, -1))
+            }
+        };
+        let (Some(source), Some(target)) = (end(self, from, true), end(self, to, false)) else {
+            return self.fail(token, Errno::EBADF, Payload::None);
+        };
+        let flags = if more { libc::SPLICE_F_MORE } else { 0 };
+        let entry = opcode::Splice::new(
+            types::Fd(source.0),
+            source.1,
+            types::Fd(target.0),
+            target.1,
+            len,
+        )
+        .flags(flags)
+        .build();
+        let key = self.fly(token, Borrowed::Nothing);
+        for file in files {
+            self.keep_file(key, file);
+        }
+        for socket in sockets {
+            self.keep_socket(key, socket);
+        }
+        self.submit(key, entry);
+    }
+
+    /// Runs what has no opcode. A socket without room is polled for and comes back here.
+    pub(super) fn run_direct(&mut self) {
+        for _ in 0..self.direct.len() {
+            let Some(key) = self.direct.pop_front() else {
+                break;
+            };
+            let Some(flight) = self.flights.get_mut(key) else {
+                continue;
+            };
+            let Borrowed::SendFile {
+                socket,
+                file,
+                at,
+                left,
+                sent,
+                hot,
+            } = &mut flight.borrowed
+            else {
+                unreachable!("only sendfile is run directly")
+            };
+            if !*hot && !direct::is_resident(&file.file, *at, *left) {
+                // What was sent is sent: a partial count says so, EAGAIN only where nothing was.
+                let result = if *sent == 0 {
+                    Err(Errno::EAGAIN)
+                } else {
+                    Ok(*sent as u32)
+                };
+                self.land(key, result);
+                continue;
+            }
+            let len = (*left).min(SENDFILE_TURN_SIZE);
+            match direct::send_file(&socket.fd, &file.file, *at, len) {
+                Ok(Moved::Bytes(0)) => self.land_short(key),
+                Ok(Moved::Bytes(count)) => {
+                    *at += count;
+                    *left -= count;
+                    *sent += count;
+                    if *left == 0 {
+                        let all = *sent as u32;
+                        self.land(key, Ok(all));
+                    } else {
+                        self.direct.push_back(key);
+                    }
+                }
+                Ok(Moved::NoRoom) => {
+                    let fd = types::Fd(socket.fd.as_raw_fd());
+                    self.submit(key, opcode::PollAdd::new(fd, libc::POLLOUT as u32).build());
+                }
+                Err(errno) => self.land(key, Err(errno)),
+            }
+        }
+    }
+
+    fn land_short(&mut self, key: Key) {
+        let sent = match self.flights.get(key).map(|flight| &flight.borrowed) {
+            Some(Borrowed::SendFile { sent, .. }) => *sent as u32,
+            _ => 0,
+        };
+        self.land(key, Ok(sent));
+    }
+}

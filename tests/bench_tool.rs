@@ -1,0 +1,304 @@
+//! The load generator as a program: every command once, tiny, against a real broker or one that does wrong.
+
+mod kit;
+#[path = "../tools/bench/sham/server.rs"]
+mod sham;
+
+use serde_json::Value;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use kit::Broker;
+use sham::Wrong;
+
+fn command(words: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corelane-bench"));
+    command.args(words.split_whitespace()).stdin(Stdio::null());
+    command
+}
+
+fn output(words: &str) -> Output {
+    command(words).output().unwrap()
+}
+
+/// Runs a command that writes its JSON, and gives exit code, JSON and what it printed.
+fn run(folder: &Path, words: &str) -> (i32, Value, String) {
+    let json = folder.join("run.json");
+    let output = output(&format!("{words} --json {}", json.display()));
+    let code = output.status.code().unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let told = std::fs::read_to_string(&json).unwrap_or_else(|_| panic!("{words}: {text}"));
+    std::fs::remove_file(&json).unwrap();
+    (code, serde_json::from_str(&told).unwrap(), text)
+}
+
+/// Runs a command that must be valid.
+fn valid(folder: &Path, words: &str) -> Value {
+    let (code, json, text) = run(folder, words);
+    assert_eq!(code, 0, "{words}: {text}");
+    assert_eq!(json["valid"], true, "{words}: {json}");
+    assert_eq!(json["schema"], "corelane-bench/1");
+    for key in [
+        "args",
+        "environment",
+        "totals",
+        "cost",
+        "checks",
+        "generator",
+    ] {
+        assert!(json[key].is_object(), "{words}: no {key} in {json}");
+    }
+    let totals = json["totals"].as_object().unwrap();
+    assert!(
+        totals.keys().all(|key| key.ends_with("_per_s")),
+        "{totals:?}"
+    );
+    json
+}
+
+const LOAD: &str = "--queues 2 --size 200 --duration 0.5 --wait sleep --own-delay tell";
+
+#[test]
+fn every_command_that_drives_a_broker_runs_against_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let broker = Broker::start(here, &[]);
+    let load = format!("--addr 127.0.0.1:{} {LOAD}", broker.port);
+
+    let files = here.join("files");
+    let words = format!(
+        "produce {load} --connections 4 --in-flight 4 --warmup 1 --duration 2 --rate 2000 --arrival poisson --size exp:300 --hgrm {0} --hlog {0}.hlog",
+        files.display()
+    );
+    let json = valid(here, &words);
+    let sent = json["acknowledged"].as_u64().unwrap();
+    assert_eq!(json["checks"]["messages_read_back"], sent, "{json}");
+    let cost = &json["cost"];
+    assert_eq!(cost["server_pid"], broker.child.id(), "found by the port");
+    for key in ["rss_bytes", "cpu_us_per_message", "cpu_us_per_mb"] {
+        assert!(cost[key].is_number(), "{key} in {cost}");
+    }
+    // Where the kernel does not let us count, the reason stands beside.
+    let counted = cost["syscalls_per_message"].as_f64();
+    let why = &cost["unknown"]["syscalls_per_message"];
+    assert!(
+        counted.is_some_and(|count| 0.0 < count) != why.is_string(),
+        "{cost}"
+    );
+    let series = json["series"].as_array().unwrap();
+    assert_eq!(series.len(), 2, "{json}");
+    let messages = series
+        .iter()
+        .map(|second| second["messages"].as_u64().unwrap());
+    let sum = messages.sum::<u64>() as f64;
+    assert!((3_000.0..5_000.0).contains(&sum), "{sum} in 2 s of 2,000/s");
+    for name in ["service", "response", "lateness"] {
+        let object = &json[name];
+        assert!(object["min_ns"].as_u64() <= object["p50_ns"].as_u64());
+        assert!(object["p50_ns"].as_u64() <= object["max_ns"].as_u64());
+        assert!(
+            object["hgrm"].as_str().is_some_and(|text| 20 < text.len()),
+            "{name}"
+        );
+        let spectrum = std::fs::read_to_string(here.join(format!("files.{name}.hgrm"))).unwrap();
+        let total = format!(
+            "Total count    = {:>12}]",
+            object["count"].as_u64().unwrap()
+        );
+        assert!(spectrum.contains(&total), "{spectrum}");
+    }
+    let log = std::fs::read_to_string(here.join("files.hlog")).unwrap();
+    assert!(
+        log.lines().any(|line| line.starts_with("Tag=response,")),
+        "{log}"
+    );
+
+    let words = "--connections 2 --in-flight 4 --warmup 0 --batch 5 --keys 9 --tags a,bb --topics 2 --topic many --engine epoll";
+    valid(here, &format!("produce {load} {words}"));
+    let json = valid(
+        here,
+        &format!("consume {load} --warmup 0.1 --connections 3 --groups 2"),
+    );
+    assert_eq!(json["topic_messages"], sent, "{json}");
+    assert!(1 <= json["passes"].as_u64().unwrap(), "{json}");
+    let json = valid(
+        here,
+        &format!("e2e {load} --warmup 0.1 --topic live --rate 1000"),
+    );
+    assert!(json["e2e"]["p50_ns"].is_number(), "{json}");
+    let json = valid(
+        here,
+        &format!("mixed {load} --warmup 0.1 --topic fan --rate 1000 --groups 2 --backlog 2000"),
+    );
+    assert!(
+        0.0 < json["totals"]["behind_messages_per_s"].as_f64().unwrap(),
+        "{json}"
+    );
+
+    let words = format!("idle --server-pid {} --duration 0.2", broker.child.id());
+    let (code, json, _) = run(here, &words);
+    assert_eq!(code, 0);
+    assert!(
+        json["server_rss_bytes"].as_u64().unwrap() > 1 << 20,
+        "{json}"
+    );
+}
+
+#[test]
+fn a_search_tells_its_trials() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = format!(
+        "produce --addr {} {LOAD} --duration 0.2 --warmup 0 --in-flight 8 --rate 500 --search p50=400ms",
+        sham::broker(Wrong::Nothing)
+    );
+    let (_, json, text) = run(folder.path(), &words);
+    assert!(
+        500.0 <= json["rate_found_per_s"].as_f64().unwrap(),
+        "{json}"
+    );
+    assert!(text.contains("holds"), "{text}");
+}
+
+#[test]
+fn a_start_is_timed() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = kit::free_ports();
+    let store = folder.path().join("store");
+    let words = format!(
+        "start --addr 127.0.0.1:{port} -- {} serve --store {} --port {port} --nameserver-port {} --shards 1",
+        env!("CARGO_BIN_EXE_corelane"),
+        store.display(),
+        port + 60
+    );
+    let json = folder.path().join("run.json");
+    let output = output(&words.replacen("start", &format!("start --json {}", json.display()), 1));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    assert!(
+        0.0 < json["start_to_first_ack_ms"].as_f64().unwrap(),
+        "{json}"
+    );
+}
+
+/// A floor that ends with the test.
+struct Floor(Child, u16);
+
+impl Floor {
+    fn start(words: &str) -> Floor {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .unwrap()
+            .port();
+        let words = format!("floor {words} --addr 127.0.0.1:{port} --duration 30 --file-mib 16");
+        let child = command(&words).stderr(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < end, "the floor does not listen: {words}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Floor(child, port)
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn floors_are_loaded_like_brokers() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    for (kind, load) in [
+        ("echo", "produce --in-flight 4"),
+        ("append", "produce --in-flight 4 --batch 3"),
+        ("flush", "produce"),
+        ("sendfile", "consume --connections 2"),
+        ("gather", "consume --connections 2"),
+    ] {
+        let file = match kind {
+            "echo" => String::new(),
+            _ => format!("--file {}", here.join("data").display()),
+        };
+        let floor = Floor::start(&format!("{kind} {file} --queues 2 --size 200"));
+        let words = format!("{load} --addr 127.0.0.1:{} {LOAD} --warmup 0", floor.1);
+        let json = valid(here, &words);
+        assert!(
+            0.0 < json["messages_per_s"].as_f64().unwrap(),
+            "{kind}: {json}"
+        );
+    }
+}
+
+#[test]
+fn what_a_server_does_wrong_makes_the_exit_code_1_and_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    for (wrong, key) in [
+        (Wrong::Lose, "lost"),
+        (Wrong::Repeat, "duplicated"),
+        (Wrong::Swap, "reordered"),
+        (Wrong::Flip, "corrupted"),
+    ] {
+        let words = format!(
+            "produce --addr {} {LOAD} --connections 2 --in-flight 2 --count 900 --duration 20",
+            sham::broker(wrong)
+        );
+        let (code, json, text) = run(folder.path(), &words);
+        assert_eq!(code, 1, "{wrong:?}: {text}");
+        assert!(
+            0 < json["checks"][key].as_u64().unwrap(),
+            "{wrong:?}: {json}"
+        );
+        assert!(text.contains("VOID: messages:"), "{text}");
+    }
+}
+
+#[test]
+fn a_generator_that_is_late_itself_says_so_and_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let floor = Floor::start("echo");
+    // A burst of 20,000 is made one after another: the last of them waits for the first ones.
+    let words = format!(
+        "produce --addr 127.0.0.1:{} --queues 2 --connections 4 --in-flight 6000 --size 64 --rate 40000 --arrival burst:20000 --duration 1 --warmup 0 --percentile 50",
+        floor.1
+    );
+    let (code, json, text) = run(folder.path(), &words);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("generator's own delay"), "{text}");
+    assert!(
+        json["generator"]["spoiled"]["response"].is_string(),
+        "{json}"
+    );
+    let (code, _, text) = run(folder.path(), &format!("{words} --own-delay tell"));
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
+fn without_a_server_the_exit_code_is_2_and_help_is_there_for_every_command() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = free.local_addr().unwrap();
+    drop(free);
+    let told = output(&format!("produce --addr {addr}"));
+    assert_eq!(told.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&told.stderr);
+    assert!(text.contains("is the broker running?"), "{text}");
+    for command in [
+        "produce", "consume", "e2e", "mixed", "floor", "start", "idle",
+    ] {
+        let told = output(&format!("{command} --help"));
+        assert!(told.status.success());
+        assert!(300 < told.stdout.len(), "{command}");
+    }
+}

@@ -1,0 +1,334 @@
+//! `corelane doctor` as it is typed: what it says, what it leaves, how it ends.
+#![allow(unsafe_code)] // One system call before exec, to stand in for a container's filter.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn doctor(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_corelane"));
+    command.arg("doctor").args(words).env_remove("CORELANE_LOG");
+    command
+}
+
+fn examine(store: &Path) -> (i32, Value) {
+    judged(
+        &doctor(&["--json", "--store", store.to_str().unwrap()])
+            .output()
+            .unwrap(),
+    )
+}
+
+/// The exit code and the JSON, which agree.
+fn judged(output: &Output) -> (i32, Value) {
+    let code = output.status.code().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|err| panic!("{err}: code {code}, {stderr}"));
+    let worst = entries(&report)
+        .iter()
+        .map(|entry| match entry["verdict"].as_str().unwrap() {
+            "ok" => 0,
+            "advice" => 1,
+            "cannot run" => 2,
+            other => panic!("{other} is no verdict"),
+        })
+        .max()
+        .unwrap();
+    assert_eq!(code, worst, "{report:#}");
+    assert_eq!(report["exitCode"], code);
+    (code, report)
+}
+
+fn entries(report: &Value) -> &Vec<Value> {
+    report["entries"].as_array().unwrap()
+}
+
+fn entry<'report>(report: &'report Value, name: &str) -> &'report Value {
+    let found = entries(report).iter().find(|entry| entry["name"] == name);
+    found.unwrap_or_else(|| panic!("{name} is not in {report:#}"))
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap();
+    names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn every_entry_is_whole_and_the_code_is_that_of_the_worst() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = Instant::now();
+    let (_, report) = examine(folder.path());
+    assert!(begun.elapsed() < Duration::from_secs(30), "bounded");
+    for entry in entries(&report) {
+        for key in ["name", "value", "reason"] {
+            assert!(
+                entry[key].as_str().is_some_and(|text| !text.is_empty()),
+                "{key}: {entry:#}"
+            );
+        }
+        let is_ok = entry["verdict"] == "ok";
+        assert_eq!(entry.get("fix").unwrap().is_null(), is_ok, "{entry:#}");
+    }
+    for name in [
+        "kernel",
+        "io_uring",
+        "locked memory",
+        "open files",
+        "store folder",
+        "file system",
+        "disk space",
+        "disk cache",
+        "I/O scheduler",
+        "disk interrupts",
+        "huge pages",
+        "DAMON",
+        "swapping",
+        "dirty limits",
+        "CPUs",
+        "CPU frequency",
+        "NUMA",
+        "clock source",
+        "congestion control",
+        "network interrupts",
+    ] {
+        entry(&report, name);
+    }
+}
+
+#[test]
+fn the_disk_is_measured_and_nothing_is_left_in_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("kept"), "mine").unwrap();
+    let (_, report) = examine(folder.path());
+    assert_eq!(names_in(folder.path()), ["kept"]);
+    assert_eq!(
+        report["measuredIn"],
+        fs::canonicalize(folder.path()).unwrap().to_str().unwrap()
+    );
+    for name in ["sync of 4 KiB", "sync of 64 KiB", "sync of 1 MiB"] {
+        let numbers = &entry(&report, name)["numbers"];
+        for way in ["zeroed", "unwritten", "growing"] {
+            let p50 = numbers[format!("{way}P50Ns")].as_u64().unwrap();
+            let p99 = numbers[format!("{way}P99Ns")].as_u64().unwrap();
+            assert!(0 < p50 && p50 <= p99, "{name} {way}: {p50} {p99}");
+            assert!(0 < numbers[format!("{way}Count")].as_u64().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_store_that_is_not_there_yet_is_measured_beside_and_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, report) = examine(&folder.path().join("a b/store"));
+    let nearest = fs::canonicalize(folder.path()).unwrap();
+    assert_eq!(report["measuredIn"], nearest.to_str().unwrap());
+    assert!(names_in(folder.path()).is_empty());
+}
+
+#[test]
+fn what_cannot_be_a_store_ends_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "a file").unwrap();
+    for store in ["/proc", "/proc/self/store", "/sys", file.to_str().unwrap()] {
+        let (code, report) = examine(Path::new(store));
+        assert_eq!(code, 2, "{store}: {report:#}");
+        assert!(report["measuredIn"].is_null(), "{store}");
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "a file");
+}
+
+/// The program where everybody may run it, and the number of somebody who is not root.
+fn for_an_ordinary_user(folder: &Path) -> (PathBuf, Option<u32>) {
+    let program = folder.join("corelane");
+    fs::copy(env!("CARGO_BIN_EXE_corelane"), &program).unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    (program, is_root.then_some(65_534))
+}
+
+#[test]
+fn an_ordinary_user_is_told_what_he_may_not_do_and_not_see() {
+    let folder = tempfile::tempdir().unwrap();
+    let (program, user) = for_an_ordinary_user(folder.path());
+    let closed = folder.path().join("closed");
+    let open = folder.path().join("open");
+    for (path, mode) in [(&closed, 0o555), (&open, 0o777)] {
+        fs::create_dir(path).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let examine = |store: &Path| {
+        let mut command = Command::new(&program);
+        command.args(["doctor", "--json", "--store"]).arg(store);
+        command.current_dir("/");
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        judged(&command.output().unwrap())
+    };
+    for store in [closed.clone(), closed.join("below")] {
+        let (code, report) = examine(&store);
+        assert_eq!(code, 2, "{report:#}");
+        let of_folder = entry(&report, "store folder");
+        assert_eq!(of_folder["verdict"], "cannot run");
+        assert!(of_folder["fix"].as_str().unwrap().contains("chown"));
+        assert!(report["measuredIn"].is_null());
+    }
+    let (_, report) = examine(&open);
+    assert_eq!(entry(&report, "store folder")["verdict"], "ok");
+    entry(&report, "sync of 4 KiB");
+    assert!(names_in(&open).is_empty());
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// As the profiles of containers do: `io_uring_setup` answers EPERM.
+fn forbid_rings() -> std::io::Result<()> {
+    const SETUP: u32 = libc::SYS_io_uring_setup as u32;
+    let instruction = |code: u32, jt, jf, k| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let mut filter = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, SETUP),
+        instruction(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        ),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the filter outlives the calls, and the kernel copies it.
+    let refused = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+            || libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ) != 0
+    };
+    if refused {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_container_that_forbids_rings_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = doctor(&["--json", "--store", folder.path().to_str().unwrap()]);
+    // SAFETY: two system calls and no memory of the heap between fork and exec.
+    unsafe { command.pre_exec(forbid_rings) };
+    let (code, report) = judged(&command.output().unwrap());
+    assert_eq!(code, 2);
+    let ring = entry(&report, "io_uring");
+    assert_eq!(ring["verdict"], "cannot run");
+    assert!(
+        ring["value"].as_str().unwrap().contains("EPERM"),
+        "{ring:#}"
+    );
+    let says = ring["reason"].as_str().unwrap();
+    let by_sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    if by_sysctl.map_or(true, |text| text.trim() == "0") {
+        assert!(says.contains("seccomp"), "{says}");
+        assert!(
+            ring["fix"].as_str().unwrap().contains("seccomp"),
+            "{ring:#}"
+        );
+    }
+    // The rest is looked at all the same.
+    entry(&report, "sync of 4 KiB");
+}
+
+#[test]
+fn text_says_what_json_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().to_str().unwrap();
+    let output = doctor(&["--store", store]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (_, report) = examine(folder.path());
+    for entry in entries(&report) {
+        let name = entry["name"].as_str().unwrap();
+        assert!(
+            text.lines()
+                .any(|line| line.get(12..).is_some_and(|rest| rest.starts_with(name))),
+            "{name} is not in\n{text}"
+        );
+    }
+    assert!(text.contains(" cannot run\n"), "{text}");
+}
+
+#[test]
+fn a_configuration_names_the_store_and_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = fs::canonicalize(folder.path()).unwrap();
+    let (store, log) = (root.join("store"), root.join("log"));
+    fs::create_dir(&store).unwrap();
+    fs::create_dir(&log).unwrap();
+    let file = root.join("broker.conf");
+    let say = |text: &str| fs::write(&file, text).unwrap();
+    let examine = || {
+        let words = ["--json", "--config", file.to_str().unwrap()];
+        judged(&doctor(&words).output().unwrap()).1
+    };
+    // An address that serve refuses without --insecure: nothing listens here.
+    say(&format!(
+        "storePathRootDir={}\nbindAddress=0.0.0.0\n",
+        store.display()
+    ));
+    assert_eq!(examine()["measuredIn"], store.to_str().unwrap());
+    say(&format!(
+        "storePathRootDir={}\nstorePathCommitLog={}\n",
+        store.display(),
+        log.display()
+    ));
+    let report = examine();
+    assert_eq!(report["measuredIn"], log.to_str().unwrap());
+    assert_eq!(report["store"], store.to_str().unwrap());
+    for path in [&store, &log] {
+        assert!(names_in(path).is_empty());
+    }
+}
+
+#[test]
+fn what_is_not_understood_ends_with_2() {
+    for words in [
+        &["--dance"][..],
+        &["here"],
+        &["--store"],
+        &["--config", "/nowhere/broker.conf"],
+    ] {
+        let output = doctor(words).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        assert!(
+            !output.stderr.is_empty() && output.stdout.is_empty(),
+            "{words:?}"
+        );
+    }
+    let help = doctor(&["--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for part in [
+        "Exit codes:",
+        "would run better",
+        "--json",
+        "--config",
+        "Examples:",
+    ] {
+        assert!(help.contains(part), "{part} is not in\n{help}");
+    }
+}

@@ -1,0 +1,260 @@
+//! Reading: queues pulled record by record, each record's place and, where asked, body checked.
+
+mod command;
+mod read_back;
+
+pub use command::{Options, run};
+pub use read_back::{ReadBack, read_back};
+
+use crate::check::Faults;
+use crate::drive::{Counts, Window};
+use crate::latency::Recorder;
+use crate::net::Net;
+use crate::reader::Reader;
+use crate::report::Report;
+use crate::wire::{self, Answers, NumberKey, Pull};
+use crate::{Load, Outcome, clock, fail};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Depth {
+    /// Bodies in the first pass, sizes and queue offsets in the later ones
+    First,
+    /// Bodies in every pass
+    Every,
+    /// Only sizes and queue offsets
+    Sizes,
+}
+
+const FOUND: i32 = 0;
+const NO_NEW_MESSAGE: i32 = 19;
+const RETRY_IMMEDIATELY: i32 = 20;
+const OFFSET_MOVED: i32 = 21;
+
+/// Readers and their connections. A reader is known on its connection by its index.
+pub struct Readers {
+    group_name: String,
+    topics: Vec<String>,
+    queues: u32,
+    tokens: Vec<usize>,
+    pub readers: Vec<Reader>,
+    ways: Ways,
+    answers: Answers,
+    next_begin: NumberKey,
+    pub counts: Counts,
+    pub pulls: u64,
+    empty_pulls: u64,
+    pub unexpected: u64,
+    pub errors: BTreeMap<i32, u64>,
+    /// A pull, sent to answered.
+    pub service: Recorder,
+}
+
+#[derive(Clone, Copy)]
+pub struct Ways {
+    pub depth: Depth,
+    pub suspend_ms: u32,
+    /// Whether a reader at its end begins anew.
+    pub repeats: bool,
+    /// Most messages and bytes of an answer.
+    pub count_max: u32,
+    pub bytes_max: Option<u32>,
+}
+
+/// What is asked for in a pull, of commands that read.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct PullSize {
+    /// Most messages that a pull asks for
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub pull_messages: u32,
+    /// Most bytes that a pull asks for (maxMsgBytes) [default: does not say]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=14 << 20))]
+    pub pull_bytes: Option<u32>,
+}
+
+impl Readers {
+    /// Connects so many connections; a reader's index among all of them is part of its group's
+    /// name only if there are several groups.
+    pub fn connect(
+        load: &Load,
+        net: &mut Net,
+        connections: usize,
+        mut readers: Vec<Reader>,
+        ways: Ways,
+    ) -> Outcome<Readers> {
+        if wire::SLOTS_MAX as usize <= readers.len() {
+            return fail(format!(
+                "{} queues to read; {} at most",
+                readers.len(),
+                wire::SLOTS_MAX - 1
+            ));
+        }
+        let connections = connections.clamp(1, readers.len().max(1));
+        for (at, reader) in readers.iter_mut().enumerate() {
+            reader.connection = at % connections;
+        }
+        let tokens: Outcome<Vec<usize>> =
+            (0..connections).map(|_| net.connect(load.addr)).collect();
+        Ok(Readers {
+            group_name: "BENCH_CONSUMER".to_string(),
+            topics: (0..load.topics).map(|at| load.topic_name(at)).collect(),
+            queues: load.queues,
+            tokens: tokens?,
+            readers,
+            ways,
+            answers: Answers::new(),
+            next_begin: NumberKey::new("\"nextBeginOffset\":"),
+            counts: Counts::default(),
+            pulls: 0,
+            empty_pulls: 0,
+            unexpected: 0,
+            errors: BTreeMap::new(),
+            service: Recorder::default(),
+        })
+    }
+
+    pub fn tokens(&self) -> &[usize] {
+        &self.tokens
+    }
+
+    pub fn start(&mut self, net: &mut Net) -> Outcome<()> {
+        for at in 0..self.readers.len() {
+            if !self.readers[at].is_empty() {
+                self.ask(net, at);
+            }
+        }
+        self.tokens.iter().try_for_each(|token| net.send(*token))
+    }
+
+    fn ask(&mut self, net: &mut Net, at: usize) {
+        let reader = &mut self.readers[at];
+        reader.generation += 1;
+        reader.opaque = wire::opaque(at as u32, reader.generation);
+        reader.asked_ns = clock::now_ns();
+        let named;
+        let group = match reader.group {
+            0 => self.group_name.as_str(),
+            group => {
+                named = format!("{}_{group}", self.group_name);
+                named.as_str()
+            }
+        };
+        let pull = Pull {
+            group,
+            topic: &self.topics[(reader.lane / self.queues) as usize],
+            queue: reader.queue,
+            offset: reader.offset,
+            opaque: reader.opaque,
+            count_max: self.ways.count_max,
+            bytes_max: self.ways.bytes_max,
+            suspend_ms: self.ways.suspend_ms,
+        };
+        pull.put(&mut net.connection(self.tokens[reader.connection]).out);
+    }
+
+    /// Takes what came on connection `connection`; `seen` is told run and intended time of each
+    /// good message.
+    pub fn on_ready(
+        &mut self,
+        net: &mut Net,
+        connection: usize,
+        now_ns: u64,
+        window: Window,
+        mut seen: impl FnMut(u64, u64),
+    ) -> Outcome<()> {
+        let token = self.tokens[connection];
+        while let Some(frame) = net.connection(token).next_frame()? {
+            let (code, opaque) = self.answers.read(frame.header)?;
+            let at = wire::slot_of(opaque).map(|slot| slot as usize);
+            let reader = at
+                .and_then(|at| self.readers.get_mut(at))
+                .filter(|r| i64::from(r.opaque) == opaque);
+            let (Some(at), Some(reader)) = (at, reader) else {
+                self.unexpected += 1;
+                continue;
+            };
+            reader.opaque = 0;
+            if window.has(now_ns) {
+                self.service.record(now_ns - reader.asked_ns);
+            }
+            self.pulls += 1;
+            match code {
+                FOUND => {
+                    let looks = self.ways.depth == Depth::Every
+                        || self.ways.depth == Depth::First && reader.passes == 0;
+                    self.counts.messages += reader.walk(frame.body, looks, &mut seen);
+                    self.counts.bytes += frame.body.len() as u64;
+                }
+                NO_NEW_MESSAGE | RETRY_IMMEDIATELY => self.empty_pulls += 1,
+                OFFSET_MOVED => {
+                    *self.errors.entry(code).or_default() += 1;
+                    let next = self
+                        .next_begin
+                        .read(frame.header)
+                        .and_then(|offset| u64::try_from(offset).ok());
+                    reader.offset = next.unwrap_or(reader.begin);
+                }
+                _ => *self.errors.entry(code).or_default() += 1,
+            }
+            if reader.is_at_end() {
+                reader.passes += 1;
+                if !self.ways.repeats {
+                    continue;
+                }
+                reader.begin_anew(self.ways.depth == Depth::Every);
+            }
+            self.ask(net, at);
+        }
+        net.send(token)
+    }
+
+    pub fn faults(&self) -> Faults {
+        let mut sum = Faults::default();
+        self.readers
+            .iter()
+            .for_each(|reader| sum.add(reader.faults()));
+        sum
+    }
+
+    /// Messages that were acknowledged and that a group did not get.
+    pub fn missing(&mut self, run: u64, streams: impl Iterator<Item = (u32, u32, u64)>) -> u64 {
+        let mut by_lane: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (at, reader) in self.readers.iter().enumerate() {
+            by_lane.entry(reader.lane).or_default().push(at);
+        }
+        let mut lost = 0;
+        for (lane, slot, next) in streams {
+            for at in by_lane.get(&lane).into_iter().flatten() {
+                let came = self.readers[*at].checker.next_sequence(run, slot);
+                lost += next.saturating_sub(came);
+            }
+        }
+        lost
+    }
+
+    /// Least number of whole passes of a reader that has something to read.
+    pub fn passes(&self) -> u64 {
+        let passes = self.readers.iter().filter(|r| !r.is_empty());
+        passes.map(|r| r.passes).min().unwrap_or(0)
+    }
+
+    /// `prefix` tells these figures from a producer's in the same report.
+    pub fn report(&self, report: &mut Report, prefix: &str) {
+        report.latency("pull", "a pull, sent to answered", &self.service);
+        report.errors(&format!("{prefix}errors"), &self.errors);
+        report.value("empty_pulls", json!(self.empty_pulls));
+        let found = self.pulls.saturating_sub(self.empty_pulls).max(1);
+        report.value(
+            "messages_per_pull",
+            json!(self.counts.messages as f64 / found as f64),
+        );
+        report.unexpected(&format!("{prefix}unexpected_answers"), self.unexpected);
+    }
+
+    fn is_done(&self) -> bool {
+        self.readers
+            .iter()
+            .all(|reader| reader.is_empty() || 0 < reader.passes)
+    }
+}

@@ -1,0 +1,222 @@
+//! System calls and flushes of a server, counted by the kernel's trace points for a part of the
+//! warm-up: counting makes each call a little dearer, so it is over before the window begins.
+#![allow(unsafe_code)] // perf_event_open has no wrapper; each place says why it is sound.
+
+use crate::clock;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What one part of the warm-up counted.
+pub struct Traced {
+    pub messages: u64,
+    pub syscalls: u64,
+    /// fsync, fdatasync and msync, also those that went through an io_uring.
+    pub syncs: u64,
+}
+
+pub struct Trace {
+    thread: JoinHandle<Result<Traced, String>>,
+}
+
+const TRACEPOINT: u32 = 2;
+const INHERIT: u64 = 1 << 1;
+const SET_FILTER: libc::c_ulong = 0x4008_2406;
+/// IORING_OP_FSYNC
+const RING_FSYNC: u32 = 3;
+const SHORTEST: Duration = Duration::from_millis(300);
+
+/// `struct perf_event_attr` as its first version has it: the kernel reads `size` bytes.
+#[repr(C)]
+#[derive(Default)]
+struct Attributes {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    bp_type: u32,
+    config1: u64,
+}
+const _: () = assert!(size_of::<Attributes>() == 64);
+
+fn trace_point(name: &str) -> Result<u64, String> {
+    let mut seen = Vec::new();
+    for root in ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"] {
+        let path = format!("{root}/events/{name}/id");
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let told = text.trim().parse();
+                return told.map_err(|_| format!("{path} holds no number"));
+            }
+            Err(error) => seen.push(format!("{path}: {error}")),
+        }
+    }
+    Err(seen.swap_remove(0))
+}
+
+/// A counter of one thread and those that it will start.
+fn counter(point: u64, thread: i32, filter: Option<&str>) -> Result<File, String> {
+    let attributes = Attributes {
+        kind: TRACEPOINT,
+        size: size_of::<Attributes>() as u32,
+        config: point,
+        flags: INHERIT,
+        ..Attributes::default()
+    };
+    let told = |what: &str| format!("{what}: {}", std::io::Error::last_os_error());
+    // SAFETY: the kernel reads 64 bytes, which `attributes` has, and keeps no pointer to them.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attributes,
+            thread,
+            -1,
+            -1,
+            8_u64, // PERF_FLAG_FD_CLOEXEC
+        )
+    };
+    if fd < 0 {
+        return Err(told("perf_event_open"));
+    }
+    // SAFETY: the call above made this descriptor, and nobody else has it.
+    let file = unsafe { File::from_raw_fd(fd as i32) };
+    if let Some(filter) = filter {
+        let text = std::ffi::CString::new(filter).expect("a filter has no zero in it");
+        // SAFETY: the kernel reads the text to its zero before the call returns.
+        if unsafe { libc::ioctl(file.as_raw_fd(), SET_FILTER, text.as_ptr()) } < 0 {
+            return Err(told("the filter of a trace point"));
+        }
+    }
+    Ok(file)
+}
+
+fn sum(counters: &[File]) -> u64 {
+    let one = |mut file: &File| {
+        let mut bytes = [0; 8];
+        file.read_exact(&mut bytes)
+            .map_or(0, |()| u64::from_ne_bytes(bytes))
+    };
+    counters.iter().map(one).sum()
+}
+
+struct Counters {
+    syscalls: Vec<File>,
+    syncs: Vec<File>,
+}
+
+impl Counters {
+    fn open(pid: u32) -> Result<Counters, String> {
+        let enter = trace_point("raw_syscalls/sys_enter")?;
+        let ring = trace_point("io_uring/io_uring_submit_req");
+        let calls = [libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_msync];
+        let words: Vec<String> = calls.iter().map(|id| format!("id == {id}")).collect();
+        let (calls, opcode) = (words.join(" || "), format!("opcode == {RING_FSYNC}"));
+        let mut counters = Counters {
+            syscalls: Vec::new(),
+            syncs: Vec::new(),
+        };
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| e.to_string())?;
+        for task in tasks.flatten() {
+            let name = task.file_name();
+            let Some(thread) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            match counter(enter, thread, None) {
+                Ok(file) => counters.syscalls.push(file),
+                // It ended since the listing.
+                Err(_) if !task.path().exists() => continue,
+                Err(error) => return Err(error),
+            }
+            counters.syncs.push(counter(enter, thread, Some(&calls))?);
+            if let Ok(ring) = &ring {
+                counters.syncs.push(counter(*ring, thread, Some(&opcode))?);
+            }
+        }
+        Ok(counters)
+    }
+}
+
+impl Trace {
+    /// Counts in the middle of a warm-up of that length; `messages` is what the run has done.
+    pub fn start(pid: u32, warm_up_ns: u64, messages: Arc<AtomicU64>) -> Result<Trace, String> {
+        let warm_up = Duration::from_nanos(warm_up_ns);
+        let length = (warm_up * 2 / 5).min(Duration::from_secs(1));
+        if length < SHORTEST {
+            return Err("counting needs a warm-up of a second at least (--warmup)".into());
+        }
+        let end_ns = clock::now_ns() + warm_up_ns;
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(warm_up * 3 / 10);
+            let counters = Counters::open(pid)?;
+            let at = || {
+                (
+                    sum(&counters.syscalls),
+                    sum(&counters.syncs),
+                    messages.load(Ordering::Relaxed),
+                )
+            };
+            let before = at();
+            std::thread::sleep(length);
+            let after = at();
+            drop(counters);
+            if end_ns < clock::now_ns() {
+                return Err(
+                    "counting took longer than the warm-up; make it longer (--warmup)".into(),
+                );
+            }
+            Ok(Traced {
+                syscalls: after.0.saturating_sub(before.0),
+                syncs: after.1.saturating_sub(before.1),
+                messages: after.2 - before.2,
+            })
+        });
+        Ok(Trace { thread })
+    }
+
+    pub fn end(self) -> Result<Traced, String> {
+        let told = self.thread.join();
+        told.unwrap_or_else(|_| Err("the counting thread panicked".into()))
+    }
+}
+
+/// Whether this process may count: some tests have nothing to say where it may not.
+#[cfg(test)]
+fn may_count() -> bool {
+    Counters::open(std::process::id()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn system_calls_and_flushes_of_a_thread_are_counted() {
+        if !may_count() {
+            return;
+        }
+        let file = tempfile::tempfile().unwrap();
+        let counters = Counters::open(std::process::id()).unwrap();
+        let before = (sum(&counters.syscalls), sum(&counters.syncs));
+        for _ in 0..25 {
+            file.sync_data().unwrap();
+        }
+        let after = (sum(&counters.syscalls), sum(&counters.syncs));
+        // Other tests of this process may call too.
+        assert!(25 <= after.1 - before.1, "{} flushes", after.1 - before.1);
+        assert!(25 <= after.0 - before.0);
+    }
+
+    #[test]
+    fn a_short_warm_up_counts_nothing_and_says_why() {
+        let told = Trace::start(1, 100_000_000, Arc::default()).err().unwrap();
+        assert!(told.contains("--warmup"), "{told}");
+    }
+}

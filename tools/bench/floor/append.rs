@@ -1,0 +1,159 @@
+//! Where `floor append` and `floor flush` write.
+//!
+//! Append prepares files as a broker prepares segments: each is reserved (fallocate) by a thread
+//! of its own before it is needed, every byte goes to a page that was not written before, and the
+//! last few files are kept, so that the kernel writes back what it would for a broker. Flush
+//! overwrites one file that was filled with zeros and synced, so that fdatasync has no metadata
+//! to commit: what a broker with recycled or zeroed segments can reach at best.
+
+use crate::{Outcome, fail};
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::uio::pwritev;
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::IoSlice;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Most slices that one vectored write takes.
+const SLICES_MAX: usize = 1024;
+/// Files that stay until they are deleted, the oldest first.
+const KEPT: usize = 3;
+
+pub struct Store {
+    file: File,
+    size: u64,
+    at: u64,
+    syncs: bool,
+    /// Files that are ready; none where one file is written again and again.
+    ahead: Option<Ahead>,
+}
+
+struct Ahead {
+    ready: Receiver<std::io::Result<File>>,
+    used: SyncSender<File>,
+}
+
+fn create(path: &Path) -> std::io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    // Without a name it cannot be left behind.
+    std::fs::remove_file(path)?;
+    Ok(file)
+}
+
+fn reserve(path: &Path, size: u64) -> std::io::Result<File> {
+    let file = create(path)?;
+    fallocate(&file, FallocateFlags::empty(), 0, size as i64)?;
+    Ok(file)
+}
+
+fn zero_fill(file: &File, size: u64) -> std::io::Result<()> {
+    let zeros = vec![0; 1 << 20];
+    (0..size >> 20).try_for_each(|at| file.write_all_at(&zeros, at << 20))?;
+    file.sync_all()
+}
+
+impl Ahead {
+    fn start(path: PathBuf, size: u64) -> Ahead {
+        let (give, ready) = sync_channel(1);
+        let (used, take) = sync_channel::<File>(16);
+        std::thread::spawn(move || {
+            let mut kept = VecDeque::new();
+            while give.send(reserve(&path, size)).is_ok() {
+                kept.extend(take.try_iter());
+                while KEPT < kept.len() {
+                    kept.pop_front();
+                }
+            }
+        });
+        Ahead { ready, used }
+    }
+
+    fn next(&self) -> Outcome<File> {
+        match self.ready.recv() {
+            Ok(Ok(file)) => Ok(file),
+            Ok(Err(error)) => fail(format!("cannot prepare the next file: {error}")),
+            Err(_) => fail("the thread that prepares files ended"),
+        }
+    }
+}
+
+impl Store {
+    pub fn open(path: &Path, size: u64, syncs: bool) -> Outcome<Store> {
+        let cannot = |error| format!("cannot prepare {}: {error}", path.display());
+        if syncs {
+            let file = create(path).and_then(|file| zero_fill(&file, size).map(|()| file));
+            let file = file.or_else(|error| fail(cannot(error)))?;
+            return Ok(Store {
+                file,
+                size,
+                at: 0,
+                syncs,
+                ahead: None,
+            });
+        }
+        let ahead = Ahead::start(path.to_path_buf(), size);
+        Ok(Store {
+            file: ahead.next()?,
+            size,
+            at: 0,
+            syncs,
+            ahead: Some(ahead),
+        })
+    }
+
+    pub fn write(&mut self, slices: &[IoSlice<'_>]) -> Outcome<()> {
+        for some in slices.chunks(SLICES_MAX) {
+            let bytes: u64 = some.iter().map(|slice| slice.len() as u64).sum();
+            if self.size < self.at + bytes {
+                self.roll()?;
+            }
+            let written = pwritev(&self.file, some, self.at as i64)?;
+            if written as u64 != bytes {
+                return fail(format!(
+                    "a write of {bytes} bytes took {written}: is the disk full?"
+                ));
+            }
+            self.at += bytes;
+        }
+        if self.syncs {
+            self.file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    fn roll(&mut self) -> Outcome<()> {
+        self.at = 0;
+        if let Some(ahead) = &self.ahead {
+            let full = std::mem::replace(&mut self.file, ahead.next()?);
+            // Who keeps files may be behind; then this one goes now, here.
+            drop(ahead.used.try_send(full));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn append_rolls_into_another_reserved_file_and_flush_begins_its_own_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        for syncs in [false, true] {
+            let path = folder.path().join("data");
+            let mut store = Store::open(&path, 1 << 20, syncs).unwrap();
+            let first = store.file.metadata().unwrap();
+            assert_eq!((first.size(), (first.blocks() * 512) >> 20), (1 << 20, 1));
+            assert!(!path.exists());
+            let bytes = vec![1; 700 << 10];
+            store.write(&[IoSlice::new(&bytes)]).unwrap();
+            store.write(&[IoSlice::new(&bytes)]).unwrap();
+            assert_eq!(store.at, 700 << 10);
+            let second = store.file.metadata().unwrap();
+            assert_eq!(second.ino() == first.ino(), syncs);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Histograms as files: the percentile spectrum (.hgrm) and the log of seconds (.hlog), both as
+//! HdrHistogram's own tools read and write them.
+
+use super::Recorder;
+use crate::{Outcome, fail};
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+const TICKS_PER_HALF: u32 = 5;
+const US: f64 = 1000.0;
+
+/// The spectrum in microseconds.
+pub fn spectrum(histogram: &Histogram<u64>) -> String {
+    let mut text = format!(
+        "{:>12} {:>14} {:>10} {:>14}\n\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    );
+    let mut count = 0;
+    for step in histogram.iter_quantiles(TICKS_PER_HALF) {
+        let value = step.value_iterated_to() as f64 / US;
+        let quantile = step.quantile_iterated_to();
+        count += step.count_since_last_iteration();
+        let _ = write!(text, "{value:12.3} {quantile:2.12} {count:10}");
+        if quantile < 1.0 {
+            let _ = write!(text, " {:14.2}", 1.0 / (1.0 - quantile));
+        }
+        text.push('\n');
+    }
+    let _ = write!(
+        text,
+        "#[Mean    = {:12.3}, StdDeviation   = {:12.3}]\n#[Max     = {:12.3}, Total count    = {:12}]\n#[Buckets = {:12}, SubBuckets     = {:12}]\n",
+        histogram.mean() / US,
+        histogram.stdev() / US,
+        histogram.max() as f64 / US,
+        histogram.len(),
+        histogram.buckets(),
+        2048
+    );
+    text
+}
+
+/// `PATH.NAME.hgrm`
+pub fn spectrum_path(path: &Path, name: &str) -> PathBuf {
+    let mut file = path.as_os_str().to_owned();
+    file.push(format!(".{name}.hgrm"));
+    PathBuf::from(file)
+}
+
+pub fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
+    std::fs::write(path, bytes)
+        .or_else(|error| fail(format!("cannot write {}: {error}", path.display())))
+}
+
+/// The log of seconds: one line for each second and latency, which is the line's tag. Values are
+/// nanoseconds; the column of maxima is in milliseconds, as in Java's log writer.
+pub fn interval_log(start: SystemTime, latencies: &[(&str, &Recorder)]) -> Outcome<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    let wrong = |error: String| format!("cannot write an interval log: {error}");
+    let mut builder = IntervalLogWriterBuilder::new();
+    builder
+        .add_comment("corelane-bench: latencies in nanoseconds, maxima in milliseconds")
+        .with_start_time(start)
+        .with_base_time(start)
+        .with_max_value_divisor(1e6);
+    let begun = builder.begin_log_with(&mut bytes, &mut serializer);
+    let mut log = match begun {
+        Ok(log) => log,
+        Err(error) => return fail(wrong(error.to_string())),
+    };
+    let mut lines: Vec<_> = latencies
+        .iter()
+        .flat_map(|(name, recorder)| {
+            recorder
+                .intervals()
+                .iter()
+                .map(move |at| (at.second, *name, at))
+        })
+        .collect();
+    // By time; of one second in the order given.
+    lines.sort_by_key(|(second, _, _)| *second);
+    for (second, name, interval) in lines {
+        let told = log.write_histogram(
+            &interval.histogram(),
+            Duration::from_secs(u64::from(second)),
+            Duration::from_secs(1),
+            Tag::new(name),
+        );
+        if let Err(error) = told {
+            return fail(wrong(error.to_string()));
+        }
+    }
+    bytes.flush()?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hdrhistogram::serialization::Deserializer;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    #[test]
+    fn a_spectrum_rises_to_the_maximum_and_counts_all_samples() {
+        let mut sum = super::super::histogram();
+        for value in 1..=10_000 {
+            sum.record(value * 1000).unwrap();
+        }
+        let text = spectrum(&sum);
+        assert!(text.starts_with("       Value     Percentile TotalCount 1/(1-Percentile)\n\n"));
+        let rows: Vec<Vec<f64>> = text
+            .lines()
+            .skip(2)
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                let numbers = line.split_whitespace();
+                numbers.map(|number| number.parse().unwrap()).collect()
+            })
+            .collect();
+        assert!(rows.windows(2).all(|pair| pair[0][0] <= pair[1][0]));
+        assert!(rows.windows(2).all(|pair| pair[0][1] <= pair[1][1]));
+        let last = rows.last().unwrap();
+        assert_eq!((last[1], last[2], last.len()), (1.0, 10_000.0, 3));
+        let median = rows.iter().find(|row| 0.5 <= row[1]).unwrap();
+        assert!((4_990.0..5_010.0).contains(&median[0]), "{median:?}");
+        assert!(text.contains("#[Mean    =     "), "{text}");
+        assert!(text.contains("Total count    =        10000]"), "{text}");
+    }
+
+    #[test]
+    fn a_log_of_seconds_can_be_read_again() {
+        let mut service = Recorder::default();
+        let mut response = Recorder::default();
+        for second in 0..3 {
+            service.record(1_000_000);
+            response.record(u64::from(second + 1) * 2_000_000);
+            service.close(second);
+            response.close(second);
+        }
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
+        let bytes = interval_log(start, &[("service", &service), ("response", &response)]).unwrap();
+        assert!(bytes.starts_with(b"#corelane-bench"));
+        let mut found = Vec::new();
+        for entry in IntervalLogIterator::new(&bytes) {
+            if let LogEntry::Interval(line) = entry.unwrap() {
+                let text = line.encoded_histogram();
+                let raw = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text);
+                let read: Histogram<u64> = Deserializer::new()
+                    .deserialize(&mut &raw.unwrap()[..])
+                    .unwrap();
+                let tag = line.tag().unwrap().as_str().to_string();
+                found.push((
+                    tag,
+                    line.start_timestamp().as_secs(),
+                    read.max() / 1_000_000,
+                ));
+            }
+        }
+        let wanted = [("service", 0, 1), ("response", 0, 2), ("service", 1, 1)];
+        for (found, wanted) in found.iter().zip(wanted) {
+            assert_eq!((found.0.as_str(), found.1, found.2), wanted);
+        }
+        assert_eq!(found.len(), 6);
+    }
+}
