@@ -32,7 +32,7 @@ const EXIT_SIGNAL: i32 = 130;
 pub const HELP: &str = "\
 In the COMMAND of a broker or peer these are replaced: {store}, {port}, {nameserver-port}, {flush}
 and {flush-disk-type} (ASYNC_FLUSH or SYNC_FLUSH). Settings for which a broker's command has no
-place are appended to it: --flush VALUE.
+place are appended to it: --flush VALUE, and for sync-METHOD --flush sync --set flushMethod=METHOD.
 
 Every server runs on one CPU, the generator on another. A broker gets a fresh store for each load;
 a peer keeps its own and stays up, so that its compiled code stays warm. Who is not being measured
@@ -49,7 +49,8 @@ Examples:
 
 #[derive(clap::Args, Clone)]
 pub struct Options {
-    /// Ways to flush, separated by commas; given to the broker as they are
+    /// Ways to flush, separated by commas: async, sync, sync-fdatasync, sync-dsync, or whatever the
+    /// broker takes
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     flush: Vec<String>,
     /// Ways to append, separated by commas; given to the broker as they are
