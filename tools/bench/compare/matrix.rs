@@ -145,11 +145,24 @@ fn variant(name: &str, words: &[String], settings: &[(String, String)]) -> Conte
                 *word = word.replace(&place, value);
             }
         } else {
-            contender.words.push(format!("--{key}"));
-            contender.words.push(value.clone());
+            contender.words.extend(appended(key, value));
         }
     }
     contender
+}
+
+/// A setting as the broker's flags have it. A way to sync is a key of its own there: `sync-dsync` is
+/// `--flush sync` with flushMethod dsync.
+fn appended(key: &str, value: &str) -> Vec<String> {
+    match value.split_once('-') {
+        Some(("sync", method)) if key == "flush" => {
+            let method = format!("flushMethod={method}");
+            ["--flush", "sync", "--set", &method]
+                .map(str::to_owned)
+                .to_vec()
+        }
+        _ => vec![format!("--{key}"), value.to_owned()],
+    }
 }
 
 fn peer(text: &str, flushes: &[String], found: &mut Vec<Contender>) -> Outcome<()> {
@@ -357,6 +370,19 @@ mod tests {
             ..found[0].clone()
         };
         assert_eq!(peer.filled(&places), ["sync", "SYNC_FLUSH"]);
+    }
+
+    #[test]
+    fn a_way_to_sync_is_a_key_of_the_broker() {
+        let words = ["--broker", "b=broker", "--flush", "sync-dsync,async"];
+        let found = contenders(&options(&words)).unwrap();
+        let wanted = ["broker", "--flush", "sync", "--set", "flushMethod=dsync"];
+        assert_eq!(found[0].words, wanted);
+        assert_eq!(
+            (found[0].name.as_str(), found[0].flush.as_str()),
+            ("b sync-dsync", "sync-dsync")
+        );
+        assert_eq!(found[1].words, ["broker", "--flush", "async"]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ const EXIT_SIGNAL: i32 = 130;
 pub const HELP: &str = "\
 In the COMMAND of a broker or peer these are replaced: {store}, {port}, {nameserver-port}, {flush}
 and {flush-disk-type} (ASYNC_FLUSH or SYNC_FLUSH). Settings for which a broker's command has no
-place are appended to it: --flush VALUE.
+place are appended to it: --flush VALUE, and for sync-METHOD --flush sync --set flushMethod=METHOD.
 
 Every server runs on one CPU, the generator on another. A broker gets a fresh store for each load;
 a peer keeps its own and stays up, so that its compiled code stays warm. Who is not being measured
@@ -49,7 +49,8 @@ Examples:
 
 #[derive(clap::Args, Clone)]
 pub struct Options {
-    /// Ways to flush, separated by commas; given to the broker as they are
+    /// Ways to flush, separated by commas: async, sync, sync-fdatasync, sync-dsync, or whatever the
+    /// broker takes
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     flush: Vec<String>,
     /// Ways to append, separated by commas; given to the broker as they are
@@ -65,24 +66,19 @@ pub struct Options {
     #[arg(long, value_name = "[NAME=]COMMAND")]
     peer: Vec<String>,
     /// Load every peer that many seconds before its first run, for its compiler
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 0.0,
-        overrides_with = "warm_peer"
-    )]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     warm_peer: f64,
     /// A load: NAME=produce, consume or e2e with its arguments; may be repeated [default: four]
     #[arg(long, value_name = "NAME=COMMAND")]
     load: Vec<String>,
     /// Runs of each contender under each load
-    #[arg(short = 'n', long, default_value_t = 5, overrides_with = "repetitions", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(short = 'n', long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: u32,
     /// Measured window of a run, seconds
-    #[arg(long, default_value_t = 5.0, overrides_with = "duration")]
+    #[arg(long, default_value_t = 5.0)]
     duration: f64,
     /// Load before the window, seconds
-    #[arg(long, default_value_t = 2.0, overrides_with = "warmup")]
+    #[arg(long, default_value_t = 2.0)]
     warmup: f64,
     /// Messages that a load that only reads finds in its topic
     #[arg(long, default_value_t = 200_000)]
