@@ -125,6 +125,15 @@ enum Command {
         options: mixed::Options,
     },
     /// Be the physical limit: a one-thread server that does one part of a broker's work
+    ///
+    /// Load echo, append and flush with `produce`, sendfile and gather with `consume` (the same
+    /// --topic, --queues and --size): a broker's figures divided by these say how near it is to
+    /// what kernel, wire and disk of this machine allow.
+    ///
+    /// Example, the floor on CPU 0 and the load on CPU 1:
+    ///   corelane-bench floor append --cpu 0 --file /var/tmp/floor --addr 127.0.0.1:27901 &
+    ///   corelane-bench produce --cpu 1 --addr 127.0.0.1:27901 --connections 64
+    #[command(verbatim_doc_comment)]
     #[command(args_override_self = true)]
     Floor(floor::Options),
     /// Run a broker's command line and measure the time until its first acknowledgement

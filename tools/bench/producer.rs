@@ -170,7 +170,7 @@ impl Producer {
             tags: tags.len(),
             tag_at: 0,
             bodies: Bodies::new(&load.size, load.seed),
-            random: Random::new(load.seed ^ run),
+            random: Random::new(!load.seed),
             sequences: vec![0; sequences_count],
             answers: Answers::new(),
             outstanding: 0,

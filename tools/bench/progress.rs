@@ -9,7 +9,8 @@ pub struct Progress {
     is_shown: bool,
     /// A terminal's line is written over; elsewhere each has its own.
     is_terminal: bool,
-    duration: f64,
+    /// Of the window; none where a count ends the run.
+    duration: Option<f64>,
     next_ns: u64,
     has_line: bool,
     last_messages: u64,
@@ -21,7 +22,7 @@ impl Progress {
         Progress {
             is_shown: is_terminal || load.progress,
             is_terminal,
-            duration: load.duration,
+            duration: (load.count == 0).then_some(load.duration),
             next_ns: 0,
             has_line: false,
             last_messages: 0,
@@ -58,10 +59,11 @@ impl Progress {
         let p99 = p99_ns.map_or(String::new(), |ns| {
             format!(" · p99 {} µs", short(ns as f64 / 1e3))
         });
-        let (duration, rate) = (self.duration, short(messages as f64));
-        self.show(&format!(
-            "{second} of {duration} s · {rate} messages/s{p99}"
-        ));
+        let of = self
+            .duration
+            .map_or(String::new(), |seconds| format!(" of {seconds}"));
+        let rate = short(messages as f64);
+        self.show(&format!("{second}{of} s · {rate} messages/s{p99}"));
     }
 
     pub fn end(&mut self) {

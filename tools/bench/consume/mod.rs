@@ -74,8 +74,7 @@ pub struct PullSize {
 }
 
 impl Readers {
-    /// Connects so many connections; a reader's index among all of them is part of its group's
-    /// name only if there are several groups.
+    /// Connects so many connections and spreads the readers over them.
     pub fn connect(
         load: &Load,
         net: &mut Net,

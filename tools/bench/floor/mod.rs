@@ -34,11 +34,6 @@ pub enum Kind {
     Gather,
 }
 
-/// Be the physical limit: a one-thread server that does one part of a broker's work
-///
-/// Load echo, append and flush with `produce`, sendfile and gather with `consume` (same --topic,
-/// --queues); the ratio of a broker's figures to these says how far it is from what kernel, wire
-/// and disk of this machine allow.
 #[derive(clap::Args, Clone)]
 pub struct Options {
     /// What it does
@@ -56,7 +51,7 @@ pub struct Options {
     /// measured; all but echo need it
     #[arg(long)]
     pub file: Option<PathBuf>,
-    /// Size of a file, MiB
+    /// Size of a file, MiB; append takes the room of eight of them
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(8..=1 << 20))]
     pub file_mib: u64,
     /// Topic of the records (sendfile, gather)
