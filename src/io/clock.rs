@@ -32,9 +32,10 @@ fn machine_ns() -> u64 {
 
 impl Clock {
     pub(super) fn start() -> Self {
+        let started = Instant::now();
         let wall_ns = machine_ns();
         Self {
-            started: Instant::now(),
+            started,
             now_ns: Cell::new(0),
             ahead_ns: Cell::new(wall_ns),
             last_ms: Cell::new(wall_ns / 1_000_000),
@@ -76,4 +77,31 @@ pub fn local_hour(wall_ms: u64) -> u8 {
     // SAFETY: both point to values that outlive the call.
     unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
     u8::try_from(parts.tm_hour).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_is_never_behind_the_machines() {
+        let clock = Clock::start();
+        // Over many borders between milliseconds.
+        while clock.look_ns() < 30_000_000 {
+            let before_ms = machine_ns() / 1_000_000;
+            clock.tick();
+            assert!(before_ms <= clock.wall_ms(), "behind {before_ms}");
+        }
+    }
+
+    #[test]
+    fn both_clocks_stand_still_between_two_ticks() {
+        let clock = Clock::start();
+        clock.tick();
+        let (now_ns, wall_ms) = (clock.now_ns(), clock.wall_ms());
+        while clock.look_ns() < now_ns + 2_000_000 {}
+        assert_eq!((clock.now_ns(), clock.wall_ms()), (now_ns, wall_ms));
+        clock.tick();
+        assert!(now_ns < clock.now_ns() && wall_ms < clock.wall_ms());
+    }
 }

@@ -71,11 +71,12 @@ impl Table {
             set_previous(entry, previous);
             first_count += u32::from(previous == 0);
         }
-        for slot in &self.unlinked {
-            let page = page_of(*slot);
-            self.changed[(page / u64::BITS) as usize] |= 1 << (page % u64::BITS);
+        let mut unlinked = std::mem::take(&mut self.unlinked);
+        for slot in unlinked.drain(..) {
+            self.mark_page(page_of(slot));
         }
-        self.unlinked.clear();
+        // Its memory is used again.
+        self.unlinked = unlinked;
         first_count
     }
 
