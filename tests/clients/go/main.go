@@ -261,6 +261,11 @@ func produce(f flags) error {
 	default:
 		usage("--mode %q is none of sync, async, oneway, batch", f.mode)
 	}
+	// The library publishes a topic's queues before its brokers' addresses: a second thread in between is told "route
+	// info not found" (v2.1.2, internal/route.go). So the first send has been made when the threads begin.
+	if indexes := s.take(step); len(indexes) > 0 {
+		send(indexes)
+	}
 	var threads sync.WaitGroup
 	for i := 0; i < f.threads; i++ {
 		threads.Add(1)
