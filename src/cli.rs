@@ -119,10 +119,18 @@ pub struct Serve {
     /// Port of the embedded name server [default: 9876]
     #[arg(long, value_name = "PORT")]
     nameserver_port: Option<String>,
-    /// Acknowledge after the write (async), or after an fdatasync that covers it (sync) [default: async]
+    /// Acknowledge after the write (async), when a sync covers it (sync), or after the write and leave the
+    /// disk to the kernel (none) [default: async]
     #[arg(long, value_name = "WHEN")]
     flush: Option<String>,
-    /// How messages leave the page cache: auto, sendfile, splice, gather or copy [default: auto]
+    /// How --flush sync makes a group durable: auto, fdatasync, dsync or direct [default: auto, measured at
+    /// start]
+    #[arg(long, value_name = "METHOD")]
+    flush_method: Option<String>,
+    /// How groups of messages are written: auto, ring, inline or direct [default: auto]
+    #[arg(long, value_name = "MODE")]
+    append: Option<String>,
+    /// How messages leave the page cache: auto, sendfile, splice, gather, send-zc or copy [default: auto]
     #[arg(long, value_name = "WAY")]
     egress: Option<String>,
     /// Listen beyond this host although everybody who reaches the ports may do everything
@@ -161,6 +169,8 @@ impl Serve {
                 self.nameserver_port.clone(),
             ),
             ("--flush", "flushDiskType", self.flush.clone()),
+            ("--flush-method", "flushMethod", self.flush_method.clone()),
+            ("--append", "appendMode", self.append.clone()),
             ("--egress", "egress", self.egress.clone()),
             (
                 "--insecure",
@@ -289,10 +299,10 @@ mod tests {
     #[test]
     fn every_flag_sets_a_known_key() {
         let words = "--store a --bind b --port c --shards d --nameserver e --nameserver-port f \
-            --flush g --egress h --insecure --set mappedFileSizeCommitLog=1 --log i";
+            --flush g --flush-method j --append k --egress h --insecure --set mappedFileSizeCommitLog=1 --log i";
         let words: Vec<_> = words.split_whitespace().collect();
         let flags = serve(&words).flags(Some("debug".into()));
-        assert_eq!(flags.len(), 11);
+        assert_eq!(flags.len(), 13);
         for flag in &flags {
             assert!(crate::config::keys::find(&flag.key).is_some(), "{flag:?}");
         }

@@ -73,7 +73,7 @@ fn examine(flags: &Doctor) -> Result<ExitCode, StartError> {
         store: settings.store.root,
         segment_size: settings.store.segment_size,
         refuse_from_percent: settings.retention.refuse_from_percent,
-        sync: settings.flush.sync,
+        sync: settings.flush.mode == config::FlushMode::Sync,
     });
     let text = if flags.json {
         report.json()

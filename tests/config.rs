@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use corelane::base::ShardId;
 use corelane::config::{
-    Egress, Flag, Host, NameServers, Note, Origin, Settings, StartError, keys, load,
+    Egress, Flag, FlushMode, Host, NameServers, Note, Origin, Settings, StartError, keys, load,
 };
 
 fn host() -> Host {
@@ -74,7 +74,7 @@ fn without_a_file_the_defaults_are_those_of_rocketmq_on_this_host() {
         ),
         (5_000_000, 20_000_000)
     );
-    assert!(!settings.flush.sync);
+    assert_eq!(settings.flush.mode, FlushMode::Async);
     assert_eq!(settings.flush.interval_ms, 500);
     assert_eq!(
         (
@@ -141,7 +141,7 @@ fn an_existing_file_of_a_rocketmq_user_starts_this_broker() {
         .map(str::to_owned)
         .to_vec();
     assert_eq!(settings.name_servers, NameServers::List(servers));
-    assert!(settings.flush.sync);
+    assert_eq!(settings.flush.mode, FlushMode::Sync);
     assert_eq!(settings.store.queue_file_unit_count, 15_000);
     assert_eq!(settings.retention.delete_from_percent, 88);
     let note = "without effect here: haListenPort, flushCommitLogLeastPages, \
@@ -233,7 +233,7 @@ fn a_bad_value_names_file_line_key_value_and_what_is_allowed() {
         (
             "flushDiskType=SYNC\n",
             "cannot use flushDiskType=SYNC (broker.conf:1): it is not one of the known words; \
-             allowed is ASYNC_FLUSH (async) or SYNC_FLUSH (sync)",
+             allowed is ASYNC_FLUSH (async) or SYNC_FLUSH (sync) or NO_FLUSH (none)",
         ),
         (
             "autoCreateTopicEnable=1\n",

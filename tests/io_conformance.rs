@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use corelane::io::{
     Bell, Completion, End, Errno, FileId, Fill, Io, Lanes, ListenerId, Name, Op, OpenMode, Options,
-    Payload, PipeId, SocketId, Space, Span, Token, Uring, listen,
+    Pages, Payload, PipeId, Route, SocketId, Space, Span, Token, Uring, listen,
 };
 use corelane::sim::{Faults, PeerId, Sim};
 
@@ -150,6 +150,9 @@ macro_rules! on_both {
 
 on_both! {
     files_are_made_written_and_read: files;
+    writes_travel_by_each_route: routes;
+    cold_reads_find_what_was_written: cold_reads;
+    a_gather_without_copying_tells_twice: gathering_without_copying;
     what_is_missing_is_said: missing;
     pieces_are_put_got_and_synced: pieces;
     small_files_are_replaced_and_removed: replacing;
@@ -220,17 +223,37 @@ impl<W: World> Desk<W> {
     }
 
     fn write(&mut self, file: FileId, at: u64, bytes: &[u8]) {
-        for durable in [false, true] {
-            let from = bytes.to_vec();
-            let done = self.run(Op::Write {
-                file,
-                at,
-                from,
-                durable,
-            });
-            assert_eq!(done.result, Ok(bytes.len() as u32));
-            assert!(matches!(done.payload, Payload::Buffer(back) if back == bytes));
+        let routes = [Route::Ring, Route::InPlace];
+        for (durable, route) in [false, true].into_iter().zip(routes.into_iter().cycle()) {
+            self.write_by(file, at, bytes, (durable, route));
         }
+    }
+
+    fn write_by(&mut self, file: FileId, at: u64, bytes: &[u8], (durable, route): (bool, Route)) {
+        let from = bytes.to_vec();
+        let done = self.run(Op::Write {
+            file,
+            at,
+            from,
+            durable,
+            route,
+        });
+        assert_eq!(done.result, Ok(bytes.len() as u32), "{route:?}");
+        assert!(matches!(done.payload, Payload::Buffer(back) if back == bytes));
+    }
+
+    /// What a cold read finds.
+    fn read_cold(&mut self, file: FileId, at: u64, len: usize) -> Result<Vec<u8>, Errno> {
+        let mut into = Pages::new(len).unwrap();
+        into.set_len(len);
+        into.bytes_mut().fill(0xee);
+        let done = self.run(Op::ReadCold { file, at, into });
+        let Payload::Pages(pages) = done.payload else {
+            panic!("a cold read gives its buffer back")
+        };
+        assert_eq!(pages.bytes().len(), len, "the buffer comes back whole");
+        done.result
+            .map(|count| pages.bytes()[..count as usize].to_vec())
     }
 
     /// Count and buffer of a read.
@@ -353,6 +376,117 @@ fn files<W: World>(desk: &mut Desk<W>) {
     assert!(1_500_000_000_000 < folder[0].modified_ms);
     let above = desk.names(&desk.path("log"));
     assert_eq!((above[0].name.as_str(), above[0].is_folder), ("deep", true));
+}
+
+fn routes<W: World>(desk: &mut Desk<W>) {
+    let (file, _) = desk.open(&desk.path("log/0"), OpenMode::Create { size: 40_960 });
+    let page = |byte| vec![byte; 4096];
+    for (index, route) in [Route::Ring, Route::InPlace, Route::Direct]
+        .into_iter()
+        .enumerate()
+    {
+        for durable in [false, true] {
+            let at = (index as u64 * 2 + u64::from(durable)) * 4096;
+            let byte = 1 + index as u8 * 2 + u8::from(durable);
+            desk.write_by(file, at, &page(byte), (durable, route));
+            // Whatever the page cache held of it before.
+            assert_eq!(desk.read(file, at, 4096), page(byte), "{route:?}");
+        }
+    }
+    // The last page once more, now that the cache holds it, and a read in between by the other way.
+    desk.write_by(file, 5 * 4096, &page(9), (true, Route::Direct));
+    assert_eq!(desk.read(file, 5 * 4096, 4096), page(9));
+    desk.write_by(file, 5 * 4096, b"over", (false, Route::Ring));
+    let mixed = desk.read_cold(file, 5 * 4096, 4096).unwrap();
+    assert_eq!((&mixed[..4], &mixed[4..]), (&b"over"[..], &page(9)[4..]));
+    for (at, len) in [(100, 4096), (4096, 100)] {
+        let done = desk.run(Op::Write {
+            file,
+            at,
+            from: vec![1; len],
+            durable: false,
+            route: Route::Direct,
+        });
+        assert_eq!(done.result, Err(Errno::EINVAL), "{len} bytes at {at}");
+        assert!(matches!(done.payload, Payload::Buffer(back) if back.len() == len));
+    }
+    desk.done(Op::Release { file });
+}
+
+fn cold_reads<W: World>(desk: &mut Desk<W>) {
+    let (file, _) = desk.open(&desk.path("log/0"), OpenMode::Create { size: 10_000 });
+    let content: Vec<u8> = (0..10_000u32).map(|n| (n / 3) as u8).collect();
+    desk.write(file, 0, &content);
+    assert_eq!(desk.read_cold(file, 0, 8192).unwrap(), content[..8192]);
+    assert_eq!(desk.read_cold(file, 4096, 8192).unwrap(), content[4096..]);
+    assert_eq!(
+        desk.read_cold(file, 12_288, 4096).unwrap(),
+        b"",
+        "behind the end"
+    );
+    // An operation in flight keeps the file open.
+    let read = desk.push(Op::ReadCold {
+        file,
+        at: 0,
+        into: Pages::new(4096).unwrap(),
+    });
+    desk.done(Op::Release { file });
+    assert_eq!(desk.next_of(read).result, Ok(4096));
+}
+
+fn gathering_without_copying<W: World>(desk: &mut Desk<W>) {
+    let (peer, socket, _accept) = desk.pair();
+    let (file, _) = desk.open(&desk.path("log/0"), OpenMode::Create { size: 50_000 });
+    let content: Vec<u8> = (0..50_000u32).map(|n| (n / 7) as u8).collect();
+    desk.write(file, 0, &content);
+    let spans = vec![
+        Span {
+            file,
+            at: 10,
+            len: 20_000,
+        },
+        Span {
+            file,
+            at: 40_000,
+            len: 5,
+        },
+    ];
+    let gather = desk.push(Op::Gather {
+        socket,
+        head: b"head".to_vec(),
+        spans: spans.clone(),
+        skip: 1,
+        hot: true,
+        zero_copy: true,
+    });
+    let first = desk.next_of(gather);
+    assert_eq!(first.result, Ok(20_008));
+    // A kernel before 6.1 copies, and tells once.
+    let last = if first.more {
+        desk.next_of(gather)
+    } else {
+        first
+    };
+    assert!(!last.more && last.result.is_ok());
+    assert!(matches!(last.payload, Payload::Gathered(head, back)
+        if head == b"head" && back == spans));
+    let want = [b"ead", &content[10..20_010], &content[40_000..40_005]].concat();
+    assert_eq!(desk.world.peer_takes(peer, 20_008), want);
+    let refused = desk.run(Op::Gather {
+        socket,
+        head: Vec::new(),
+        spans: vec![Span {
+            file,
+            at: 49_999,
+            len: 2,
+        }],
+        skip: 0,
+        hot: true,
+        zero_copy: true,
+    });
+    assert_eq!(refused.result, Err(Errno::ERANGE), "a refusal comes once");
+    desk.done(Op::Release { file });
+    desk.done(Op::Close { socket });
 }
 
 fn missing<W: World>(desk: &mut Desk<W>) {
@@ -538,6 +672,7 @@ fn delivering<W: World>(desk: &mut Desk<W>) {
         spans,
         skip,
         hot: true,
+        zero_copy: false,
     };
     let spans = vec![span(10, 5), span(1_000, 3), span(49_990, 10)];
     let done = desk.run(gather(spans.clone(), 6));
@@ -625,6 +760,7 @@ fn closed<W: World>(desk: &mut Desk<W>) {
         spans: Vec::new(),
         skip: 0,
         hot,
+        zero_copy: false,
     });
     assert_eq!(done.result, Err(Errno::EBADF));
     assert!(matches!(done.payload, Payload::Gathered(head, _) if head == b"head"));

@@ -67,7 +67,7 @@ fn a_bad_file_is_named_on_stderr() {
         text(&output.stderr),
         format!(
             "corelane: cannot use flushDiskType=NEVER ({file}:2): it is not one of the known words; \
-             allowed is ASYNC_FLUSH (async) or SYNC_FLUSH (sync)\n"
+             allowed is ASYNC_FLUSH (async) or SYNC_FLUSH (sync) or NO_FLUSH (none)\n"
         )
     );
     let output = corelane(&["serve", "--config", "/nowhere/broker.conf"]);

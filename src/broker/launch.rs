@@ -47,6 +47,10 @@ pub(super) fn identity(settings: &Settings, layout: &Layout, shard: ShardId) -> 
     }
 }
 
+/// Reads past the page cache that a process has under way at once: enough to keep a disk busy, few enough
+/// that a sync never waits behind a crowd. All shards' stores lie on one disk and share them.
+const COLD_READS_MAX: u32 = 4;
+
 /// What all shards start with.
 pub(super) struct Starting<'a> {
     pub(super) settings: &'a Settings,
@@ -79,8 +83,9 @@ impl Starting<'_> {
                 listen(SocketAddr::new(ip, ports.vip)).map_err(not_had)?,
             ]);
         }
+        let log = super::writing::options(self.settings)?;
         for (shard, listeners) in shards.iter().zip(listeners) {
-            self.spawn(*shard, listeners)?;
+            self.spawn(*shard, listeners, log)?;
         }
         // Clients that are told "ready" should find the routes, so registration is waited for too; the
         // registrar answers within 3 s whether or not a name server is there.
@@ -113,12 +118,18 @@ impl Starting<'_> {
         Ok(())
     }
 
-    fn spawn(&self, shard: ShardId, listeners: Vec<TcpListener>) -> Result<(), StartError> {
+    fn spawn(
+        &self,
+        shard: ShardId,
+        listeners: Vec<TcpListener>,
+        log: LogOptions,
+    ) -> Result<(), StartError> {
         let cpus = allowed_cpus();
         let cpu = cpus[usize::from(shard.0) % cpus.len()];
         let name = self.settings.broker_name(shard, self.layout.in_place);
         let plan = ShardPlan {
             settings: self.settings.clone(),
+            log,
             in_place: self.layout.in_place,
             shard_settings: shard_settings(self.settings, self.layout, shard, name),
             shard,
@@ -189,6 +200,7 @@ fn shard_settings(
 /// What one shard's thread needs to start.
 struct ShardPlan {
     settings: Settings,
+    log: LogOptions,
     in_place: bool,
     shard_settings: shard::Settings,
     shard: ShardId,
@@ -224,10 +236,7 @@ impl ShardPlan {
         self.shard_settings.boot_ms = io.wall_ms();
         let plan = Plan {
             paths: &paths,
-            log: LogOptions::new(
-                self.settings.store.segment_size,
-                Plan::policy(&self.settings.flush),
-            ),
+            log: self.log,
             queue_file_size: self.settings.store.queue_file_unit_count * UNIT_SIZE,
             index: IndexOptions {
                 folder: paths.index.clone(),
@@ -271,7 +280,10 @@ impl ShardPlan {
             io,
             id: self.shard,
             net,
-            egress: Egress::new(policy(self.settings.egress)),
+            egress: Egress::new(
+                policy(self.settings.egress),
+                COLD_READS_MAX / self.shard_settings.shard_count,
+            ),
             shard,
             saving: Saving::new(paths.config.clone(), loaded),
             checkpoint,
@@ -315,6 +327,7 @@ const fn policy(egress: config::Egress) -> Policy {
         config::Egress::SendFile => Policy::Fixed(Way::Sendfile),
         config::Egress::Splice => Policy::Fixed(Way::Splice),
         config::Egress::Gather => Policy::Fixed(Way::Gather),
+        config::Egress::SendZc => Policy::Fixed(Way::SendZc),
         config::Egress::Copy => Policy::Fixed(Way::Copy),
     }
 }

@@ -15,6 +15,7 @@ mod sharing;
 mod stalls;
 mod start;
 mod worker;
+mod writing;
 
 pub use names::serve as serve_names;
 pub use start::serve;

@@ -132,7 +132,7 @@ impl Loop {
         Ok(Self {
             io,
             net,
-            egress: Egress::new(Policy::Auto),
+            egress: Egress::new(Policy::Auto, 1),
             server,
             kv_path: plan.kv_path,
             saving: false,

@@ -13,8 +13,7 @@ use crate::index::{Index, Queues, Unit};
 use crate::io::{Errno, Io, Op, Payload};
 use crate::log::record::{Record, sys_flag};
 use crate::log::{
-    CommitLog, FlushPolicy, Found, Mark, Options, RecoveryError, Segments, open_segments, recover,
-    run_one,
+    CommitLog, Found, Mark, Options, RecoveryError, Segments, open_segments, recover, run_one,
 };
 use crate::shard::{Delay, Groups, Offsets, Settings, Store, Topics, plain_topic};
 use crate::state;
@@ -36,22 +35,6 @@ pub(super) struct Opened {
     pub(super) store: Store,
     pub(super) loaded: Loaded,
     pub(super) checkpoint: CheckpointState,
-}
-
-impl Plan<'_> {
-    /// The flush policy of a configuration.
-    pub(super) const fn policy(flush: &config::Flush) -> FlushPolicy {
-        if flush.sync && flush.durable_writes {
-            FlushPolicy::DurableWrites
-        } else if flush.sync {
-            FlushPolicy::GroupCommit
-        } else {
-            FlushPolicy::Interval {
-                age_ns_max: flush.interval_ms * 1_000_000,
-                unsynced_bytes_max: flush.bytes,
-            }
-        }
-    }
 }
 
 /// Opens everything. Nothing is changed in a store that cannot be opened.

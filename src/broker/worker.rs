@@ -13,7 +13,7 @@ use super::sharing;
 use super::stalls::{Stalls, Step};
 use crate::base::{Key, ShardId};
 use crate::command::{Answer, ConnectionId, Peer, Refusal, RefusalKind, Ticket};
-use crate::egress::{self, Delivery, Egress};
+use crate::egress::{self, Delivery, Egress, Unsettled};
 use crate::index;
 use crate::io::{Completion, Io, Lease, Op, Span, Token};
 use crate::log;
@@ -22,10 +22,10 @@ use crate::protocol::rocketmq;
 use crate::protocol::rocketmq::frame::{self, HeaderKind, Scratch};
 use crate::shard::{self, ChangeNumber, Condition, Outbound, Reply, Shard, Stage};
 
-/// This room's byte in tokens. The others: net 1, log 2, index 3, egress 4, shard 5.
+/// This room's byte in tokens. The others: net 1, log 2, index 3, egress 4 and 7, shard 5.
 pub(super) const ROOM: u8 = 6;
 const _: () = assert!(net::ROOM == 1 && log::ROOM == 2 && index::ROOM == 3);
-const _: () = assert!(egress::ROOM == 4 && shard::ROOM == 5);
+const _: () = assert!(egress::ROOM == 4 && shard::ROOM == 5 && egress::COLD_ROOM == 7);
 
 const WHAT: u64 = 0xff << 48;
 pub(super) const CHECKPOINT: u64 = 1 << 48;
@@ -202,6 +202,13 @@ impl<I: Io> Worker<I> {
             net::ROOM => net.complete(io, done, &mut self.events),
             egress::ROOM => {
                 if let Some((key, progress)) = egress.complete(io, done) {
+                    net.delivered(io, key, progress, &mut self.events);
+                }
+            }
+            egress::COLD_ROOM => {
+                let mut progress = Vec::new();
+                egress.complete_cold(io, done, &mut progress);
+                for (key, progress) in progress {
                     net.delivered(io, key, progress, &mut self.events);
                 }
             }
@@ -442,10 +449,20 @@ impl<I: Io> Worker<I> {
             })));
         };
         let first = fetched.spans[0].offset.0;
-        let hot = log.appended().saturating_sub(HOT_SIZE) <= first;
+        let hot = log.fills_page_cache() && log.appended().saturating_sub(HOT_SIZE) <= first;
+        let written = log.written();
+        let unsettled = log.segments().at(written).map(|segment| Unsettled {
+            file: segment.file,
+            from: written - segment.base,
+        });
         let mut head = Vec::with_capacity(256);
         rocketmq::answer(&mut head, ticket.note, &Answer::Fetched(fetched));
-        Ok(Delivery { head, spans, hot })
+        Ok(Delivery {
+            head,
+            spans,
+            hot,
+            unsettled,
+        })
     }
 
     /// Carries out what the shard wants done outside of itself.
@@ -498,6 +515,7 @@ impl<I: Io> Worker<I> {
         if self.next_tick_ns <= now_ns {
             self.next_tick_ns = now_ns + TICK_NS;
             net.sweep(io, &mut self.events);
+            egress.rest(now_ns);
             shard.answer_late_flushes(now_ns);
             shard.note_time(io.wall_ms());
             for (index, way) in egress::WAYS.into_iter().enumerate() {
@@ -529,6 +547,9 @@ impl<I: Io> Worker<I> {
             ..
         } = &mut self.parts;
         let ask_again_ns = shard.log.pump(io);
+        for file in shard.log.take_released() {
+            egress.forget_file(file);
+        }
         shard.queues.flush_large(io);
         net.flush(io, egress);
         self.wait_ns = self.wait_ns.min(ask_again_ns);

@@ -154,17 +154,35 @@ pub const KEYS: &[Key] = &[
     known_as(
         key(
             "flushDiskType",
-            Choice(&[("ASYNC_FLUSH", "async"), ("SYNC_FLUSH", "sync")]),
+            Choice(&[
+                ("ASYNC_FLUSH", "async"),
+                ("SYNC_FLUSH", "sync"),
+                ("NO_FLUSH", "none"),
+            ]),
             "ASYNC_FLUSH",
-            "acknowledge after the write, or after an fdatasync that covers it",
+            "acknowledge after the write, or when a sync covers it; NO_FLUSH leaves the disk to the kernel",
         ),
         "flush",
     ),
     key(
         "flushMethod",
-        Choice(&[("fdatasync", ""), ("dsync", "")]),
-        "fdatasync",
-        "how synchronous flush makes a group durable: a write and an fdatasync, or one write with RWF_DSYNC",
+        Choice(&[
+            ("auto", ""),
+            ("fdatasync", ""),
+            ("dsync", ""),
+            ("direct", ""),
+        ]),
+        "auto",
+        "how SYNC_FLUSH makes a group durable: write and fdatasync, RWF_DSYNC, or that past the page cache; auto measures the disk at start",
+    ),
+    known_as(
+        key(
+            "appendMode",
+            Choice(&[("auto", ""), ("ring", ""), ("inline", ""), ("direct", "")]),
+            "auto",
+            "how groups are written: through io_uring, by the shard's own thread, or past the page cache; auto goes by size and file system",
+        ),
+        "append",
     ),
     key(
         "flushIntervalCommitLog",
@@ -359,10 +377,11 @@ pub const KEYS: &[Key] = &[
             ("sendfile", ""),
             ("splice", ""),
             ("gather", ""),
+            ("send-zc", ""),
             ("copy", ""),
         ]),
         "auto",
-        "how messages leave the page cache",
+        "how messages leave the page cache; auto goes by the length of runs",
     ),
     key(
         "log",

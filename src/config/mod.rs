@@ -18,8 +18,8 @@ use std::path::Path;
 
 pub use host::Host;
 pub use settings::{
-    Addresses, Egress, Flush, Messages, NameServerSettings, NameServers, Paths, Ports, Pulls,
-    Retention, Settings, Store,
+    Addresses, AppendMode, Egress, Flush, FlushMethod, FlushMode, Messages, NameServerSettings,
+    NameServers, Paths, Ports, Pulls, Retention, Settings, Store,
 };
 pub use start_error::StartError;
 pub use values::{Entry, Note, Origin};

@@ -8,8 +8,8 @@ use super::kinds;
 use super::settings::UNIT_SIZE;
 use super::values::{Note, Values};
 use super::{
-    Addresses, Egress, Flush, Host, Messages, NameServerSettings, NameServers, Pulls, Retention,
-    Settings, StartError, Store,
+    Addresses, AppendMode, Egress, Flush, FlushMethod, FlushMode, Host, Messages,
+    NameServerSettings, NameServers, Pulls, Retention, Settings, StartError, Store,
 };
 use crate::state::shards;
 
@@ -35,8 +35,9 @@ pub(super) fn resolve(mut values: Values, host: &Host) -> Result<Settings, Start
         name_servers: name_servers(&values),
         store: store(&values, host),
         flush: Flush {
-            sync: values.text("flushDiskType") == "SYNC_FLUSH",
-            durable_writes: values.text("flushMethod") == "dsync",
+            mode: flush_mode(values.text("flushDiskType")),
+            method: flush_method(values.text("flushMethod")),
+            append: append_mode(values.text("appendMode")),
             interval_ms: values.number("flushIntervalCommitLog"),
             bytes: values.number("flushBytes"),
             timeout_ms: values.number("syncFlushTimeout"),
@@ -205,11 +206,38 @@ fn pulls(values: &Values) -> Pulls {
     }
 }
 
+fn flush_mode(word: &str) -> FlushMode {
+    match word {
+        "SYNC_FLUSH" => FlushMode::Sync,
+        "NO_FLUSH" => FlushMode::None,
+        _ => FlushMode::Async,
+    }
+}
+
+fn flush_method(word: &str) -> FlushMethod {
+    match word {
+        "fdatasync" => FlushMethod::Fdatasync,
+        "dsync" => FlushMethod::Dsync,
+        "direct" => FlushMethod::Direct,
+        _ => FlushMethod::Auto,
+    }
+}
+
+fn append_mode(word: &str) -> AppendMode {
+    match word {
+        "ring" => AppendMode::Ring,
+        "inline" => AppendMode::Inline,
+        "direct" => AppendMode::Direct,
+        _ => AppendMode::Auto,
+    }
+}
+
 fn egress(word: &str) -> Egress {
     match word {
         "sendfile" => Egress::SendFile,
         "splice" => Egress::Splice,
         "gather" => Egress::Gather,
+        "send-zc" => Egress::SendZc,
         "copy" => Egress::Copy,
         _ => Egress::Auto,
     }
@@ -217,6 +245,15 @@ fn egress(word: &str) -> Egress {
 
 /// Settings that are allowed and probably not meant.
 fn note_oddities(values: &mut Values) {
+    let waits = values.text("flushDiskType") == "SYNC_FLUSH";
+    if !waits && values.said("flushMethod").is_some() {
+        let text = format!(
+            "{} does nothing with {}: nobody waits for durability there",
+            values.quote("flushMethod"),
+            values.quote("flushDiskType"),
+        );
+        values.notes.push(Note::Warning(text));
+    }
     let segment_size: u64 = values.number("mappedFileSizeCommitLog");
     let body_size_max: u64 = values.number("maxMessageSize");
     if segment_size < body_size_max + RECORD_OVERHEAD {

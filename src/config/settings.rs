@@ -123,13 +123,52 @@ pub struct Paths {
     pub abort: PathBuf,
 }
 
-/// When to sync.
+/// When a message is acknowledged, and what brings it to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushMode {
+    /// When it is written; synced soon.
+    Async,
+    /// When it is durable.
+    Sync,
+    /// When it is written; the kernel writes it back when it sees fit.
+    None,
+}
+
+/// How a group becomes durable that producers wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushMethod {
+    /// The one that is fastest on the store's disk at start.
+    Auto,
+    /// A write and an fdatasync.
+    Fdatasync,
+    /// A write that is its own sync (RWF_DSYNC).
+    Dsync,
+    /// Likewise, past the page cache (O_DIRECT).
+    Direct,
+}
+
+/// How groups are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendMode {
+    /// By their size and by what the file system does with writes of a ring.
+    Auto,
+    /// Through the ring.
+    Ring,
+    /// By the shard's own thread.
+    Inline,
+    /// Past the page cache.
+    Direct,
+}
+
+/// When to sync, and how to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flush {
-    /// Acknowledge only what is durable.
-    pub sync: bool,
-    /// Synchronous: by writes that are durable when they are complete, instead of by fdatasync.
-    pub durable_writes: bool,
+    /// When a message is acknowledged.
+    pub mode: FlushMode,
+    /// Synchronous: how a group becomes durable.
+    pub method: FlushMethod,
+    /// How groups are written.
+    pub append: AppendMode,
     /// Asynchronous: age of the oldest record that is not durable.
     pub interval_ms: u64,
     /// Asynchronous: bytes that are not durable.
@@ -214,6 +253,7 @@ pub enum Egress {
     SendFile,
     Splice,
     Gather,
+    SendZc,
     Copy,
 }
 

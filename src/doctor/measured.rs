@@ -168,6 +168,7 @@ fn reserving(
 const fn word(way: SyncWay) -> &'static str {
     match way {
         SyncWay::Zeroed => "zeroed",
+        SyncWay::ZeroedOwnSync => "dsync",
         SyncWay::ZeroedDirect => "direct",
         SyncWay::ZeroedDirectOwnSync => "directDsync",
         SyncWay::Unwritten => "unwritten",

@@ -15,8 +15,12 @@ pub enum Way {
     Splice,
     /// One sendmsg from a read-only map.
     Gather,
-    /// Read into a buffer of ours and sent: for what is not in the page cache.
+    /// The same, and the kernel sends the pages themselves where the device can (MSG_ZEROCOPY).
+    SendZc,
+    /// Read into a buffer of ours, through the page cache, and sent.
     Copy,
+    /// Sent out of windows that were read past the page cache: for what it does not hold. Not to be chosen.
+    Cold,
 }
 
 /// What `--egress` says.
@@ -33,7 +37,9 @@ impl Policy {
     #[must_use]
     pub fn choose(self, spans: &[Span]) -> Way {
         match self {
-            Self::Fixed(Way::Gather) if GATHER_SPANS_MAX < spans.len() => Way::Sendfile,
+            Self::Fixed(Way::Gather | Way::SendZc) if GATHER_SPANS_MAX < spans.len() => {
+                Way::Sendfile
+            }
             Self::Fixed(way) => way,
             Self::Auto => {
                 let total: u64 = spans.iter().map(|span| u64::from(span.len)).sum();

@@ -1,10 +1,12 @@
-//! Read into a buffer of ours, send the buffer: for ranges that the page cache does not hold.
+//! Read into a buffer of ours, send the buffer: the way that every kernel knows, to compare the others with;
+//! and the sending of what a cold delivery has put together.
 
+use super::choice::Way;
 use super::delivery::{Sending, Stage, Step};
 use crate::io::{Completion, Errno, Io, Op, Payload};
 
-/// Read at once: a large sequential read, and a bound on the memory that a cold consumer takes.
-const CHUNK: u32 = 256 << 10;
+/// Read and sent at once: a bound on the memory that one delivery takes.
+pub(super) const CHUNK: u32 = 256 << 10;
 
 pub(super) fn push_read(sending: &mut Sending, io: &mut impl Io) {
     sending.stage = Stage::Read;
@@ -34,16 +36,7 @@ pub(super) fn complete(
     }
     if sending.stage == Stage::Read {
         buffer.truncate(count);
-        // A head that a gather could not send travels in front of the first bytes.
-        if sending.head_sent < sending.head.len() {
-            let head = std::mem::take(&mut sending.head);
-            buffer.splice(..0, head[sending.head_sent..].iter().copied());
-            sending.head_sent = buffer.len() - count;
-        } else {
-            sending.head.clear();
-            sending.head_sent = 0;
-        }
-        sending.skip = 0;
+        sending.piece = count;
         push_send(sending, io, buffer, 0);
         return Ok(Step::Busy);
     }
@@ -54,17 +47,27 @@ pub(super) fn complete(
         return Ok(Step::Busy);
     }
     sending.skip = 0;
-    sending.advance((buffer.len() - sending.head_sent) as u32);
-    sending.head_sent = 0;
+    let mut left = std::mem::take(&mut sending.piece) as u64;
+    while 0 < left {
+        let len = sending.spans.front().map_or(0, |span| span.len);
+        let count = left.min(u64::from(len));
+        sending.advance(count as u32);
+        left -= count;
+    }
     if sending.spans.is_empty() {
         return Ok(Step::Sent);
     }
-    Ok(Step::Cold)
+    if sending.way == Way::Cold {
+        return Ok(Step::Cold);
+    }
+    push_read(sending, io);
+    Ok(Step::Busy)
 }
 
-fn push_send(sending: &mut Sending, io: &mut impl Io, from: Vec<u8>, skip: usize) {
+/// Sends a buffer of which the last [`Sending::piece`] bytes are of the spans.
+pub(super) fn push_send(sending: &mut Sending, io: &mut impl Io, from: Vec<u8>, skip: usize) {
     sending.stage = Stage::SendCopy;
-    let more = sending.spans.len() > 1;
+    let more = sending.piece as u64 + sending.skip < sending.left();
     let socket = sending.socket;
     sending.push(
         io,

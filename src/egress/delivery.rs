@@ -1,11 +1,12 @@
-//! A delivery under way, and what all deliveries of a shard share: pipes, the budget of cold reads, counts.
+//! A delivery under way, and what all deliveries of a shard share: pipes, windows of cold reads, counts.
 
 use std::collections::VecDeque;
 
 use super::choice::{Policy, Way};
+use super::cold::{Cold, Found, Unsettled};
 use super::{ROOM, copy, gather, sendfile, splice};
 use crate::base::Key;
-use crate::io::{Completion, Errno, Io, Op, PipeId, SocketId, Span, Token};
+use crate::io::{Completion, Errno, FileId, Io, Op, PipeId, SocketId, Span, Token};
 
 /// What must reach the peer: the head first, then every span, in order.
 #[derive(Debug, Clone)]
@@ -16,12 +17,14 @@ pub struct Delivery {
     pub spans: Vec<Span>,
     /// Known to be in the page cache, being at the end of the log.
     pub hot: bool,
+    /// Where the log ends now: what is read ahead of a delivery must not go beyond.
+    pub unsettled: Option<Unsettled>,
 }
 
 /// Where a delivery stands.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// An operation is in flight, or the delivery waits for the budget of cold reads.
+    /// An operation is in flight, or the delivery waits for a cold read.
     Busy,
     /// The kernel has taken the last byte.
     Sent,
@@ -30,11 +33,7 @@ pub enum Progress {
 }
 
 /// Names of the ways, in the order of [`Egress::bytes`].
-pub const WAYS: [&str; 4] = ["sendfile", "splice", "gather", "copy"];
-
-/// Reads from the disk under way at once, a shard: enough to keep a disk busy, few enough that a log's sync
-/// never waits behind a crowd of them.
-const COLD_READS_MAX: u32 = 4;
+pub const WAYS: [&str; 6] = ["sendfile", "splice", "gather", "send-zc", "copy", "cold"];
 
 /// One delivery.
 #[derive(Debug)]
@@ -48,8 +47,15 @@ pub(super) struct Sending {
     pub(super) spans: VecDeque<Span>,
     pub(super) hot: bool,
     pub(super) stage: Stage,
-    /// Bytes sent of a gather.
+    unsettled: Option<Unsettled>,
+    /// Bytes of head and spans at the start.
+    pub(super) total: u64,
+    /// Bytes sent of a gather, or of the buffer in flight.
     pub(super) skip: u64,
+    /// Of a gather without copying: how many bytes were sent was told already.
+    pub(super) told: bool,
+    /// Bytes of spans in the buffer in flight.
+    pub(super) piece: usize,
     pub(super) pipe: Option<PipeId>,
     /// Bytes of spans that were left after the last answer of the kernel.
     uncounted: u64,
@@ -61,10 +67,13 @@ pub(super) enum Stage {
     Head,
     Spans,
     Fill,
-    Drain { in_pipe: u32 },
+    Drain {
+        in_pipe: u32,
+    },
     Read,
     SendCopy,
-    WaitForBudget,
+    /// For a window of cold reads; no operation of its own is in flight.
+    WaitForWindow,
 }
 
 /// What all deliveries of a shard share.
@@ -74,29 +83,28 @@ pub struct Egress {
     sending: crate::base::Slab<Sending>,
     pipes_free: Vec<PipeId>,
     pipes_made: u32,
-    cold_reads: u32,
-    cold_waiting: VecDeque<Key>,
-    bytes: [u64; 4],
+    cold: Cold,
+    bytes: [u64; 6],
 }
 
 impl Egress {
-    /// Nothing under way.
+    /// Nothing under way. `cold_reads_max`: reads past the page cache at once, this shard's part of what its
+    /// disk is given to do.
     #[must_use]
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(policy: Policy, cold_reads_max: u32) -> Self {
         Self {
             policy,
             sending: crate::base::Slab::default(),
             pipes_free: Vec::new(),
             pipes_made: 0,
-            cold_reads: 0,
-            cold_waiting: VecDeque::new(),
-            bytes: [0; 4],
+            cold: Cold::new(cold_reads_max),
+            bytes: [0; 6],
         }
     }
 
     /// Bytes of spans sent so far, per way.
     #[must_use]
-    pub const fn bytes(&self) -> [u64; 4] {
+    pub const fn bytes(&self) -> [u64; 6] {
         self.bytes
     }
 
@@ -107,7 +115,12 @@ impl Egress {
             "a delivery has something to deliver"
         );
         let way = self.policy.choose(&delivery.spans);
+        let spans: u64 = delivery.spans.iter().map(|span| u64::from(span.len)).sum();
         let key = self.sending.insert(Sending {
+            total: delivery.head.len() as u64 + spans,
+            unsettled: delivery.unsettled,
+            told: false,
+            piece: 0,
             socket,
             token: Token(0),
             way,
@@ -129,8 +142,8 @@ impl Egress {
             sending.pipe = Some(pipe);
         }
         match way {
-            Way::Gather => gather::push(sending, io),
-            Way::Sendfile | Way::Splice | Way::Copy => sending.push_head(io),
+            Way::Gather | Way::SendZc => gather::push(sending, io),
+            Way::Sendfile | Way::Splice | Way::Copy | Way::Cold => sending.push_head(io),
         }
         key
     }
@@ -139,63 +152,121 @@ impl Egress {
     pub fn complete(&mut self, io: &mut impl Io, done: Completion) -> Option<(Key, Progress)> {
         let key = Key::from_u64(done.token.rest());
         let sending = self.sending.get_mut(key)?;
-        if sending.stage == Stage::Read {
-            self.cold_reads -= 1;
-        }
-        let sending = self.sending.get_mut(key)?;
         let way = sending.way;
         let step = match sending.stage {
             Stage::Head => sending.complete_head(io, done),
-            Stage::Spans if way == Way::Gather => gather::complete(sending, io, done),
+            Stage::Spans if matches!(way, Way::Gather | Way::SendZc) => {
+                gather::complete(sending, io, done)
+            }
             Stage::Spans => sendfile::complete(sending, io, done),
             Stage::Fill | Stage::Drain { .. } => splice::complete(sending, io, done),
             Stage::Read | Stage::SendCopy => copy::complete(sending, io, done),
-            Stage::WaitForBudget => unreachable!("nothing is in flight while waiting"),
+            Stage::WaitForWindow => unreachable!("nothing is in flight while waiting"),
         };
-        // A copy that failed half-way is counted when its span is done: what is left may seem to grow.
-        let left = sending.left_if_known();
-        if let Some(left) = left {
+        if let Ok(Step::Sent) = step {
+            self.bytes[way as usize] += std::mem::take(&mut sending.uncounted);
+        } else if let Some(left) = sending.left_if_known() {
             self.bytes[way as usize] += sending.uncounted.saturating_sub(left);
             sending.uncounted = sending.uncounted.min(left);
         }
-        let progress = match step {
-            Ok(Step::Busy) => Progress::Busy,
-            Ok(Step::Cold) => {
-                self.read_cold(io, key);
-                Progress::Busy
-            }
-            Ok(Step::Sent) => Progress::Sent,
-            Err(errno) => Progress::Broken(errno),
-        };
-        self.start_cold_reads(io);
-        if progress != Progress::Busy {
-            self.forget(key);
-        }
+        let progress = self.progress(io, key, step);
         Some((key, progress))
     }
 
-    /// The page cache does not hold what comes next: it is read through the ring and sent from a buffer.
-    fn read_cold(&mut self, io: &mut impl Io, key: Key) {
-        let sending = self.sending.get_mut(key).expect("is under way");
-        sending.way = Way::Copy;
-        if COLD_READS_MAX <= self.cold_reads {
-            sending.stage = Stage::WaitForBudget;
-            self.cold_waiting.push_back(key);
-            return;
+    fn progress(&mut self, io: &mut impl Io, key: Key, step: Result<Step, Errno>) -> Progress {
+        let step = match step {
+            Ok(Step::Cold) => self.send_cold(io, key),
+            other => other,
+        };
+        let progress = match step {
+            Ok(Step::Busy | Step::Cold) => Progress::Busy,
+            Ok(Step::Sent) => Progress::Sent,
+            Err(errno) => Progress::Broken(errno),
+        };
+        if progress != Progress::Busy {
+            self.forget(key);
         }
-        self.cold_reads += 1;
-        copy::push_read(sending, io);
+        progress
     }
 
-    fn start_cold_reads(&mut self, io: &mut impl Io) {
-        while self.cold_reads < COLD_READS_MAX {
-            let Some(key) = self.cold_waiting.pop_front() else {
-                return;
-            };
-            if self.sending.get(key).is_some() {
-                self.read_cold(io, key);
+    /// The page cache does not hold what comes next: it is sent out of windows, as far as they are there.
+    fn send_cold(&mut self, io: &mut impl Io, key: Key) -> Result<Step, Errno> {
+        let sending = self.sending.get_mut(key).expect("is under way");
+        sending.way = Way::Cold;
+        let unsettled = sending.unsettled;
+        let mut buffer = sending.head.split_off(sending.head_sent);
+        let head_len = buffer.len();
+        let mut missing = None;
+        let mut last = None;
+        'spans: for span in &sending.spans {
+            let mut at = span.at;
+            let end = span.at + u64::from(span.len);
+            while at < end {
+                let room =
+                    copy::CHUNK as usize - (buffer.len() - head_len).min(copy::CHUNK as usize);
+                if room == 0 {
+                    break 'spans;
+                }
+                match self.cold.find(io, span.file, at) {
+                    Found::Here(bytes) => {
+                        let count = bytes.len().min((end - at) as usize).min(room);
+                        buffer.extend_from_slice(&bytes[..count]);
+                        last = Some((span.file, at));
+                        at += count as u64;
+                    }
+                    Found::Missing => {
+                        missing = Some((span.file, at));
+                        break 'spans;
+                    }
+                    // The file was cut short by somebody else.
+                    Found::Beyond => return Err(Errno::EIO),
+                }
             }
         }
+        sending.head.clear();
+        sending.head_sent = 0;
+        sending.skip = 0;
+        sending.piece = buffer.len() - head_len;
+        if sending.piece == 0 {
+            sending.head = buffer;
+            sending.stage = Stage::WaitForWindow;
+            let place = missing.expect("a delivery has something left");
+            self.cold.want(io, place, unsettled, key);
+            return Ok(Step::Busy);
+        }
+        copy::push_send(sending, io, buffer, 0);
+        if let Some(place) = missing.or(last) {
+            self.cold.read_ahead(io, place, unsettled);
+        }
+        Ok(Step::Busy)
+    }
+
+    /// Takes the answer to a read that deliveries share: each that waited for it, and where it stands now.
+    pub fn complete_cold(
+        &mut self,
+        io: &mut impl Io,
+        done: Completion,
+        progress: &mut Vec<(Key, Progress)>,
+    ) {
+        let (waiters, result) = self.cold.complete(io, done);
+        for key in waiters {
+            let waits = |sending: &Sending| sending.stage == Stage::WaitForWindow;
+            if !self.sending.get(key).is_some_and(waits) {
+                continue;
+            }
+            let step = result.map(|()| Step::Cold);
+            progress.push((key, self.progress(io, key, step)));
+        }
+    }
+
+    /// A segment was removed: its id will name another file.
+    pub fn forget_file(&mut self, file: FileId) {
+        self.cold.forget(file);
+    }
+
+    /// Gives back what nobody has needed for a while.
+    pub fn rest(&mut self, now_ns: u64) {
+        self.cold.rest(now_ns);
     }
 
     fn forget(&mut self, key: Key) {
@@ -240,7 +311,8 @@ impl Sending {
 
     /// While a gather is under way, its spans are with the kernel.
     fn left_if_known(&self) -> Option<u64> {
-        let with_kernel = self.way == Way::Gather && self.stage == Stage::Spans;
+        let gathers = matches!(self.way, Way::Gather | Way::SendZc);
+        let with_kernel = gathers && self.stage == Stage::Spans;
         match (with_kernel, self.spans.is_empty()) {
             (true, true) => None,
             _ => Some(self.left()),
@@ -279,7 +351,7 @@ impl Sending {
             return Ok(Step::Busy);
         }
         match self.way {
-            Way::Sendfile | Way::Gather => {
+            Way::Sendfile | Way::Gather | Way::SendZc => {
                 sendfile::push(self, io);
                 Ok(Step::Busy)
             }
@@ -287,7 +359,11 @@ impl Sending {
                 splice::push_fill(self, io);
                 Ok(Step::Busy)
             }
-            Way::Copy => Ok(Step::Cold),
+            Way::Copy => {
+                copy::push_read(self, io);
+                Ok(Step::Busy)
+            }
+            Way::Cold => Ok(Step::Cold),
         }
     }
 

@@ -1,5 +1,6 @@
-//! Head and scattered records in one sendmsg from a read-only map.
+//! Head and scattered records in one sendmsg from a read-only map; with or without the kernel copying them.
 
+use super::choice::Way;
 use super::delivery::{Sending, Stage, Step};
 use crate::io::{Completion, Errno, Io, Op, Payload};
 
@@ -11,7 +12,9 @@ pub(super) fn push(sending: &mut Sending, io: &mut impl Io) {
         spans: std::mem::take(&mut sending.spans).into(),
         skip: sending.skip,
         hot: sending.hot,
+        zero_copy: sending.way == Way::SendZc,
     };
+    sending.told = false;
     sending.push(io, op);
 }
 
@@ -20,12 +23,23 @@ pub(super) fn complete(
     io: &mut impl Io,
     done: Completion,
 ) -> Result<Step, Errno> {
+    if done.more {
+        // The kernel has taken the bytes and still looks at them. Who has no more to send need not wait.
+        sending.told = true;
+        sending.skip += u64::from(done.result?);
+        return Ok(if sending.skip == sending.total {
+            Step::Sent
+        } else {
+            Step::Busy
+        });
+    }
     let Payload::Gathered(head, spans) = done.payload else {
         unreachable!("a gather gives back what it borrowed")
     };
     sending.head = head;
     sending.spans = spans.into();
     match done.result {
+        Ok(_) if sending.told => (),
         // A page that cannot be read is met again by the read that follows, which says why.
         Err(Errno::EAGAIN | Errno::EFAULT) => {
             leave_gathering(sending);

@@ -18,6 +18,7 @@ mod host;
 mod lane;
 mod lease;
 mod mapping;
+mod pages;
 mod ring_trial;
 mod setup;
 mod trial;
@@ -35,12 +36,13 @@ pub use clock::local_hour;
 pub use host::{Limit, Place, Tree, Unseen, clock_read_ns, limits, place};
 pub use lane::{Lanes, read_small};
 pub use lease::Lease;
+pub use pages::{PAGE_SIZE, Pages};
 pub use ring_trial::{RingFeature, RingTrial, try_rings};
 pub use setup::{
     FolderLock, SetupError, allowed_cpus, listen, lock_folder, memory_size, pin, prove_writable,
-    raise_file_limit, replace_small,
+    raise_file_limit, replace_small, ring_writes_at_once,
 };
-pub use trial::{DiskTrial, SYNC_SIZES, SyncWay, Times, TrialError, try_disk};
+pub use trial::{DiskTrial, SYNC_SIZES, SyncWay, Times, TrialError, time_sync_ways, try_disk};
 pub use uring::{Options, Uring};
 
 /// Queue operations, then take a turn. `push` never enters the kernel; `turn` enters it once.
@@ -144,6 +146,19 @@ pub enum Fill {
     Reserve,
 }
 
+/// How the bytes of an [`Op::Write`] reach their file; see kernel-notes/write-and-sync.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Into the page cache, through the ring: the shard goes on meanwhile. ext4 hands each such write to a worker.
+    Ring,
+    /// Into the page cache, by a call of the shard's own thread at the start of the next turn: no worker, no
+    /// switch, but the shard stands still as long as the kernel takes.
+    InPlace,
+    /// Past the page cache, through the ring. Position and length are multiples of [`PAGE_SIZE`]; EINVAL where
+    /// the file system cannot.
+    Direct,
+}
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
@@ -210,6 +225,9 @@ pub enum Op {
         skip: u64,
         /// Known to be in the page cache: residency is not asked for.
         hot: bool,
+        /// The kernel sends the pages themselves where it can (since 6.1). A first completion with `more`
+        /// says how many bytes went; what was borrowed comes with the last, whose count says nothing.
+        zero_copy: bool,
     },
     /// Moves bytes without showing them to the broker (splice), through a worker of the kernel.
     Splice {
@@ -260,6 +278,19 @@ pub enum Op {
         /// Complete only when what was written is durable (RWF_DSYNC). An error then says of the bytes
         /// what a failed [`Op::Sync`] says.
         durable: bool,
+        /// How they travel.
+        route: Route,
+    },
+    /// Reads without leaving anything in the page cache that was not there: past it where the file system
+    /// can, else marked as used once (RWF_DONTCACHE). The position is a multiple of [`PAGE_SIZE`]; short at
+    /// the end of the file.
+    ReadCold {
+        /// Which.
+        file: FileId,
+        /// Byte position.
+        at: u64,
+        /// Its length says how much; comes back in the completion.
+        into: Pages,
     },
     /// fdatasync: makes every write that is already complete durable.
     Sync {
@@ -362,6 +393,8 @@ pub enum Payload {
     None,
     /// The buffer of a read, write, send, get.
     Buffer(Vec<u8>),
+    /// The buffer of a cold read.
+    Pages(Pages),
     /// What a gather borrowed.
     Gathered(Vec<u8>, Vec<Span>),
     /// Bytes from a peer, in a buffer that goes back to the kernel when dropped.

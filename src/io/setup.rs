@@ -231,3 +231,14 @@ pub fn memory_size() -> u64 {
     };
     number(SysconfVar::_PHYS_PAGES).unwrap_or(0) * number(SysconfVar::PAGE_SIZE).unwrap_or(4096)
 }
+
+/// Whether the file system of a folder takes buffered writes of a ring without handing them to a worker:
+/// it says so with FOP_BUFFER_WASYNC, which XFS has since 6.0 and btrfs since 6.1, and ext4 never had.
+#[must_use]
+pub fn ring_writes_at_once(folder: &Path) -> bool {
+    use nix::sys::statfs::{BTRFS_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
+    statfs(folder).is_ok_and(|stat| {
+        let kind = stat.filesystem_type();
+        kind == XFS_SUPER_MAGIC || kind == BTRFS_SUPER_MAGIC
+    })
+}

@@ -47,7 +47,9 @@ const FALLOC_FL_WRITE_ZEROES: i32 = 0x80;
 pub enum SyncWay {
     /// Zeros that were written before, as the broker prepares them for synchronous flush.
     Zeroed,
-    /// The same, and the write goes past the page cache.
+    /// The same, and the write is its own sync (RWF_DSYNC).
+    ZeroedOwnSync,
+    /// As the first, and the write goes past the page cache.
     ZeroedDirect,
     /// The same, and the write is its own sync: the only way that uses FUA, where the disk has it.
     ZeroedDirectOwnSync,
@@ -59,8 +61,9 @@ pub enum SyncWay {
 
 impl SyncWay {
     /// All.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Zeroed,
+        Self::ZeroedOwnSync,
         Self::ZeroedDirect,
         Self::ZeroedDirectOwnSync,
         Self::Unwritten,
@@ -139,11 +142,56 @@ pub fn try_disk(
     budget: Duration,
     patience: Duration,
 ) -> Result<DiskTrial, TrialError> {
-    let (sender, receiver) = channel();
     let folder = folder.to_owned();
+    patiently(patience, move || run(&folder, budget))
+}
+
+/// Times for each size of `sizes` one write of each of `ways`, in turn, so often that it takes about
+/// `budget`: for a broker that chooses at its start. All writes go over zeros.
+///
+/// # Errors
+/// As [`try_disk`].
+pub fn time_sync_ways(
+    folder: &Path,
+    ways: &'static [SyncWay],
+    sizes: &'static [u64],
+    budget: Duration,
+    patience: Duration,
+) -> Result<Vec<(u64, SyncWay, Result<Times, Errno>)>, TrialError> {
+    let folder = folder.to_owned();
+    patiently(patience, move || {
+        let data = data();
+        let sites: Result<Vec<_>, _> = ways.iter().map(|way| Site::new(&folder, *way)).collect();
+        let mut sites = sites?;
+        let mut all = Vec::new();
+        for size in sizes {
+            let share = budget / sizes.len() as u32;
+            let no_signal = AtomicUsize::new(0);
+            let times = time_syncs(
+                &mut sites,
+                data.of_size(*size),
+                SYNC_COUNTS[0],
+                share,
+                &no_signal,
+            );
+            all.extend(
+                ways.iter()
+                    .zip(times)
+                    .map(|(way, times)| (*size, *way, times)),
+            );
+        }
+        Ok(all)
+    })
+}
+
+fn patiently<T: Send + 'static>(
+    patience: Duration,
+    trial: impl FnOnce() -> Result<T, Errno> + Send + 'static,
+) -> Result<T, TrialError> {
+    let (sender, receiver) = channel();
     let thread = std::thread::Builder::new().name("disk-trial".to_owned());
     let spawned = thread.spawn(move || {
-        let _ = sender.send(run(&folder, budget));
+        let _ = sender.send(trial());
     });
     spawned.map_err(|err| TrialError::NoFile(errno_of(&err)))?;
     receiver
@@ -280,7 +328,10 @@ impl Site {
             None => &self.file.file,
         };
         let begun = Instant::now();
-        if self.way == SyncWay::ZeroedDirectOwnSync {
+        if matches!(
+            self.way,
+            SyncWay::ZeroedOwnSync | SyncWay::ZeroedDirectOwnSync
+        ) {
             write_flagged(target, bytes, self.at, libc::RWF_DSYNC)?;
         } else {
             let written = target

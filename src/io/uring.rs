@@ -1,6 +1,7 @@
 //! The real door: one io_uring of one shard. See kernel-notes/ring-setup.md.
 #![allow(unsafe_code)]
 
+mod files;
 mod sending;
 
 use std::collections::VecDeque;
@@ -10,7 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::bell::Bell;
@@ -18,9 +19,11 @@ use super::buffers::{BufferRing, GROUP};
 use super::clock::Clock;
 use super::lane::{Finished, Inbox, Lanes, Outcome, Work};
 use super::mapping::Mapped;
+use super::pages::Pages;
 use super::setup::SetupError;
 use super::{Completion, FileId, Io, Op, Payload, SocketId, Token};
 use crate::base::{Key, Slab};
+use files::{Bounce, ColdRead, Direct, InPlace};
 use sending::Gather;
 
 /// `user_data` of the ring's own poll on its bell; no key has all bits set.
@@ -75,6 +78,9 @@ pub struct Uring {
     files_free: Vec<u32>,
     pipes: Vec<(OwnedFd, OwnedFd)>,
     buffers: Rc<BufferRing>,
+    bounce: Bounce,
+    /// The kernel knows SENDMSG_ZC (since 6.1).
+    sends_without_copy: bool,
     lanes: Lanes,
     inbox: Inbox,
     finished: Vec<Finished>,
@@ -92,6 +98,7 @@ struct Socket {
 struct OpenFile {
     file: Arc<File>,
     map: Mapped,
+    direct: Direct,
 }
 
 struct Flight {
@@ -109,6 +116,10 @@ enum Borrowed {
     Accept,
     Receive(Rc<Socket>),
     Buffer(Vec<u8>),
+    /// A write past the page cache: the pages that travel, the buffer that comes back.
+    DirectWrite(Pages, Vec<u8>),
+    ColdRead(Box<ColdRead>),
+    InPlace(Box<InPlace>),
     Gather(Box<Gather>),
     SendFile {
         socket: Rc<Socket>,
@@ -161,6 +172,9 @@ impl Uring {
             )
         };
         registered.map_err(|err| SetupError::of("register receive buffers with io_uring", &err))?;
+        let mut probe = Probe::new();
+        let sends_without_copy = ring.submitter().register_probe(&mut probe).is_ok()
+            && probe.is_supported(opcode::SendMsgZc::CODE);
         let bell = Bell::new()
             .map_err(|errno| SetupError::of("make an eventfd", &std::io::Error::from(errno)))?;
         let mut uring = Self {
@@ -176,6 +190,8 @@ impl Uring {
             files_free: Vec::new(),
             pipes: Vec::new(),
             buffers,
+            bounce: Bounce::default(),
+            sends_without_copy,
             lanes,
             inbox: Inbox::new(bell.clone()),
             finished: Vec::new(),
@@ -214,6 +230,7 @@ impl Uring {
         let open = Some(Rc::new(OpenFile {
             file: Arc::new(file),
             map: Mapped::default(),
+            direct: Direct::default(),
         }));
         if let Some(index) = self.files_free.pop() {
             self.files[index as usize] = open;
@@ -334,58 +351,38 @@ impl Uring {
             .push(file);
     }
 
-    fn push_file(&mut self, token: Token, op: Op) {
-        let (file, entry, borrowed) = match op {
-            Op::Read { file, at, mut into } => {
-                let open = self.file(file);
-                let fd = types::Fd(open.file.as_raw_fd());
-                let entry = opcode::Read::new(fd, into.as_mut_ptr(), into.len() as u32)
-                    .offset(at)
-                    .build();
-                (open, entry, Borrowed::Buffer(into))
-            }
-            Op::Write {
-                file,
-                at,
-                from,
-                durable,
-            } => {
-                let open = self.file(file);
-                let fd = types::Fd(open.file.as_raw_fd());
-                let entry = opcode::Write::new(fd, from.as_ptr(), from.len() as u32)
-                    .offset(at)
-                    .rw_flags(if durable { libc::RWF_DSYNC } else { 0 })
-                    .build();
-                (open, entry, Borrowed::Buffer(from))
-            }
-            Op::Sync { file } => {
-                let open = self.file(file);
-                let fd = types::Fd(open.file.as_raw_fd());
-                let entry = opcode::Fsync::new(fd)
-                    .flags(types::FsyncFlags::DATASYNC)
-                    .build();
-                (open, entry, Borrowed::Nothing)
-            }
-            Op::WriteBack { file, at, len } => {
-                let open = self.file(file);
-                let fd = types::Fd(open.file.as_raw_fd());
-                let len = u32::try_from(len).unwrap_or(u32::MAX);
-                let entry = opcode::SyncFileRange::new(fd, len)
-                    .offset(at)
-                    .flags(libc::SYNC_FILE_RANGE_WRITE)
-                    .build();
-                (open, entry, Borrowed::Nothing)
-            }
-            other => unreachable!("{other:?} is not of an open file"),
-        };
-        let key = self.fly(token, borrowed);
-        self.keep_file(key, file);
-        self.submit(key, entry);
-    }
-
     fn push_lane(&mut self, token: Token, work: Work) {
         let key = self.fly(token, Borrowed::Lane);
         self.lanes.send(key.to_u64(), work, &self.inbox);
+    }
+
+    /// What names a path and not an open file.
+    fn push_path(&mut self, token: Token, op: Op) {
+        match op {
+            Op::List { path } => self.push_lane(token, Work::List { path }),
+            Op::Get { path, at, len } => self.push_lane(token, Work::Get { path, at, len }),
+            Op::Put { path, size, pieces } => {
+                self.push_lane(token, Work::Put { path, size, pieces });
+            }
+            Op::SyncPaths { paths } => self.push_lane(token, Work::SyncPaths { paths }),
+            Op::Replace {
+                path,
+                bytes,
+                backup,
+            } => {
+                self.push_lane(
+                    token,
+                    Work::Replace {
+                        path,
+                        bytes,
+                        backup,
+                    },
+                );
+            }
+            Op::Remove { path } => self.push_lane(token, Work::Remove { path }),
+            Op::Space { path } => self.push_lane(token, Work::Space { path }),
+            other => unreachable!("{other:?} names no path"),
+        }
     }
 
     fn release(&mut self, token: Token, file: FileId) {
@@ -530,6 +527,9 @@ impl Uring {
             });
             return;
         }
+        if self.tries_again(key, result) {
+            return;
+        }
         let flight = self.flights.remove(key).expect("was there a line ago");
         let payload = match flight.borrowed {
             Borrowed::Accept => self.accepted(result),
@@ -538,6 +538,11 @@ impl Uring {
                 self.received(entry, result)
             }
             Borrowed::Buffer(buffer) => Payload::Buffer(buffer),
+            Borrowed::DirectWrite(pages, from) => {
+                self.bounce.give_back(pages);
+                Payload::Buffer(from)
+            }
+            Borrowed::ColdRead(read) => Payload::Pages(read.into),
             Borrowed::Gather(gather) => Payload::Gathered(gather.head, gather.spans),
             _ => Payload::None,
         };
@@ -611,7 +616,15 @@ impl Io for Uring {
                 len,
                 more,
             } => self.push_splice(token, from, to, len, more),
-            Op::Read { .. } | Op::Write { .. } | Op::Sync { .. } | Op::WriteBack { .. } => {
+            Op::Write {
+                file,
+                at,
+                from,
+                durable,
+                route,
+            } => self.push_write(token, (file, at), from, durable, route),
+            Op::ReadCold { file, at, into } => self.push_cold_read(token, (file, at), into),
+            Op::Read { .. } | Op::Sync { .. } | Op::WriteBack { .. } => {
                 self.push_file(token, op);
             }
             Op::Release { file } => self.release(token, file),
@@ -631,32 +644,11 @@ impl Io for Uring {
                 };
                 self.push_lane(token, work);
             }
-            Op::List { path } => self.push_lane(token, Work::List { path }),
-            Op::Get { path, at, len } => self.push_lane(token, Work::Get { path, at, len }),
-            Op::Put { path, size, pieces } => {
-                self.push_lane(token, Work::Put { path, size, pieces });
-            }
-            Op::SyncPaths { paths } => self.push_lane(token, Work::SyncPaths { paths }),
-            Op::Replace {
-                path,
-                bytes,
-                backup,
-            } => {
-                self.push_lane(
-                    token,
-                    Work::Replace {
-                        path,
-                        bytes,
-                        backup,
-                    },
-                );
-            }
-            Op::Remove { path } => self.push_lane(token, Work::Remove { path }),
-            Op::Space { path } => self.push_lane(token, Work::Space { path }),
             Op::Bell => {
                 assert!(self.bell_flight.is_none(), "one bell a ring");
                 self.bell_flight = Some(self.fly(token, Borrowed::Bell));
             }
+            other => self.push_path(token, other),
         }
         Ok(())
     }

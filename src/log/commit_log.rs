@@ -7,14 +7,19 @@
 use std::collections::VecDeque;
 
 use super::flush::{Decision, FlushPolicy, Pressure};
-use super::options::{Mutant, Options};
+use super::group::Group;
+use super::options::{Append, Mutant, Options};
 use super::record::blank;
 use super::segments::{Segment, Segments};
 use crate::base::PhysicalOffset;
-use crate::io::{Completion, Errno, Fill, Io, Op, OpenMode, Payload, Span, Token};
+use crate::io::{Completion, Errno, FileId, Io, Op, OpenMode, Payload, Route, Span, Token};
 
 /// This room's byte in tokens.
 pub const ROOM: u8 = 2;
+
+mod weather;
+
+pub use weather::is_weather;
 
 const WRITE: u64 = 1 << 48;
 const SYNC: u64 = 2 << 48;
@@ -26,15 +31,12 @@ const FORGET: u64 = 6 << 48;
 /// Buffers kept for reuse: one being filled, one being written.
 const SPARE_MAX: usize = 2;
 
-/// A group is written up to the end of its last page, over zeros with zeros: where the page is not in
-/// memory, the kernel then need not read it first.
-const PAGE_SIZE: u64 = 4096;
+/// A group up to this size is copied in less time than a worker takes to wake up and to be heard
+/// (kernel-notes/write-and-sync.md).
+const IN_PLACE_SIZE_MAX: usize = 64 << 10;
 
 /// A group of this size is not filled further.
 const GROUP_SIZE_MAX: usize = 8 << 20;
-
-/// Try again after bad weather (a full disk, a read-only file system).
-const WEATHER_RETRY_NS: u64 = 1_000_000_000;
 
 /// The log met an error it must not survive. Nothing is acknowledged after this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,16 +63,12 @@ pub enum NoRoom {
 }
 
 #[derive(Debug)]
-struct Group {
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-#[derive(Debug)]
 struct Writing {
     number: u64,
     start: u64,
     len: u64,
+    /// Bytes in front of `start` that travel along.
+    lead: u64,
     /// The answer, once it is there.
     result: Option<Result<(), Errno>>,
 }
@@ -108,6 +106,8 @@ pub struct CommitLog {
     wipe: Option<(u64, u64)>,
     wiping: bool,
     failed: Option<Failed>,
+    /// Files that were let go: their ids will name others.
+    released: Vec<FileId>,
     /// Operations pushed and not answered, of every kind: the log may be dropped at 0.
     in_flight: u32,
     syncs: u64,
@@ -121,10 +121,7 @@ impl CommitLog {
         Self {
             options,
             segments,
-            filling: Group {
-                start: end,
-                bytes: Vec::new(),
-            },
+            filling: Group::at(end, Vec::new()),
             sealed: VecDeque::new(),
             writing: VecDeque::new(),
             writes: 0,
@@ -143,6 +140,7 @@ impl CommitLog {
             wipe: None,
             wiping: false,
             failed: None,
+            released: Vec::new(),
             in_flight: 0,
             syncs: 0,
         }
@@ -310,16 +308,17 @@ impl CommitLog {
         self.filling.bytes.extend_from_slice(&blank(left as u32));
         self.seal();
         self.appended = next;
-        self.filling.start = next;
+        self.filling.restart(next);
     }
 
     fn seal(&mut self) {
-        if self.filling.bytes.is_empty() {
+        if self.filling.is_empty() {
             return;
         }
-        let next = Group {
-            start: self.filling.start + self.filling.bytes.len() as u64,
-            bytes: self.spare.pop().unwrap_or_default(),
+        let buffer = self.spare.pop().unwrap_or_default();
+        let next = match self.options.append {
+            Append::Direct => self.filling.next_with_page(buffer),
+            _ => Group::at(self.filling.end(), buffer),
         };
         self.sealed
             .push_back(std::mem::replace(&mut self.filling, next));
@@ -361,30 +360,42 @@ impl CommitLog {
                 .segments
                 .at(group.start)
                 .expect("the horizon lies in a segment");
-            let (file, at) = (segment.file, group.start - segment.base);
+            let (file, at) = (segment.file, group.first() - segment.base);
             let number = self.writes;
             self.writes += 1;
-            let len = group.bytes.len() as u64;
-            let padded = (at + len)
-                .next_multiple_of(PAGE_SIZE)
-                .min(self.options.segment_size);
-            group.bytes.resize((padded - at) as usize, 0);
             self.writing.push_back(Writing {
                 number,
                 start: group.start,
-                len,
+                len: group.end() - group.start,
+                lead: group.start - group.first(),
                 result: None,
             });
+            group.pad(at, self.options.segment_size);
+            let route = self.route(&group);
             self.push(
                 io,
                 WRITE | (number & 0xffff_ffff),
                 Op::Write {
                     file,
                     at,
-                    from: group.bytes,
+                    from: group.into_bytes(),
                     durable: self.options.flush == FlushPolicy::DurableWrites,
+                    route,
                 },
             );
+        }
+    }
+
+    fn route(&self, group: &Group) -> Route {
+        match self.options.append {
+            Append::Ring => Route::Ring,
+            Append::InPlace => Route::InPlace,
+            // While a step is prepared, its thread holds the file for milliseconds.
+            Append::Mixed if !self.preparing && group.size() <= IN_PLACE_SIZE_MAX => Route::InPlace,
+            Append::Mixed => Route::Ring,
+            // The first group after a start begins inside a page whose other bytes are not at hand.
+            Append::Direct if group.is_whole() => Route::Direct,
+            Append::Direct => Route::Ring,
         }
     }
 
@@ -461,29 +472,6 @@ impl CommitLog {
         );
     }
 
-    fn pump_wipe(&mut self, io: &mut impl Io) {
-        let Some((from, to)) = self.wipe else { return };
-        let waits = self
-            .weather
-            .is_some_and(|(retry_ns, _)| io.now_ns() < retry_ns);
-        if self.wiping || self.rejected_from.is_some() || !self.writing.is_empty() || waits {
-            return;
-        }
-        let segment = *self
-            .segments
-            .at(from)
-            .expect("what was appended lies in a segment");
-        let len = to.min(segment.base + self.options.segment_size) - from;
-        self.wiping = true;
-        let op = Op::Prepare {
-            file: segment.file,
-            at: from - segment.base,
-            len,
-            fill: Fill::Zeros,
-        };
-        self.push(io, WIPE | len, op);
-    }
-
     /// Takes one answer of the kernel.
     pub fn complete(&mut self, io: &impl Io, completion: Completion) {
         self.in_flight -= 1;
@@ -524,7 +512,7 @@ impl CommitLog {
         let careless = self.options.mutant == Mutant::ShortWriteIgnored;
         slot.result = Some(match completion.result {
             Ok(_) if careless => Ok(()),
-            Ok(count) if slot.len <= u64::from(count) => Ok(()),
+            Ok(count) if slot.lead + slot.len <= u64::from(count) => Ok(()),
             // A short write is how a quota or a size limit shows first: its records have failed.
             Ok(_) => Err(Errno::ENOSPC),
             Err(errno) => Err(errno),
@@ -564,55 +552,6 @@ impl CommitLog {
         if self.written < next {
             self.written = next;
         }
-    }
-
-    fn meet_write_error(&mut self, offset: u64, errno: Errno) {
-        if !is_weather(errno) {
-            self.failed.get_or_insert(Failed {
-                doing: "write",
-                offset,
-                errno,
-            });
-            return;
-        }
-        if self.wipe.is_some() {
-            return; // Of the same storm; everything from the first failure on is void.
-        }
-        let end = self.appended;
-        self.rejected_from = Some(offset);
-        self.wipe = Some((offset, end));
-        self.weather = Some((0, errno));
-        self.sealed.clear();
-        self.filling.bytes.clear();
-        tracing::error!(offset, %errno, "records could not be written and were refused; the log waits for room");
-    }
-
-    fn complete_wipe(&mut self, io: &impl Io, len: u64, result: Result<u32, Errno>) {
-        self.wiping = false;
-        let (from, to) = self.wipe.expect("a wipe has its range");
-        if let Err(errno) = result {
-            if is_weather(errno) {
-                self.weather = Some((io.now_ns() + WEATHER_RETRY_NS, errno));
-            } else {
-                self.failed.get_or_insert(Failed {
-                    doing: "wipe",
-                    offset: from,
-                    errno,
-                });
-            }
-            return;
-        }
-        if from + len < to {
-            // The first part was wiped, but the log goes on from its start all the same.
-            self.wipe = Some((from + len, to));
-            return;
-        }
-        self.wipe = None;
-        self.weather = None;
-        self.appended = self.written;
-        self.filling.start = self.written;
-        self.room_grew = true;
-        tracing::info!(offset = self.written, "the log goes on");
     }
 
     fn complete_sync(&mut self, result: Result<u32, Errno>) {
@@ -671,23 +610,6 @@ impl CommitLog {
         }
     }
 
-    fn meet_prepare_error(&mut self, io: &impl Io, errno: Errno, doing: &'static str) {
-        // EMFILE: nothing on the disk is wrong; a descriptor may come free.
-        if is_weather(errno) || matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) {
-            if self.weather.is_none() {
-                tracing::error!(%errno, "cannot {doing}: producers are refused until there is room");
-            }
-            self.weather = Some((io.now_ns() + WEATHER_RETRY_NS, errno));
-        } else {
-            let offset = self.prepared;
-            self.failed.get_or_insert(Failed {
-                doing,
-                offset,
-                errno,
-            });
-        }
-    }
-
     /// The checkpoint with this horizon is durable: appends may go up to it.
     pub fn horizon_is_durable(&mut self, horizon: u64) {
         assert!(horizon <= self.prepared);
@@ -702,10 +624,15 @@ impl CommitLog {
         std::mem::replace(&mut self.room_grew, false)
     }
 
-    /// Appends from this offset on are void (their write failed): refuse them, give their queue
-    /// offsets back. Asked once; the log goes on after that.
-    pub const fn take_rejected(&mut self) -> Option<u64> {
-        self.rejected_from.take()
+    /// Files that were let go since this was last asked: who remembers something by their ids forgets it.
+    pub fn take_released(&mut self) -> Vec<FileId> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// Whether what was appended last is in the page cache.
+    #[must_use]
+    pub fn fills_page_cache(&self) -> bool {
+        self.options.append != Append::Direct
     }
 
     /// Removes the oldest segment; it must not be the one that is appended to.
@@ -716,17 +643,9 @@ impl CommitLog {
         }
         let path = self.segments.path(oldest.base);
         self.segments.pop_oldest();
+        self.released.push(oldest.file);
         self.push(io, FORGET, Op::Release { file: oldest.file });
         self.push(io, FORGET, Op::Remove { path });
         Some(oldest)
     }
-}
-
-/// Errors that say nothing bad about what is on the disk and that pass by themselves.
-#[must_use]
-pub const fn is_weather(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG | Errno::EROFS
-    )
 }

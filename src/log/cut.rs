@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::recovery::{RecoveryError, Walker, run_one};
 use super::segments::{Segment, Segments};
-use crate::io::{Errno, Fill, Io, Op, Payload};
+use crate::io::{Errno, Fill, Io, Op, Payload, Route};
 
 /// The smallest step in which zeros are looked for and written while wiping.
 const WIPE_STEP: u64 = 4 << 20;
@@ -116,6 +116,7 @@ pub(super) fn rewrite(
             at: in_file,
             from,
             durable: false,
+            route: Route::Ring,
         };
         let errno = match run_one(io, write).result {
             Ok(count @ 1..) => {

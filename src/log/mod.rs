@@ -3,6 +3,7 @@
 mod commit_log;
 mod cut;
 mod flush;
+mod group;
 mod options;
 pub mod record;
 mod recovery;
@@ -10,7 +11,7 @@ mod segments;
 
 pub use commit_log::{CommitLog, Failed, NoRoom, ROOM, is_weather};
 pub use flush::{Decision, FlushPolicy, Pressure};
-pub use options::{Mutant, Options};
+pub use options::{Append, Mutant, Options};
 pub use recovery::{
     Found, Mark, RecoveryError, Walker, open_segments, recover, recover_mutant, run_one,
 };

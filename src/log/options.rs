@@ -3,6 +3,21 @@
 use super::flush::FlushPolicy;
 use crate::io::Fill;
 
+/// How groups get into their file; see kernel-notes/write-and-sync.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Append {
+    /// Through the ring, into the page cache.
+    Ring,
+    /// By the shard's own thread, into the page cache.
+    InPlace,
+    /// Small groups in place while nothing else holds the file, all others through the ring: for file systems
+    /// whose writes the ring hands to a worker.
+    Mixed,
+    /// Past the page cache: whole pages, the last one again and again until it is full. Consumers read from
+    /// the disk then.
+    Direct,
+}
+
 /// How a log is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -10,6 +25,8 @@ pub struct Options {
     pub segment_size: u64,
     /// When to sync.
     pub flush: FlushPolicy,
+    /// How groups get into their file. [`Append::Direct`] needs segments of whole pages.
+    pub append: Append,
     /// Prepared at once: made to read as zeros. A fresh store waits for one step before its first acknowledgement, so a
     /// step is small; see kernel-notes/preallocation.md.
     pub prepare_step: u64,
@@ -29,6 +46,7 @@ impl Options {
         Self {
             segment_size,
             flush,
+            append: Append::Ring,
             prepare_step: 16 << 20,
             // A sync that somebody waits for must not drag the journal along; one that nobody waits
             // for may, and the bytes go to memory and disk once instead of twice.

@@ -150,7 +150,7 @@ pub struct Shard {
     /// What was counted.
     pub counters: Counters,
     /// Bytes of bodies that left, by way; whoever delivers tells.
-    pub egress_bytes: [(&'static str, u64); 4],
+    pub egress_bytes: [(&'static str, u64); 6],
     /// What was counted, by topic and group.
     pub statistics: Statistics,
     /// How long the stages of a message take.
@@ -208,7 +208,7 @@ impl Shard {
             clients: Clients::default(),
             locks: Locks::default(),
             counters: Counters::default(),
-            egress_bytes: [("", 0); 4],
+            egress_bytes: [("", 0); 6],
             statistics: Statistics::default(),
             stages: Stages::default(),
             stalls: Vec::new(),

@@ -2,7 +2,7 @@
 
 use super::disk::Steps;
 use super::{Flight, Promise, Sim};
-use crate::io::{Errno, Op, Payload};
+use crate::io::{Errno, Op, PAGE_SIZE, Pages, Payload, Route};
 
 type Answer = (Result<u32, Errno>, Payload);
 
@@ -11,8 +11,13 @@ impl Sim {
         match op {
             Op::Read { at, into, .. } => self.read(inodes[0], at, into),
             Op::Write {
-                at, from, durable, ..
-            } => self.write(inodes[0], at, from, durable),
+                at,
+                from,
+                durable,
+                route,
+                ..
+            } => self.write(inodes[0], at, from, (durable, route)),
+            Op::ReadCold { at, into, .. } => self.read_cold(inodes[0], at, into),
             Op::Sync { .. } => (self.sync(inodes, promise), Payload::None),
             Op::SyncPaths { .. } => (self.sync(inodes, promise), Payload::None),
             Op::WriteBack { at, len, .. } => {
@@ -80,7 +85,34 @@ impl Sim {
         (Ok(count as u32), Payload::Buffer(into))
     }
 
-    fn write(&mut self, inode: usize, at: u64, from: Vec<u8>, durable: bool) -> Answer {
+    fn read_cold(&mut self, inode: usize, at: u64, mut into: Pages) -> Answer {
+        let refused = if !at.is_multiple_of(PAGE_SIZE) {
+            Some(Errno::EINVAL)
+        } else if self.chance(self.faults.read_error) {
+            Some(Errno::EIO)
+        } else {
+            None
+        };
+        if let Some(errno) = refused {
+            return (Err(errno), Payload::Pages(into));
+        }
+        let have = self.disk.inode(inode).read(at, into.bytes().len()).len();
+        let count = self.count(have);
+        into.bytes_mut()[..count].copy_from_slice(self.disk.inode(inode).read(at, count));
+        (Ok(count as u32), Payload::Pages(into))
+    }
+
+    fn write(
+        &mut self,
+        inode: usize,
+        at: u64,
+        from: Vec<u8>,
+        (durable, route): (bool, Route),
+    ) -> Answer {
+        let whole = at.is_multiple_of(PAGE_SIZE) && (from.len() as u64).is_multiple_of(PAGE_SIZE);
+        if route == Route::Direct && !whole {
+            return (Err(Errno::EINVAL), Payload::Buffer(from));
+        }
         let count = self.count(from.len());
         if self.chance(self.faults.write_error) {
             let part = self.prng.below(from.len() as u64 + 1) as usize;

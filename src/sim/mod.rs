@@ -186,7 +186,11 @@ impl Sim {
         let lends = |flight: &&Flight| {
             matches!(
                 flight.op,
-                Op::Read { .. } | Op::Write { .. } | Op::Send { .. } | Op::Gather { .. }
+                Op::Read { .. }
+                    | Op::ReadCold { .. }
+                    | Op::Write { .. }
+                    | Op::Send { .. }
+                    | Op::Gather { .. }
             )
         };
         self.flights.iter().filter(lends).count()
@@ -220,6 +224,7 @@ impl Sim {
             }
             Op::SyncPaths { paths } => (Vec::new(), Promise::Paths(self.disk.paths_flush(paths))),
             Op::Read { file, .. }
+            | Op::ReadCold { file, .. }
             | Op::Write { file, .. }
             | Op::WriteBack { file, .. }
             | Op::Prepare { file, .. } => (vec![inode(file)], Promise::None),

@@ -9,6 +9,9 @@ const BUFFER_SIZE: usize = 32 << 10;
 /// Result, what comes with it, and the operation if it goes on.
 type Answer = (Result<u32, Errno>, Payload, Option<Op>);
 
+/// In place of bytes to skip: what a send without copying borrowed is to be given back, nothing else.
+const LET_GO: u64 = u64::MAX;
+
 impl Sim {
     /// What never takes off, because it names a socket that is closed: `Ok` with the error, `Err`
     /// gives the operation back.
@@ -79,9 +82,24 @@ impl Sim {
                 spans,
                 skip,
                 hot,
+                zero_copy,
             } => {
+                if skip == LET_GO {
+                    return (Ok(0), Payload::Gathered(head, spans), None);
+                }
                 let result = self.gather(socket, &head, &spans, inodes, (skip, hot));
-                (result, Payload::Gathered(head, spans), None)
+                if !zero_copy || result.is_err() {
+                    return (result, Payload::Gathered(head, spans), None);
+                }
+                let again = Op::Gather {
+                    socket,
+                    head,
+                    spans,
+                    skip: LET_GO,
+                    hot,
+                    zero_copy,
+                };
+                (result, Payload::None, Some(again))
             }
             Op::Splice { from, to, len, .. } => {
                 (self.splice(from, to, len, inodes), Payload::None, None)

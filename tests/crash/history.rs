@@ -7,8 +7,8 @@ use corelane::base::{PhysicalOffset, Prng};
 use corelane::io::{Completion, Errno, Io, Op, Payload, Token};
 use corelane::log::record::{Draft, Properties, Record, TRAILER_SIZE};
 use corelane::log::{
-    self, CommitLog, FlushPolicy, Found, Mark, Mutant, NoRoom, Options, Segments, open_segments,
-    recover_mutant, run_one,
+    self, Append, CommitLog, FlushPolicy, Found, Mark, Mutant, NoRoom, Options, Segments,
+    open_segments, recover_mutant, run_one,
 };
 use corelane::sim::{Faults, Sim};
 use corelane::state::checkpoint::{Checkpoint, Ours, decode, encode};
@@ -106,6 +106,12 @@ impl History {
                 unsynced_bytes_max: 512 + prng.below(20_000),
             },
         };
+        let append = match prng.below(4) {
+            0 => Append::Ring,
+            1 => Append::InPlace,
+            2 => Append::Mixed,
+            _ => Append::Direct,
+        };
         let step = 2_048 << prng.below(3);
         let sim = Sim::new(seed);
         Self {
@@ -114,6 +120,7 @@ impl History {
             options: Options {
                 prepare_step: step,
                 horizon_ahead_max: 4 * step,
+                append,
                 mutant,
                 ..Options::new(SEGMENT_SIZE, flush)
             },

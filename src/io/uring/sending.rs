@@ -4,12 +4,12 @@
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::super::direct::{self, Moved};
 use super::super::{End, Op, Payload, SocketId, Span, Token};
-use super::{Borrowed, OpenFile, Uring};
+use super::{Borrowed, OpenFile, Socket, Uring};
 use crate::base::Key;
 
 /// Bytes one sendfile may move before others get their turn.
@@ -34,6 +34,7 @@ impl Uring {
             spans,
             skip,
             hot,
+            zero_copy,
         } = op
         else {
             unreachable!("called for gathers only")
@@ -83,14 +84,28 @@ impl Uring {
         gather.message.msg_iov = gather.vectors.as_mut_ptr();
         gather.message.msg_iovlen = gather.vectors.len() as _;
         let message: *const libc::msghdr = &raw const gather.message;
-        let fd = types::Fd(open.fd.as_raw_fd());
-        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+        let entry = self.send_message(&open, message, zero_copy);
         let key = self.fly(token, Borrowed::Gather(gather));
         self.keep_socket(key, open);
         for file in files {
             self.keep_file(key, file);
         }
-        self.submit(key, opcode::SendMsg::new(fd, message).flags(flags).build());
+        self.submit(key, entry);
+    }
+
+    fn send_message(
+        &self,
+        socket: &Socket,
+        message: *const libc::msghdr,
+        zero_copy: bool,
+    ) -> squeue::Entry {
+        let fd = types::Fd(socket.fd.as_raw_fd());
+        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+        if zero_copy && self.sends_without_copy {
+            opcode::SendMsgZc::new(fd, message).flags(flags).build()
+        } else {
+            opcode::SendMsg::new(fd, message).flags(flags).build()
+        }
     }
 
     pub(super) fn push_sendfile(&mut self, token: Token, socket: SocketId, span: Span, hot: bool) {
@@ -166,6 +181,11 @@ impl Uring {
             let Some(flight) = self.flights.get_mut(key) else {
                 continue;
             };
+            if let Borrowed::InPlace(write) = &flight.borrowed {
+                let result = write.run();
+                self.land_write(key, result);
+                continue;
+            }
             let Borrowed::SendFile {
                 socket,
                 file,
@@ -175,7 +195,7 @@ impl Uring {
                 hot,
             } = &mut flight.borrowed
             else {
-                unreachable!("only sendfile is run directly")
+                unreachable!("nothing else is run directly")
             };
             if !*hot && !direct::is_resident(&file.file, *at, *left) {
                 // What was sent is sent: a partial count says so, EAGAIN only where nothing was.

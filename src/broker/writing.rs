@@ -1,0 +1,213 @@
+//! How logs are written and flushed: what was asked for, or what the store's own disk does fastest.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::start::not_had;
+use crate::base::ShardId;
+use crate::config::{AppendMode, FlushMethod, FlushMode, Settings, StartError};
+use crate::io::{PAGE_SIZE, SetupError, SyncWay, Times, ring_writes_at_once, time_sync_ways};
+use crate::log::{Append, FlushPolicy, Options};
+
+/// Ways to make a group durable, in the order in which they are tried.
+const WAYS: [SyncWay; 3] = [
+    SyncWay::Zeroed,
+    SyncWay::ZeroedOwnSync,
+    SyncWay::ZeroedDirectOwnSync,
+];
+/// Bytes of the groups that are timed: a lone message, and what many producers send meanwhile.
+const SIZES: [u64; 2] = [4 << 10, 64 << 10];
+/// A start may take this much longer for it.
+const BUDGET: Duration = Duration::from_millis(60);
+/// A disk that does not answer for so long is not chosen for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Another way than fdatasync must be so much faster: less is noise, and then the way is preferred in which
+/// an error is told by a call of its own.
+const OWN_SYNC_RATIO: f64 = 0.85;
+/// Past the page cache even more: consumers then read each message from the disk.
+const DIRECT_RATIO: f64 = 0.6;
+
+/// Nobody syncs for producers, but what may have to be wiped after a crash stays bounded by this.
+const NONE_HORIZON: u64 = 1 << 30;
+/// Reserving costs next to nothing, but its sync takes along what was written meanwhile.
+const NONE_STEP: u64 = 256 << 20;
+
+/// The options of all shards' logs. What was measured and chosen is logged once.
+///
+/// # Errors
+/// Something was asked for that this disk cannot, or that does not fit the segments.
+pub(super) fn options(settings: &Settings) -> Result<Options, StartError> {
+    let folder = existing(&settings.store.paths(Some(ShardId(0))).commit_log);
+    let flush = settings.flush;
+    let mut method = flush.method;
+    if flush.mode == FlushMode::Sync && method == FlushMethod::Auto {
+        method = measured(&folder, settings.store.segment_size);
+    }
+    let policy = match (flush.mode, method) {
+        (FlushMode::Sync, FlushMethod::Dsync | FlushMethod::Direct) => FlushPolicy::DurableWrites,
+        (FlushMode::Sync, _) => FlushPolicy::GroupCommit,
+        (FlushMode::Async, _) => FlushPolicy::Interval {
+            age_ns_max: flush.interval_ms * 1_000_000,
+            unsynced_bytes_max: flush.bytes,
+        },
+        (FlushMode::None, _) => FlushPolicy::Interval {
+            age_ns_max: u64::MAX,
+            unsynced_bytes_max: NONE_HORIZON / 2,
+        },
+    };
+    let mut options = Options::new(settings.store.segment_size, policy);
+    if flush.mode == FlushMode::None {
+        options.horizon_ahead_max = NONE_HORIZON;
+        options.prepare_step = NONE_STEP.min(options.segment_size);
+    }
+    let direct = flush.mode == FlushMode::Sync && method == FlushMethod::Direct;
+    options.append = match flush.append {
+        _ if direct => Append::Direct,
+        AppendMode::Direct => Append::Direct,
+        AppendMode::Ring => Append::Ring,
+        // A write that is its own sync would hold up the shard for as long as the disk takes.
+        AppendMode::Inline if policy == FlushPolicy::DurableWrites => Append::Ring,
+        AppendMode::Inline => Append::InPlace,
+        AppendMode::Auto if policy == FlushPolicy::DurableWrites => Append::Ring,
+        AppendMode::Auto if ring_writes_at_once(&folder) => Append::Ring,
+        AppendMode::Auto => Append::Mixed,
+    };
+    if options.append == Append::Direct {
+        check_direct(settings, &folder)?;
+    }
+    tracing::info!(
+        flush = name_of(flush.mode, method),
+        append = ?options.append,
+        "how logs are written"
+    );
+    Ok(options)
+}
+
+const fn name_of(mode: FlushMode, method: FlushMethod) -> &'static str {
+    match (mode, method) {
+        (FlushMode::Async, _) => "asynchronous, fdatasync",
+        (FlushMode::None, _) => "left to the kernel",
+        (FlushMode::Sync, FlushMethod::Dsync) => "synchronous, RWF_DSYNC",
+        (FlushMode::Sync, FlushMethod::Direct) => "synchronous, O_DIRECT and RWF_DSYNC",
+        (FlushMode::Sync, _) => "synchronous, fdatasync",
+    }
+}
+
+/// The folder itself or the nearest one above it that is there: of the same disk, as stores are laid out.
+fn existing(folder: &Path) -> PathBuf {
+    let found = folder.ancestors().find(|folder| folder.is_dir());
+    found.map_or_else(|| PathBuf::from("/"), Path::to_owned)
+}
+
+fn measured(folder: &Path, segment_size: u64) -> FlushMethod {
+    let times = match time_sync_ways(folder, &WAYS, &SIZES, BUDGET, PATIENCE) {
+        Ok(times) => times,
+        Err(error) => {
+            tracing::warn!(%error, folder = %folder.display(), "the disk could not be timed: fdatasync is used");
+            return FlushMethod::Fdatasync;
+        }
+    };
+    let median_us = |way: SyncWay| -> Option<[f64; 2]> {
+        let of = |size: u64| {
+            let (_, _, times) = times
+                .iter()
+                .find(|(timed, it, _)| *timed == size && *it == way)?;
+            let times: &Times = times.as_ref().ok()?;
+            Some(times.percentile(50) as f64 / 1000.0)
+        };
+        Some([of(SIZES[0])?, of(SIZES[1])?])
+    };
+    let all = WAYS.map(median_us);
+    let method = choose(all, segment_size.is_multiple_of(PAGE_SIZE));
+    let shown = |us: Option<[f64; 2]>| {
+        us.map_or_else(
+            || "cannot".to_owned(),
+            |[small, large]| format!("{small:.0} and {large:.0} us"),
+        )
+    };
+    tracing::info!(
+        fdatasync = shown(all[0]),
+        dsync = shown(all[1]),
+        direct = shown(all[2]),
+        chosen = ?method,
+        "synced writes of 4 and 64 KiB on this disk, medians"
+    );
+    method
+}
+
+/// The fastest by the sum over both sizes, if it is so much faster that it is worth what it costs elsewhere.
+fn choose(medians_us: [Option<[f64; 2]>; 3], may_be_direct: bool) -> FlushMethod {
+    let [sync, own, direct] = medians_us.map(|us| us.map(|[small, large]| small + large));
+    let Some(sync) = sync else {
+        return FlushMethod::Fdatasync;
+    };
+    let own_wins = own.is_some_and(|own| own <= OWN_SYNC_RATIO * sync);
+    let best = own.filter(|_| own_wins).unwrap_or(sync);
+    if may_be_direct && direct.is_some_and(|direct| direct <= DIRECT_RATIO * best) {
+        FlushMethod::Direct
+    } else if own_wins {
+        FlushMethod::Dsync
+    } else {
+        FlushMethod::Fdatasync
+    }
+}
+
+/// Direct writes need whole pages and a file system that takes them.
+fn check_direct(settings: &Settings, folder: &Path) -> Result<(), StartError> {
+    let asked = if settings.flush.append == AppendMode::Direct {
+        "appendMode=direct"
+    } else {
+        "flushMethod=direct"
+    };
+    let size = settings.store.segment_size;
+    if !size.is_multiple_of(PAGE_SIZE) {
+        return Err(StartError::new(
+            "use",
+            asked,
+            format!("mappedFileSizeCommitLog={size} is not a multiple of {PAGE_SIZE}"),
+            "choose such a size for a new store, or another way to write",
+        ));
+    }
+    let ways = &[SyncWay::ZeroedDirect];
+    let tried = time_sync_ways(folder, ways, &SIZES, Duration::ZERO, PATIENCE);
+    let errno = match &tried {
+        Ok(times) => times.iter().find_map(|(_, _, times)| times.as_ref().err()),
+        Err(_) => None,
+    };
+    let cause = match (&tried, errno) {
+        (Ok(_), None) => return Ok(()),
+        (Ok(_), Some(errno)) => format!("a direct write in {} failed: {errno}", folder.display()),
+        (Err(error), _) => format!("{}: {error}", folder.display()),
+    };
+    let error = SetupError {
+        doing: format!("use {asked}"),
+        cause,
+        remedy: "put the store on a file system with direct I/O (ext4, XFS), or choose another way to write".to_owned(),
+    };
+    Err(not_had(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_way_than_fdatasync_must_be_clearly_faster() {
+        let of = |us: f64| Some([us, us * 2.0]);
+        let cases = [
+            ([of(100.0), of(95.0), of(90.0)], FlushMethod::Fdatasync),
+            ([of(100.0), of(80.0), of(79.0)], FlushMethod::Dsync),
+            ([of(100.0), of(95.0), of(55.0)], FlushMethod::Direct),
+            // Direct must be that much faster than the best of the others.
+            ([of(100.0), of(70.0), of(55.0)], FlushMethod::Dsync),
+            ([of(100.0), None, None], FlushMethod::Fdatasync),
+            ([None, of(10.0), of(10.0)], FlushMethod::Fdatasync),
+        ];
+        for (medians, want) in cases {
+            assert_eq!(choose(medians, true), want, "{medians:?}");
+        }
+        let odd_segments = choose([of(100.0), of(95.0), of(55.0)], false);
+        assert_eq!(odd_segments, FlushMethod::Fdatasync);
+    }
+}

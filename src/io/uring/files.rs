@@ -1,0 +1,300 @@
+//! Reads, writes and syncs of open files: through the ring, in place, or past the page cache.
+#![allow(unsafe_code)]
+
+use std::cell::OnceCell;
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
+
+use io_uring::{opcode, squeue, types};
+use nix::errno::Errno;
+
+use super::super::{Completion, FileId, Op, PAGE_SIZE, Pages, Payload, Route, Token};
+use super::{Borrowed, OpenFile, Uring};
+use crate::base::Key;
+
+/// Buffers for direct writes that are kept: a log has one write in flight.
+const BOUNCE_MAX: usize = 2;
+
+/// The same file once more, past the page cache; opened at first use. `None`: its file system cannot.
+#[derive(Debug, Default)]
+pub(super) struct Direct(OnceCell<Option<File>>);
+
+impl Direct {
+    fn get(&self, file: &File) -> Option<&File> {
+        let open = || {
+            // Through /proc, so that it is this file even when its name is gone.
+            OpenOptions::new()
+                .read(true)
+                .write(is_writable(file))
+                .custom_flags(libc::O_DIRECT)
+                .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+                .ok()
+        };
+        self.0.get_or_init(open).as_ref()
+    }
+}
+
+fn is_writable(file: &File) -> bool {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = fcntl(file, FcntlArg::F_GETFL).unwrap_or(0);
+    OFlag::from_bits_truncate(flags).contains(OFlag::O_RDWR)
+}
+
+/// Aligned memory for direct writes, used again and again.
+#[derive(Debug, Default)]
+pub(super) struct Bounce(Vec<Pages>);
+
+impl Bounce {
+    fn take(&mut self, size: usize) -> Result<Pages, Errno> {
+        let fits = self.0.iter().position(|pages| size <= pages.capacity());
+        let mut pages = match fits {
+            Some(at) => self.0.swap_remove(at),
+            None => Pages::new(size.next_power_of_two())?,
+        };
+        pages.set_len(size);
+        Ok(pages)
+    }
+
+    pub(super) fn give_back(&mut self, pages: Pages) {
+        if self.0.len() < BOUNCE_MAX {
+            self.0.push(pages);
+        }
+    }
+}
+
+/// A write that the shard's own thread carries out.
+pub(super) struct InPlace {
+    file: Rc<OpenFile>,
+    at: u64,
+    from: Vec<u8>,
+    durable: bool,
+}
+
+impl InPlace {
+    pub(super) fn run(&self) -> Result<u32, Errno> {
+        let vector = libc::iovec {
+            iov_base: self.from.as_ptr().cast_mut().cast(),
+            iov_len: self.from.len(),
+        };
+        let flags = rw_flags(self.durable);
+        let fd = self.file.file.as_raw_fd();
+        // SAFETY: one vector over a buffer that this struct owns and that is only read.
+        let count =
+            unsafe { libc::pwritev2(fd, &raw const vector, 1, self.at as libc::off_t, flags) };
+        Errno::result(count).map(|count| count as u32)
+    }
+}
+
+/// How a cold read leaves the page cache as it was, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ColdWay {
+    Direct,
+    Once,
+    Plain,
+}
+
+impl ColdWay {
+    const fn next(self) -> Self {
+        match self {
+            Self::Direct => Self::Once,
+            Self::Once | Self::Plain => Self::Plain,
+        }
+    }
+}
+
+/// A cold read in flight: all that is needed to try it in another way.
+pub(super) struct ColdRead {
+    file: Rc<OpenFile>,
+    at: u64,
+    pub(super) into: Pages,
+    way: ColdWay,
+}
+
+impl ColdRead {
+    fn entry(&mut self) -> squeue::Entry {
+        let direct = match self.way {
+            ColdWay::Direct => self.file.direct.get(&self.file.file),
+            ColdWay::Once | ColdWay::Plain => None,
+        };
+        if direct.is_none() && self.way == ColdWay::Direct {
+            self.way = ColdWay::Once;
+        }
+        let fd = direct.unwrap_or(&self.file.file).as_raw_fd();
+        let flags = if self.way == ColdWay::Once {
+            libc::RWF_DONTCACHE
+        } else {
+            0
+        };
+        let len = self.into.bytes().len() as u32;
+        let address = self.into.bytes_mut().as_mut_ptr();
+        opcode::Read::new(types::Fd(fd), address, len)
+            .offset(self.at)
+            .rw_flags(flags)
+            .build()
+    }
+}
+
+const fn rw_flags(durable: bool) -> i32 {
+    if durable { libc::RWF_DSYNC } else { 0 }
+}
+
+impl Uring {
+    pub(super) fn push_file(&mut self, token: Token, op: Op) {
+        let (file, entry, borrowed) = match op {
+            Op::Read { file, at, mut into } => {
+                let open = self.file(file);
+                let fd = types::Fd(open.file.as_raw_fd());
+                let entry = opcode::Read::new(fd, into.as_mut_ptr(), into.len() as u32)
+                    .offset(at)
+                    .build();
+                (open, entry, Borrowed::Buffer(into))
+            }
+            Op::Sync { file } => {
+                let open = self.file(file);
+                let fd = types::Fd(open.file.as_raw_fd());
+                let entry = opcode::Fsync::new(fd)
+                    .flags(types::FsyncFlags::DATASYNC)
+                    .build();
+                (open, entry, Borrowed::Nothing)
+            }
+            Op::WriteBack { file, at, len } => {
+                let open = self.file(file);
+                let fd = types::Fd(open.file.as_raw_fd());
+                let len = u32::try_from(len).unwrap_or(u32::MAX);
+                let entry = opcode::SyncFileRange::new(fd, len)
+                    .offset(at)
+                    .flags(libc::SYNC_FILE_RANGE_WRITE)
+                    .build();
+                (open, entry, Borrowed::Nothing)
+            }
+            other => unreachable!("{other:?} is not of an open file"),
+        };
+        self.fly_with_file(token, file, entry, borrowed);
+    }
+
+    fn fly_with_file(
+        &mut self,
+        token: Token,
+        file: Rc<OpenFile>,
+        entry: squeue::Entry,
+        borrowed: Borrowed,
+    ) {
+        let key = self.fly(token, borrowed);
+        self.keep_file(key, file);
+        self.submit(key, entry);
+    }
+
+    pub(super) fn push_write(
+        &mut self,
+        token: Token,
+        (file, at): (FileId, u64),
+        from: Vec<u8>,
+        durable: bool,
+        route: Route,
+    ) {
+        let open = self.file(file);
+        match route {
+            Route::Ring => {
+                let fd = types::Fd(open.file.as_raw_fd());
+                let entry = opcode::Write::new(fd, from.as_ptr(), from.len() as u32)
+                    .offset(at)
+                    .rw_flags(rw_flags(durable))
+                    .build();
+                self.fly_with_file(token, open, entry, Borrowed::Buffer(from));
+            }
+            Route::InPlace => {
+                let write = InPlace {
+                    file: open,
+                    at,
+                    from,
+                    durable,
+                };
+                let key = self.fly(token, Borrowed::InPlace(Box::new(write)));
+                self.direct.push_back(key);
+            }
+            Route::Direct => match self.direct_write(&open, at, &from, durable) {
+                Ok((pages, entry)) => {
+                    self.fly_with_file(token, open, entry, Borrowed::DirectWrite(pages, from));
+                }
+                Err(errno) => self.fail(token, errno, Payload::Buffer(from)),
+            },
+        }
+    }
+
+    /// The bytes are copied once, into memory that the disk can take them from: a record's own buffer
+    /// stands at no page's address.
+    fn direct_write(
+        &mut self,
+        open: &OpenFile,
+        at: u64,
+        from: &[u8],
+        durable: bool,
+    ) -> Result<(Pages, squeue::Entry), Errno> {
+        if !at.is_multiple_of(PAGE_SIZE) || !(from.len() as u64).is_multiple_of(PAGE_SIZE) {
+            return Err(Errno::EINVAL);
+        }
+        let direct = open.direct.get(&open.file).ok_or(Errno::EINVAL)?;
+        let mut pages = self.bounce.take(from.len())?;
+        pages.bytes_mut().copy_from_slice(from);
+        let fd = types::Fd(direct.as_raw_fd());
+        let entry = opcode::Write::new(fd, pages.bytes().as_ptr(), from.len() as u32)
+            .offset(at)
+            .rw_flags(rw_flags(durable))
+            .build();
+        Ok((pages, entry))
+    }
+
+    pub(super) fn push_cold_read(&mut self, token: Token, (file, at): (FileId, u64), into: Pages) {
+        let file = self.file(file);
+        let read = ColdRead {
+            file,
+            at,
+            into,
+            way: ColdWay::Direct,
+        };
+        let key = self.fly(token, Borrowed::ColdRead(Box::new(read)));
+        self.submit_cold_read(key);
+    }
+
+    fn submit_cold_read(&mut self, key: Key) {
+        let flight = self.flights.get_mut(key).expect("is in flight");
+        let Borrowed::ColdRead(read) = &mut flight.borrowed else {
+            unreachable!("called for cold reads only")
+        };
+        let entry = read.entry();
+        self.submit(key, entry);
+    }
+
+    /// Whether a cold read that the file system refused is tried in the next way.
+    pub(super) fn tries_again(&mut self, key: Key, result: Result<u32, Errno>) -> bool {
+        let Some(flight) = self.flights.get_mut(key) else {
+            return false;
+        };
+        let Borrowed::ColdRead(read) = &mut flight.borrowed else {
+            return false;
+        };
+        let refused = matches!(result, Err(Errno::EINVAL | Errno::EOPNOTSUPP));
+        if !refused || read.way == ColdWay::Plain {
+            return false;
+        }
+        read.way = read.way.next();
+        self.submit_cold_read(key);
+        true
+    }
+
+    /// Ends a write in place.
+    pub(super) fn land_write(&mut self, key: Key, result: Result<u32, Errno>) {
+        let flight = self.flights.remove(key).expect("a flight lands once");
+        let Borrowed::InPlace(write) = flight.borrowed else {
+            unreachable!("only a write in place lands so")
+        };
+        self.ready.push(Completion {
+            token: flight.token,
+            result,
+            more: false,
+            payload: Payload::Buffer(write.from),
+        });
+    }
+}
