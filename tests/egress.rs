@@ -2,7 +2,12 @@
 
 mod kit;
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use kit::{Broker, Client, bodies, fetch_fields, produce_fields};
 use serde_json::{Value, json};
@@ -70,7 +75,7 @@ fn read_all(client: &mut Client) {
 
 #[test]
 fn every_way_delivers_the_same_bytes() {
-    for way in ["auto", "sendfile", "splice", "gather", "copy"] {
+    for way in ["auto", "sendfile", "splice", "gather", "send-zc", "copy"] {
         let folder = tempfile::tempdir().unwrap();
         let mut broker = Broker::start(folder.path(), &["--egress", way]);
         let mut client = broker.client();
@@ -78,7 +83,7 @@ fn every_way_delivers_the_same_bytes() {
         read_all(&mut client);
         let table = egress(&mut client);
         if way != "auto" {
-            let others = ["sendfile", "splice", "gather", "copy"]
+            let others = ["sendfile", "splice", "gather", "send-zc", "copy", "cold"]
                 .into_iter()
                 .filter(|other| *other != way);
             let by_others: u64 = others.map(|other| bytes(&table, other)).sum();
@@ -107,6 +112,85 @@ fn bulk_consumers_cost_no_copy() {
     assert!(
         0 < bytes(&table, "sendfile"),
         "long runs go by sendfile: {table}"
+    );
+}
+
+/// Takes everything that is on disk out of the page cache.
+fn cool_down(store: &Path) {
+    for segment in segments(store) {
+        let file = File::open(segment).unwrap();
+        file.sync_all().unwrap();
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    }
+}
+
+fn segments(store: &Path) -> Vec<PathBuf> {
+    let folder = store.join("store/0/commitlog");
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// How many pages of the log the page cache holds (cachestat, since Linux 6.5). A read that refuses to wait
+/// would have the kernel read ahead, and so change what is asked for.
+fn resident(store: &Path) -> u64 {
+    const SYS_CACHESTAT: libc::c_long = 451;
+    let mut count = 0;
+    for segment in segments(store) {
+        let file = File::open(segment).unwrap();
+        let range = [0u64, file.metadata().unwrap().len()];
+        let mut stat = [0u64; 5];
+        let (range, out) = (range.as_ptr(), stat.as_mut_ptr());
+        // SAFETY: both arrays are as large as the kernel's structs and outlive the call.
+        #[allow(unsafe_code)]
+        let done = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), range, out, 0u32) };
+        assert_eq!(done, 0, "cachestat: {}", std::io::Error::last_os_error());
+        count += stat[0];
+    }
+    count
+}
+
+#[test]
+fn what_is_cold_is_read_past_the_page_cache() {
+    const QUEUES: i64 = 4;
+    const COUNT: usize = 3_200;
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(folder.path(), &[]);
+    let mut client = broker.client();
+    client.make_topic("cold", QUEUES as u32);
+    // 48 MiB: the last 32 count as hot while the broker that wrote them runs.
+    for index in 0..COUNT {
+        let answer = client.produce("cold", index as i64 % QUEUES, &body(index, 15_000));
+        assert_eq!(answer.code, 0, "{}", answer.remark);
+    }
+    // What is at the end is cold too where somebody threw it out: nothing stale may be sent then.
+    assert_eq!(broker.stop(), Some(0));
+    let broker = broker.start_again();
+    cool_down(folder.path());
+    let before = resident(folder.path());
+    let mut clients = [broker.client(), broker.client()];
+    let mut offset = 0;
+    while offset < COUNT as i64 / QUEUES / 4 {
+        for client in &mut clients {
+            for queue_id in 0..QUEUES {
+                let answer = client.fetch("cold", queue_id, offset, 20);
+                assert_eq!(answer.code, 0, "{}", answer.remark);
+                let got = bodies(&answer.body);
+                assert!(!got.is_empty());
+                for (at, got) in got.into_iter().enumerate() {
+                    let index = (offset as usize + at) * QUEUES as usize + queue_id as usize;
+                    assert!(got == body(index, 15_000), "message {index}");
+                }
+            }
+        }
+        offset += 20;
+    }
+    let table = egress(&mut clients[0]);
+    assert!(20_000_000 < bytes(&table, "cold"), "{table}");
+    assert_eq!(bytes(&table, "copy"), 0, "{table}");
+    let after = resident(folder.path());
+    assert!(
+        after <= before + 8,
+        "{after} pages are resident, {before} were"
     );
 }
 

@@ -20,6 +20,7 @@ use crate::index::UNIT_SIZE;
 use crate::index::index_file::Options as IndexOptions;
 use crate::io::{
     Io, Lanes, ListenerId, Op, Options, TcpListener, Uring, allowed_cpus, listen, pin,
+    raise_priority,
 };
 use crate::log::{Options as LogOptions, run_one};
 use crate::net::{Limits, Net};
@@ -217,6 +218,11 @@ impl ShardPlan {
         if !pin(self.cpu) {
             tracing::warn!(cpu = self.cpu, "a shard could not be pinned to its CPU");
         }
+        if self.settings.scheduling.high_priority && !raise_priority() {
+            tracing::warn!(
+                "shardPriority=high was refused: give this process CAP_SYS_NICE, or LimitNICE=-10 in its unit"
+            );
+        }
         let reports = self.reports.clone();
         match self.open(listeners) {
             Err(error) => {
@@ -226,13 +232,23 @@ impl ShardPlan {
         }
     }
 
+    fn ring(&self) -> Options {
+        // Shards that share a CPU would spin in each other's way.
+        let crowded = allowed_cpus().len() < self.shard_settings.shard_count as usize;
+        let spin_us = self.settings.scheduling.spin_us_max;
+        Options {
+            spin_ns_max: if crowded { 0 } else { spin_us * 1000 },
+            ..Options::SHARD
+        }
+    }
+
     fn open(mut self, listeners: Vec<TcpListener>) -> Result<Worker<Uring>, StartError> {
         let paths = self
             .settings
             .store
             .paths((!self.in_place).then_some(self.shard));
         let listener_count = listeners.len() as u32;
-        let mut io = Uring::new(Options::SHARD, listeners, self.lanes.clone()).map_err(not_had)?;
+        let mut io = Uring::new(self.ring(), listeners, self.lanes.clone()).map_err(not_had)?;
         self.shard_settings.boot_ms = io.wall_ms();
         let plan = Plan {
             paths: &paths,

@@ -280,15 +280,22 @@ impl<I: Io> Worker<I> {
     }
 
     fn take_events(&mut self) {
+        self.parts.net.begin_turn();
         let mut events = std::mem::take(&mut self.events);
+        let mut later = Vec::new();
         while !events.is_empty() {
             for event in events.drain(..) {
+                let Parts { io, net, .. } = &mut self.parts;
                 match event {
                     Event::Opened(_) => (),
+                    Event::Received(key, lease) if !net.may_go_on(io, key, lease.len()) => {
+                        later.push(Event::Received(key, lease));
+                    }
                     Event::Received(key, lease) => {
                         self.receive(key, lease);
                         self.mark(Step::Requests);
                     }
+                    Event::Ended(key) if net.is_held(key) => later.push(Event::Ended(key)),
                     Event::Ended(key) => {
                         let Parts { io, net, .. } = &mut self.parts;
                         net.close(io, key, &mut self.events);
@@ -298,7 +305,8 @@ impl<I: Io> Worker<I> {
             }
             std::mem::swap(&mut events, &mut self.events);
         }
-        self.events = events;
+        // Empty and allocated, or what waits.
+        self.events = if later.is_empty() { events } else { later };
     }
 
     fn disconnected(&mut self, key: Key) {
@@ -449,7 +457,7 @@ impl<I: Io> Worker<I> {
             })));
         };
         let first = fetched.spans[0].offset.0;
-        let hot = log.fills_page_cache() && log.appended().saturating_sub(HOT_SIZE) <= first;
+        let hot = log.warm_from().max(log.appended().saturating_sub(HOT_SIZE)) <= first;
         let written = log.written();
         let unsettled = log.segments().at(written).map(|segment| Unsettled {
             file: segment.file,

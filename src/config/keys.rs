@@ -384,6 +384,18 @@ pub const KEYS: &[Key] = &[
         "how messages leave the page cache; auto goes by the length of runs",
     ),
     key(
+        "spinMaxMicros",
+        Number(0, 1000),
+        "50",
+        "us that a shard stays awake before it sleeps, where that pays and nobody else wants its CPU; 0 = never",
+    ),
+    key(
+        "shardPriority",
+        Choice(&[("normal", ""), ("high", "")]),
+        "normal",
+        "high: shards run before other programs of their CPU (nice -10; needs the right to)",
+    ),
+    key(
         "log",
         Log,
         "info",

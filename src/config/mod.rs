@@ -19,7 +19,7 @@ use std::path::Path;
 pub use host::Host;
 pub use settings::{
     Addresses, AppendMode, Egress, Flush, FlushMethod, FlushMode, Messages, NameServerSettings,
-    NameServers, Paths, Ports, Pulls, Retention, Settings, Store,
+    NameServers, Paths, Ports, Pulls, Retention, Scheduling, Settings, Store,
 };
 pub use start_error::StartError;
 pub use values::{Entry, Note, Origin};

@@ -9,7 +9,7 @@ use super::settings::UNIT_SIZE;
 use super::values::{Note, Values};
 use super::{
     Addresses, AppendMode, Egress, Flush, FlushMethod, FlushMode, Host, Messages,
-    NameServerSettings, NameServers, Pulls, Retention, Settings, StartError, Store,
+    NameServerSettings, NameServers, Pulls, Retention, Scheduling, Settings, StartError, Store,
 };
 use crate::state::shards;
 
@@ -46,6 +46,10 @@ pub(super) fn resolve(mut values: Values, host: &Host) -> Result<Settings, Start
         messages: messages(&values),
         pulls: pulls(&values),
         egress: egress(values.text("egress")),
+        scheduling: Scheduling {
+            spin_us_max: values.number("spinMaxMicros"),
+            high_priority: values.text("shardPriority") == "high",
+        },
         log: values.text("log").to_owned(),
         entries: values.entries(),
         notes: values.notes,

@@ -35,6 +35,8 @@ pub struct Settings {
     pub pulls: Pulls,
     /// How bytes leave.
     pub egress: Egress,
+    /// How shards share their CPUs with others.
+    pub scheduling: Scheduling,
     /// Level or directives.
     pub log: String,
     /// Every key with its value and origin, in the order of the table.
@@ -175,6 +177,15 @@ pub struct Flush {
     pub bytes: u64,
     /// Synchronous: how long a send may wait.
     pub timeout_ms: u64,
+}
+
+/// How shards share their CPUs with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduling {
+    /// Microseconds that a shard may stay awake before it sleeps.
+    pub spin_us_max: u64,
+    /// Shards run before other programs.
+    pub high_priority: bool,
 }
 
 /// When to delete.

@@ -194,7 +194,9 @@ impl Egress {
         let sending = self.sending.get_mut(key).expect("is under way");
         sending.way = Way::Cold;
         let unsettled = sending.unsettled;
-        let mut buffer = sending.head.split_off(sending.head_sent);
+        // A head that was sent whole is gone already.
+        let head_sent = sending.head_sent.min(sending.head.len());
+        let mut buffer = sending.head.split_off(head_sent);
         let head_len = buffer.len();
         let mut missing = None;
         let mut last = None;

@@ -40,7 +40,7 @@ pub use pages::{PAGE_SIZE, Pages};
 pub use ring_trial::{RingFeature, RingTrial, try_rings};
 pub use setup::{
     FolderLock, SetupError, allowed_cpus, listen, lock_folder, memory_size, pin, prove_writable,
-    raise_file_limit, replace_small, ring_writes_at_once,
+    raise_file_limit, raise_priority, replace_small, ring_writes_at_once,
 };
 pub use trial::{DiskTrial, SYNC_SIZES, SyncWay, Times, TrialError, time_sync_ways, try_disk};
 pub use uring::{Options, Uring};

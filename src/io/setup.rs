@@ -198,6 +198,16 @@ pub fn pin(cpu: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
 }
 
+/// Lets the calling thread, and the workers that its ring starts, run before threads of normal priority;
+/// false where the machine refuses (it takes CAP_SYS_NICE or a limit of RLIMIT_NICE).
+pub fn raise_priority() -> bool {
+    const NICE: libc::c_int = -10;
+    // SAFETY: a call of plain numbers; 0 is the calling thread.
+    #[allow(unsafe_code)]
+    let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+    done == 0
+}
+
 /// Raises the soft limit of open files to the hard one and answers it.
 pub fn raise_file_limit() -> u64 {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

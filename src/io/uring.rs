@@ -3,6 +3,8 @@
 
 mod files;
 mod sending;
+mod spin;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -25,6 +27,7 @@ use super::{Completion, FileId, Io, Op, Payload, SocketId, Token};
 use crate::base::{Key, Slab};
 use files::{Bounce, ColdRead, Direct, InPlace};
 use sending::Gather;
+use spin::Spin;
 
 /// `user_data` of the ring's own poll on its bell; no key has all bits set.
 const BELL: u64 = u64::MAX;
@@ -40,6 +43,9 @@ pub struct Options {
     pub buffer_size: u32,
     /// Operations in flight at most.
     pub in_flight_max: usize,
+    /// Before it sleeps, a turn may stay awake so long, where that pays; 0 = never. Only for a thread that
+    /// has its CPU to itself.
+    pub spin_ns_max: u64,
 }
 
 impl Options {
@@ -50,6 +56,7 @@ impl Options {
         buffer_count: 128,
         buffer_size: 32 << 10,
         in_flight_max: 1 << 17,
+        spin_ns_max: 0,
     };
     /// Of a name server's thread.
     pub const SMALL: Self = Self {
@@ -57,6 +64,7 @@ impl Options {
         buffer_count: 32,
         buffer_size: 8 << 10,
         in_flight_max: 1 << 15,
+        spin_ns_max: 0,
     };
 }
 
@@ -87,6 +95,11 @@ pub struct Uring {
     bell: Bell,
     bell_flight: Option<Key>,
     clock: Clock,
+    spin: Spin,
+    /// When the last sleep began.
+    slept_from_ns: u64,
+    /// Operations in flight that another thread of this CPU may have to run: nobody spins in its way.
+    elsewhere: usize,
 }
 
 struct Socket {
@@ -108,6 +121,8 @@ struct Flight {
     /// Likewise, and its map.
     _file: Vec<Rc<OpenFile>>,
     borrowed: Borrowed,
+    /// Counted in [`Uring::elsewhere`].
+    elsewhere: bool,
 }
 
 /// What an operation in flight owns.
@@ -143,6 +158,7 @@ impl Uring {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_clamp()
             .setup_cqsize(options.entries * 8)
             .build(options.entries)
@@ -151,6 +167,7 @@ impl Uring {
                 if err.raw_os_error() == Some(libc::EINVAL) {
                     IoUring::builder()
                         .setup_coop_taskrun()
+                        .setup_taskrun_flag()
                         .setup_clamp()
                         .setup_cqsize(options.entries * 8)
                         .build(options.entries)
@@ -172,9 +189,7 @@ impl Uring {
             )
         };
         registered.map_err(|err| SetupError::of("register receive buffers with io_uring", &err))?;
-        let mut probe = Probe::new();
-        let sends_without_copy = ring.submitter().register_probe(&mut probe).is_ok()
-            && probe.is_supported(opcode::SendMsgZc::CODE);
+        let sends_without_copy = sends_without_copy(&ring);
         let bell = Bell::new()
             .map_err(|errno| SetupError::of("make an eventfd", &std::io::Error::from(errno)))?;
         let mut uring = Self {
@@ -198,6 +213,9 @@ impl Uring {
             bell,
             bell_flight: None,
             clock: Clock::start(),
+            spin: Spin::new(options.spin_ns_max),
+            slept_from_ns: 0,
+            elsewhere: 0,
         };
         uring.watch_bell();
         Ok(uring)
@@ -267,7 +285,24 @@ impl Uring {
             _socket: None,
             _file: Vec::new(),
             borrowed,
+            elsewhere: false,
         })
+    }
+
+    fn fly_elsewhere(&mut self, token: Token, borrowed: Borrowed) -> Key {
+        let key = self.fly(token, borrowed);
+        self.elsewhere += 1;
+        self.flights
+            .get_mut(key)
+            .expect("was inserted just now")
+            .elsewhere = true;
+        key
+    }
+
+    fn end_flight(&mut self, key: Key) -> Flight {
+        let flight = self.flights.remove(key).expect("a flight ends once");
+        self.elsewhere -= usize::from(flight.elsewhere);
+        flight
     }
 
     fn submit(&mut self, key: Key, entry: squeue::Entry) {
@@ -352,7 +387,7 @@ impl Uring {
     }
 
     fn push_lane(&mut self, token: Token, work: Work) {
-        let key = self.fly(token, Borrowed::Lane);
+        let key = self.fly_elsewhere(token, Borrowed::Lane);
         self.lanes.send(key.to_u64(), work, &self.inbox);
     }
 
@@ -400,7 +435,7 @@ impl Uring {
 
     /// Ends a flight that has no completion of the kernel.
     fn land(&mut self, key: Key, result: Result<u32, Errno>) {
-        let flight = self.flights.remove(key).expect("a flight lands once");
+        let flight = self.end_flight(key);
         self.ready.push(Completion {
             token: flight.token,
             result,
@@ -414,10 +449,7 @@ impl Uring {
         let mut finished = std::mem::take(&mut self.finished);
         self.inbox.take(&mut finished);
         for (key, outcome) in finished.drain(..) {
-            let flight = self
-                .flights
-                .remove(Key::from_u64(key))
-                .expect("a lane answers once");
+            let flight = self.end_flight(Key::from_u64(key));
             let (result, payload) = match outcome {
                 Err(errno) => (Err(errno), Payload::None),
                 Ok(Outcome::Done) => (Ok(0), Payload::None),
@@ -443,40 +475,6 @@ impl Uring {
                 more: true,
                 payload: Payload::None,
             });
-        }
-    }
-
-    /// The submission queue takes what fits; the rest waits for the next entry into the kernel.
-    fn fill_queue(&mut self) {
-        let mut queue = self.ring.submission();
-        while let Some(entry) = self.backlog.front() {
-            // SAFETY: every buffer behind an entry is heap memory owned by its flight, which stays in
-            // `flights` until the completion was read; moving a flight does not move that memory.
-            if unsafe { queue.push(entry) }.is_err() {
-                break;
-            }
-            self.backlog.pop_front();
-        }
-    }
-
-    fn enter(&mut self, want: u32, wait_ns: u64) -> Result<(), Errno> {
-        const GETEVENTS: u32 = 1;
-        const EXT_ARG: u32 = 8;
-        let wait = types::Timespec::new()
-            .nsec((wait_ns % 1_000_000_000) as u32)
-            .sec(wait_ns / 1_000_000_000);
-        let args = types::SubmitArgs::new().timespec(&wait);
-        let queued = self.ring.submission().len() as u32;
-        // SAFETY: `args` and `wait` outlive the call; the entries queued own their memory (see above).
-        let entered = unsafe {
-            self.ring
-                .submitter()
-                .enter(queued, want, GETEVENTS | EXT_ARG, Some(&args))
-        };
-        match entered.map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO))) {
-            // EBUSY and EAGAIN: completions must be taken first. EINTR: a signal. ETIME: time is up.
-            Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
-            Err(errno) => Err(errno),
         }
     }
 
@@ -530,7 +528,7 @@ impl Uring {
         if self.tries_again(key, result) {
             return;
         }
-        let flight = self.flights.remove(key).expect("was there a line ago");
+        let flight = self.end_flight(key);
         let payload = match flight.borrowed {
             Borrowed::Accept => self.accepted(result),
             Borrowed::Receive(socket) => {
@@ -590,6 +588,13 @@ impl Uring {
             .get(listener)
             .and_then(|socket| socket.local_addr().ok())
     }
+}
+
+/// SENDMSG_ZC, since Linux 6.1.
+fn sends_without_copy(ring: &IoUring) -> bool {
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe).is_ok()
+        && probe.is_supported(opcode::SendMsgZc::CODE)
 }
 
 /// An IPv4 peer on a dual-stack socket is an IPv4 peer.
@@ -658,8 +663,7 @@ impl Io for Uring {
         self.fill_queue();
         let nothing_else =
             self.ready.is_empty() && self.direct.is_empty() && self.backlog.is_empty();
-        let wait_ns = if nothing_else { wait_ns } else { 0 };
-        self.enter(u32::from(0 < wait_ns), wait_ns)?;
+        self.wait(if nothing_else { wait_ns } else { 0 })?;
         self.clock.tick();
         self.reap(done);
         done.append(&mut self.ready);

@@ -85,6 +85,8 @@ pub struct CommitLog {
     writes: u64,
     /// Buffers that came back and wait to be filled again.
     spare: Vec<Vec<u8>>,
+    /// Where it ended when it was opened.
+    opened_at: u64,
     appended: u64,
     written: u64,
     synced: u64,
@@ -126,6 +128,7 @@ impl CommitLog {
             writing: VecDeque::new(),
             writes: 0,
             spare: Vec::new(),
+            opened_at: end,
             appended: end,
             written: end,
             synced: end,
@@ -629,10 +632,14 @@ impl CommitLog {
         std::mem::take(&mut self.released)
     }
 
-    /// Whether what was appended last is in the page cache.
+    /// What was written from here on is in the page cache, as long as that forgets nothing; what was there
+    /// when the log was opened may not be.
     #[must_use]
-    pub fn fills_page_cache(&self) -> bool {
-        self.options.append != Append::Direct
+    pub fn warm_from(&self) -> u64 {
+        match self.options.append {
+            Append::Direct => u64::MAX,
+            _ => self.opened_at,
+        }
     }
 
     /// Removes the oldest segment; it must not be the one that is appended to.

@@ -71,6 +71,11 @@ struct Connection {
     /// Nothing can be sent any more; what comes is still read.
     mute: bool,
     listed: bool,
+    /// The turn in which it last had requests executed, and bytes of those.
+    turn: u64,
+    taken: usize,
+    /// Something that came waits for the next turn.
+    held: bool,
 }
 
 /// All connections of a ring.
@@ -79,6 +84,7 @@ pub struct Net {
     frame_size: FrameSize,
     connections: Slab<Connection>,
     by_delivery: BTreeMap<Key, Key>,
+    turn: u64,
     /// Connections with something new to send.
     dirty: Vec<Key>,
     /// Listeners that accept no more until there is room (EMFILE) or at all.
@@ -101,6 +107,7 @@ impl Net {
             frame_size,
             connections: Slab::default(),
             by_delivery: BTreeMap::new(),
+            turn: 0,
             dirty: Vec::new(),
             accepting: true,
             accept_again: Vec::new(),
@@ -214,6 +221,9 @@ impl Net {
             active_ns: io.now_ns(),
             mute: false,
             listed: false,
+            turn: 0,
+            taken: 0,
+            held: false,
         });
         events.push(Event::Opened(key));
         self.receive(io, key);
@@ -270,9 +280,47 @@ impl Net {
             _ => return events.push(Event::Ended(key)),
         }
         let connection = self.connections.get(key).expect("was there a line ago");
-        if !connection.receiving && connection.unsent < self.limits.unsent_max {
+        let may = !connection.held && connection.unsent < self.limits.unsent_max;
+        if !connection.receiving && may {
             self.receive(io, key);
         }
+    }
+
+    /// A turn begins: each peer has its whole share again.
+    pub const fn begin_turn(&mut self) {
+        self.turn += 1;
+    }
+
+    /// Whether a piece may be executed in this turn. If not, keep it with what follows it from that peer, and
+    /// hand it in again in the next: nothing more is read from the peer until then.
+    pub fn may_go_on(&mut self, io: &mut impl Io, key: Key, len: usize) -> bool {
+        let turn = self.turn;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return true;
+        };
+        if connection.turn != turn {
+            connection.turn = turn;
+            connection.taken = 0;
+            connection.held = false;
+        }
+        connection.held |= 0 < connection.taken && self.limits.turn_max < connection.taken + len;
+        if !connection.held {
+            connection.taken += len;
+            if !connection.receiving && connection.unsent < self.limits.unsent_max {
+                self.receive(io, key);
+            }
+            return true;
+        }
+        self.stop_receiving(io, key);
+        false
+    }
+
+    /// Whether something of this peer waits for the next turn.
+    #[must_use]
+    pub fn is_held(&self, key: Key) -> bool {
+        self.connections
+            .get(key)
+            .is_some_and(|connection| connection.held)
     }
 
     /// The frames in a piece that came. Give what is left back with [`Self::keep`].
@@ -329,7 +377,16 @@ impl Net {
             })
             .sum();
         let too_much = self.limits.unsent_max <= connection.unsent + queued;
-        if too_much && connection.receiving && !connection.stopping {
+        if too_much {
+            self.stop_receiving(io, key);
+        }
+    }
+
+    fn stop_receiving(&mut self, io: &mut impl Io, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.receiving && !connection.stopping {
             connection.stopping = true;
             let socket = connection.socket;
             self.push(io, OTHER, key, Op::StopReceive { socket });

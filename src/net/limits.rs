@@ -7,6 +7,9 @@ pub struct Limits {
     pub connections_max: usize,
     /// Bytes that wait to be sent to one peer before nothing more is read from it.
     pub unsent_max: usize,
+    /// Bytes of requests that one peer may have executed in a turn; what came beyond waits for the next
+    /// turn, and nothing more is read meanwhile.
+    pub turn_max: usize,
     /// Bytes of frames that are not whole, over all connections.
     pub carry_total_max: usize,
     /// A connection without a byte in either direction is closed after this long.
@@ -22,6 +25,7 @@ impl Limits {
         Self {
             connections_max,
             unsent_max: 8 << 20,
+            turn_max: 512 << 10,
             carry_total_max: 512 << 20,
             idle_ns_max: 120_000_000_000,
             frame_ns_max: 30_000_000_000,

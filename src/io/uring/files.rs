@@ -181,7 +181,7 @@ impl Uring {
         entry: squeue::Entry,
         borrowed: Borrowed,
     ) {
-        let key = self.fly(token, borrowed);
+        let key = self.fly_elsewhere(token, borrowed);
         self.keep_file(key, file);
         self.submit(key, entry);
     }
@@ -254,7 +254,7 @@ impl Uring {
             into,
             way: ColdWay::Direct,
         };
-        let key = self.fly(token, Borrowed::ColdRead(Box::new(read)));
+        let key = self.fly_elsewhere(token, Borrowed::ColdRead(Box::new(read)));
         self.submit_cold_read(key);
     }
 
@@ -286,7 +286,7 @@ impl Uring {
 
     /// Ends a write in place.
     pub(super) fn land_write(&mut self, key: Key, result: Result<u32, Errno>) {
-        let flight = self.flights.remove(key).expect("a flight lands once");
+        let flight = self.end_flight(key);
         let Borrowed::InPlace(write) = flight.borrowed else {
             unreachable!("only a write in place lands so")
         };

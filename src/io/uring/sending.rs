@@ -162,7 +162,7 @@ impl Uring {
         )
         .flags(flags)
         .build();
-        let key = self.fly(token, Borrowed::Nothing);
+        let key = self.fly_elsewhere(token, Borrowed::Nothing);
         for file in files {
             self.keep_file(key, file);
         }

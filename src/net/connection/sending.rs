@@ -202,7 +202,8 @@ impl Net {
             self.dirty.push(key);
         }
         let connection = self.connections.get(key).expect("was there a line ago");
-        if !connection.receiving && connection.unsent < self.limits.unsent_max {
+        let may = !connection.held && connection.unsent < self.limits.unsent_max;
+        if !connection.receiving && may {
             self.receive(io, key);
         }
     }

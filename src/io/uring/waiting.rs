@@ -1,0 +1,80 @@
+//! Into the kernel and back: submitting, staying awake for a moment, sleeping.
+#![allow(unsafe_code)]
+
+use io_uring::types;
+use nix::errno::Errno;
+
+use super::Uring;
+
+impl Uring {
+    /// Submits and waits for the first completion: awake where that pays, then asleep.
+    pub(super) fn wait(&mut self, mut wait_ns: u64) -> Result<(), Errno> {
+        if 0 < wait_ns && self.spin.is_on() {
+            wait_ns = self.stay_awake(wait_ns)?;
+        }
+        self.enter(u32::from(0 < wait_ns), wait_ns)?;
+        if 0 < wait_ns && self.spin.is_on() {
+            let slept_ns = self.clock.look_ns().saturating_sub(self.slept_from_ns);
+            self.spin.slept(slept_ns);
+        }
+        Ok(())
+    }
+
+    /// Submits and watches for a completion without sleeping, where that has paid lately and nobody else has
+    /// to run. Answers how long to sleep then.
+    fn stay_awake(&mut self, wait_ns: u64) -> Result<u64, Errno> {
+        let from_ns = self.clock.look_ns();
+        let bound_ns = self.spin.bound_ns(from_ns).min(wait_ns);
+        self.slept_from_ns = from_ns;
+        if bound_ns == 0 || self.elsewhere != 0 {
+            return Ok(wait_ns);
+        }
+        self.enter(0, 0)?;
+        let mut now_ns = from_ns;
+        let mut found = false;
+        while !found && now_ns < from_ns + bound_ns {
+            for _ in 0..16 {
+                std::hint::spin_loop();
+            }
+            found = self.ring.submission().taskrun() || !self.ring.completion().is_empty();
+            now_ns = self.clock.look_ns();
+        }
+        self.spin.spun(found, now_ns);
+        self.slept_from_ns = now_ns;
+        Ok(if found { 0 } else { wait_ns })
+    }
+
+    /// The submission queue takes what fits; the rest waits for the next entry into the kernel.
+    pub(super) fn fill_queue(&mut self) {
+        let mut queue = self.ring.submission();
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: every buffer behind an entry is heap memory owned by its flight, which stays in
+            // `flights` until the completion was read; moving a flight does not move that memory.
+            if unsafe { queue.push(entry) }.is_err() {
+                break;
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    pub(super) fn enter(&mut self, want: u32, wait_ns: u64) -> Result<(), Errno> {
+        const GETEVENTS: u32 = 1;
+        const EXT_ARG: u32 = 8;
+        let wait = types::Timespec::new()
+            .nsec((wait_ns % 1_000_000_000) as u32)
+            .sec(wait_ns / 1_000_000_000);
+        let args = types::SubmitArgs::new().timespec(&wait);
+        let queued = self.ring.submission().len() as u32;
+        // SAFETY: `args` and `wait` outlive the call; the entries queued own their memory (see above).
+        let entered = unsafe {
+            self.ring
+                .submitter()
+                .enter(queued, want, GETEVENTS | EXT_ARG, Some(&args))
+        };
+        match entered.map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO))) {
+            // EBUSY and EAGAIN: completions must be taken first. EINTR: a signal. ETIME: time is up.
+            Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
