@@ -220,7 +220,7 @@ impl ShardPlan {
             .store
             .paths((!self.in_place).then_some(self.shard));
         let listener_count = listeners.len() as u32;
-        let mut io = Uring::new(Options::SHARD, listeners, self.lanes.clone()).map_err(not_had)?;
+        let mut io = Uring::new(self.ring(), listeners, self.lanes.clone()).map_err(not_had)?;
         self.shard_settings.boot_ms = io.wall_ms();
         let plan = Plan {
             paths: &paths,
@@ -284,6 +284,10 @@ impl ShardPlan {
         };
         let _ = self.reports.send(Report::Ready);
         Ok(Worker::new(parts))
+    }
+
+    fn ring(&self) -> Options {
+        Options::SHARD.without(self.settings.ring_without)
     }
 
     /// A shard that is new in an old store begins with the topics and groups of the first.

@@ -45,6 +45,7 @@ pub(super) fn resolve(mut values: Values, host: &Host) -> Result<Settings, Start
         messages: messages(&values),
         pulls: pulls(&values),
         egress: egress(values.text("egress")),
+        ring_without: kinds::features(values.text("ringWithout")).unwrap_or_default(),
         log: values.text("log").to_owned(),
         entries: values.entries(),
         notes: values.notes,

@@ -1,6 +1,11 @@
 //! The real door: one io_uring of one shard. See kernel-notes/ring-setup.md.
 #![allow(unsafe_code)]
 
+mod arming;
+pub(super) mod entering;
+pub(super) mod features;
+mod fixed;
+pub(super) mod probe;
 mod sending;
 
 use std::collections::VecDeque;
@@ -19,12 +24,16 @@ use super::clock::Clock;
 use super::lane::{Finished, Inbox, Lanes, Outcome, Work};
 use super::mapping::Mapped;
 use super::setup::SetupError;
-use super::{Completion, FileId, Io, Op, Payload, SocketId, Token};
-use crate::base::{Key, Slab};
+use super::{Completion, FileId, Io, ListenerId, Op, Payload, SocketId, Token};
+use crate::base::{Key, RingFeatures, Slab};
+use entering::Door;
+use features::{AtOpen, InUse};
 use sending::Gather;
 
 /// `user_data` of the ring's own poll on its bell; no key has all bits set.
 const BELL: u64 = u64::MAX;
+/// Of the cancellation of everything, at the end.
+const CANCEL: u64 = u64::MAX - 1;
 
 /// What a ring is built with.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +46,8 @@ pub struct Options {
     pub buffer_size: u32,
     /// Operations in flight at most.
     pub in_flight_max: usize,
+    /// Masked: not used even where the kernel has it.
+    pub without: RingFeatures,
 }
 
 impl Options {
@@ -47,6 +58,7 @@ impl Options {
         buffer_count: 128,
         buffer_size: 32 << 10,
         in_flight_max: 1 << 17,
+        without: RingFeatures::NONE,
     };
     /// Of a name server's thread.
     pub const SMALL: Self = Self {
@@ -54,12 +66,21 @@ impl Options {
         buffer_count: 32,
         buffer_size: 8 << 10,
         in_flight_max: 1 << 15,
+        without: RingFeatures::NONE,
     };
+
+    /// The same with some features masked.
+    #[must_use]
+    pub const fn without(self, without: RingFeatures) -> Self {
+        Self { without, ..self }
+    }
 }
 
 /// One io_uring, its sockets and files, and everything that the kernel borrows.
 pub struct Uring {
+    door: Door,
     ring: IoUring,
+    features: InUse,
     /// Entries that found the submission queue full.
     backlog: VecDeque<squeue::Entry>,
     /// Owns every buffer the kernel may touch. A flight leaves only when its last completion arrived.
@@ -87,6 +108,8 @@ struct Socket {
     fd: OwnedFd,
     /// The receive in flight, for its cancellation.
     receiving: std::cell::Cell<Option<Key>>,
+    /// It is being cancelled.
+    stopping: std::cell::Cell<bool>,
 }
 
 struct OpenFile {
@@ -106,7 +129,7 @@ struct Flight {
 /// What an operation in flight owns.
 enum Borrowed {
     Nothing,
-    Accept,
+    Accept(ListenerId),
     Receive(Rc<Socket>),
     Buffer(Vec<u8>),
     Gather(Box<Gather>),
@@ -129,24 +152,9 @@ impl Uring {
         listeners: Vec<TcpListener>,
         lanes: Lanes,
     ) -> Result<Self, SetupError> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_clamp()
-            .setup_cqsize(options.entries * 8)
-            .build(options.entries)
-            .or_else(|err| {
-                // Before 6.1 there is no DEFER_TASKRUN; COOP_TASKRUN is the next best.
-                if err.raw_os_error() == Some(libc::EINVAL) {
-                    IoUring::builder()
-                        .setup_coop_taskrun()
-                        .setup_clamp()
-                        .setup_cqsize(options.entries * 8)
-                        .build(options.entries)
-                } else {
-                    Err(err)
-                }
-            })
+        let allowed = probe::allowed(options.without)?;
+        let (ring, door) = AtOpen::of(allowed)
+            .open(options.entries)
             .map_err(|err| SetupError::of("set up io_uring", &err))?;
         let buffers = BufferRing::new(options.buffer_count, options.buffer_size)
             .map_err(|err| SetupError::of("take memory for receive buffers", &err))?;
@@ -164,7 +172,9 @@ impl Uring {
         let bell = Bell::new()
             .map_err(|errno| SetupError::of("make an eventfd", &std::io::Error::from(errno)))?;
         let mut uring = Self {
+            door,
             ring,
+            features: InUse::of(allowed),
             backlog: VecDeque::new(),
             flights: Slab::default(),
             in_flight_max: options.in_flight_max,
@@ -259,33 +269,9 @@ impl Uring {
 
     fn push_socket(&mut self, token: Token, op: Op) {
         match op {
-            Op::Accept { listener } => {
-                let fd = types::Fd(self.listeners[listener.0 as usize].as_raw_fd());
-                let key = self.fly(token, Borrowed::Accept);
-                self.submit(
-                    key,
-                    opcode::AcceptMulti::new(fd)
-                        .flags(libc::SOCK_CLOEXEC)
-                        .build(),
-                );
-            }
-            Op::Receive { socket } => {
-                let Some(open) = self.socket(socket) else {
-                    return self.fail(token, Errno::EBADF, Payload::None);
-                };
-                let fd = types::Fd(open.fd.as_raw_fd());
-                let key = self.fly(token, Borrowed::Receive(Rc::clone(&open)));
-                open.receiving.set(Some(key));
-                self.submit(key, opcode::RecvMulti::new(fd, GROUP).build());
-            }
-            Op::StopReceive { socket } => {
-                let open = self.socket(socket);
-                let Some(target) = open.and_then(|open| open.receiving.get()) else {
-                    return self.fail(token, Errno::ENOENT, Payload::None);
-                };
-                let key = self.fly(token, Borrowed::Nothing);
-                self.submit(key, opcode::AsyncCancel::new(target.to_u64()).build());
-            }
+            Op::Accept { listener } => self.push_accept(token, listener),
+            Op::Receive { socket } => self.push_receive(token, socket),
+            Op::StopReceive { socket } => self.push_stop_receive(token, socket),
             Op::Send {
                 socket,
                 from,
@@ -463,22 +449,10 @@ impl Uring {
     }
 
     fn enter(&mut self, want: u32, wait_ns: u64) -> Result<(), Errno> {
-        const GETEVENTS: u32 = 1;
-        const EXT_ARG: u32 = 8;
-        let wait = types::Timespec::new()
-            .nsec((wait_ns % 1_000_000_000) as u32)
-            .sec(wait_ns / 1_000_000_000);
-        let args = types::SubmitArgs::new().timespec(&wait);
         let queued = self.ring.submission().len() as u32;
-        // SAFETY: `args` and `wait` outlive the call; the entries queued own their memory (see above).
-        let entered = unsafe {
-            self.ring
-                .submitter()
-                .enter(queued, want, GETEVENTS | EXT_ARG, Some(&args))
-        };
-        match entered.map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO))) {
+        match self.door.enter(queued, want, wait_ns) {
             // EBUSY and EAGAIN: completions must be taken first. EINTR: a signal. ETIME: time is up.
-            Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
+            Ok(()) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
             Err(errno) => Err(errno),
         }
     }
@@ -496,6 +470,9 @@ impl Uring {
                 }
                 continue;
             }
+            if entry.user_data() == CANCEL {
+                continue;
+            }
             self.complete(&entry, done);
         }
         if bell_rang {
@@ -505,8 +482,8 @@ impl Uring {
 
     fn complete(&mut self, entry: &cqueue::Entry, done: &mut Vec<Completion>) {
         let key = Key::from_u64(entry.user_data());
-        let more = cqueue::more(entry.flags());
         let result = u32::try_from(entry.result()).map_err(|_| Errno::from_raw(-entry.result()));
+        let more = cqueue::more(entry.flags()) || self.arm_again(key, result);
         let flight = self
             .flights
             .get(key)
@@ -518,7 +495,7 @@ impl Uring {
         if more {
             let token = flight.token;
             let payload = match &flight.borrowed {
-                Borrowed::Accept => self.accepted(result),
+                Borrowed::Accept(_) => self.accepted(result),
                 Borrowed::Receive(_) => self.received(entry, result),
                 _ => Payload::None,
             };
@@ -528,11 +505,11 @@ impl Uring {
                 more,
                 payload,
             });
-            return;
+            return self.end_stopped(key);
         }
         let flight = self.flights.remove(key).expect("was there a line ago");
         let payload = match flight.borrowed {
-            Borrowed::Accept => self.accepted(result),
+            Borrowed::Accept(_) => self.accepted(result),
             Borrowed::Receive(socket) => {
                 socket.receiving.set(None);
                 self.received(entry, result)
@@ -574,6 +551,7 @@ impl Uring {
         let key = self.sockets.insert(Rc::new(Socket {
             fd,
             receiving: std::cell::Cell::new(None),
+            stopping: std::cell::Cell::new(false),
         }));
         Payload::Accepted(SocketId(key.to_u64()), canonical(peer))
     }
@@ -704,8 +682,8 @@ impl Drop for Uring {
             if self.flights.is_empty() {
                 return;
             }
-            let all = types::CancelBuilder::any();
-            let _ = self.ring.submitter().register_sync_cancel(None, all);
+            let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
+            self.backlog.push_back(all.user_data(CANCEL));
             self.fill_queue();
             if self.enter(1, 100_000_000).is_err() {
                 break;
