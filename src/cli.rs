@@ -133,6 +133,11 @@ pub struct Serve {
     /// How messages leave the page cache: auto, sendfile, splice, gather, send-zc or copy [default: auto]
     #[arg(long, value_name = "WAY")]
     egress: Option<String>,
+    /// Do without this of io_uring even where the kernel has it: coop-taskrun, single-issuer,
+    /// defer-taskrun, no-sqarray, multishot-accept, multishot-receive, worker-bound, registered-ring,
+    /// registered-files, send-zc, registered-wait or no-iowait; several with commas, or repeated
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    without: Vec<String>,
     /// Listen beyond this host although everybody who reaches the ports may do everything
     #[arg(long)]
     insecure: bool,
@@ -172,6 +177,11 @@ impl Serve {
             ("--flush-method", "flushMethod", self.flush_method.clone()),
             ("--append", "appendMode", self.append.clone()),
             ("--egress", "egress", self.egress.clone()),
+            (
+                "--without",
+                "ringWithout",
+                (!self.without.is_empty()).then(|| self.without.join(",")),
+            ),
             (
                 "--insecure",
                 "insecure",
@@ -299,10 +309,11 @@ mod tests {
     #[test]
     fn every_flag_sets_a_known_key() {
         let words = "--store a --bind b --port c --shards d --nameserver e --nameserver-port f \
-            --flush g --flush-method j --append k --egress h --insecure --set mappedFileSizeCommitLog=1 --log i";
+            --flush g --flush-method m --append n --egress h --without j,k --without l --insecure \
+            --set mappedFileSizeCommitLog=1 --log i";
         let words: Vec<_> = words.split_whitespace().collect();
         let flags = serve(&words).flags(Some("debug".into()));
-        assert_eq!(flags.len(), 13);
+        assert_eq!(flags.len(), 14);
         for flag in &flags {
             assert!(crate::config::keys::find(&flag.key).is_some(), "{flag:?}");
         }
@@ -316,6 +327,17 @@ mod tests {
             (flags[0].flag.as_str(), flags[0].value.as_str()),
             ("CORELANE_LOG", "debug")
         );
+    }
+
+    #[test]
+    fn the_help_names_every_feature_that_can_be_done_without() {
+        let mut command = Cli::command();
+        let serve = command.find_subcommand_mut("serve").unwrap();
+        let help = serve.render_long_help().to_string();
+        let names = crate::config::keys::find("without").unwrap().kind.allowed();
+        for name in names.split([' ', ',']).filter(|word| word.contains('-')) {
+            assert!(help.contains(name), "{name} is not in\n{help}");
+        }
     }
 
     #[test]

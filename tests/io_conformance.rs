@@ -1,7 +1,9 @@
-//! The seam means the same on both sides: every check runs on the kernel and on the simulator.
+//! The seam means the same on both sides: every check runs on the kernel and on the simulator, and on the
+//! kernel also without each of the features that a ring may lack, and without all of them.
 
 use std::path::{Path, PathBuf};
 
+use corelane::base::{RingFeature, RingFeatures};
 use corelane::io::{
     Bell, Completion, End, Errno, FileId, Fill, Io, Lanes, ListenerId, Name, Op, OpenMode, Options,
     Pages, Payload, PipeId, Route, SocketId, Space, Span, Token, Uring, listen,
@@ -31,10 +33,11 @@ struct Real {
 }
 
 impl Real {
-    fn new() -> Self {
+    fn without(masked: RingFeatures) -> Self {
         let listener = listen("127.0.0.1:0".parse().unwrap()).expect("a loopback port");
         let lanes = Lanes::start().expect("two threads");
-        let uring = Uring::new(Options::SMALL, vec![listener], lanes);
+        let options = Options::SMALL.without(masked);
+        let uring = Uring::new(options, vec![listener], lanes);
         let uring = uring.expect("io_uring: without it nothing of this broker can be checked");
         Self {
             bell: uring.bell(),
@@ -134,12 +137,24 @@ impl World for Simulated {
     }
 }
 
+/// Nothing, each feature alone, all.
+fn masks() -> impl Iterator<Item = RingFeatures> {
+    let alone = RingFeature::ALL
+        .into_iter()
+        .map(|it| [it].into_iter().collect());
+    let ends = [RingFeatures::NONE, RingFeatures::all()];
+    ends.into_iter().chain(alone)
+}
+
 /// Runs a check on the kernel and on several simulated worlds, which differ in order and time.
 macro_rules! on_both {
     ($($name:ident: $body:ident;)*) => {$(
         #[test]
         fn $name() {
-            $body(&mut Desk::new(Real::new()));
+            for masked in masks() {
+                eprintln!("without {masked}");
+                $body(&mut Desk::new(Real::without(masked)));
+            }
             for seed in 0..200 {
                 let sim = Sim::with_faults(seed, Faults::none());
                 $body(&mut Desk::new(Simulated { sim, peers: Vec::new() }));
@@ -159,6 +174,7 @@ on_both! {
     ranges_are_prepared: preparing;
     a_peer_comes_talks_and_goes: talking;
     a_receive_is_stopped: stopping;
+    a_receive_is_stopped_with_bytes_on_the_way: stopping_late;
     files_travel_to_peers: delivering;
     closed_sockets_are_named: closed;
     a_bell_wakes: ringing;
@@ -648,6 +664,39 @@ fn stopping<W: World>(desk: &mut Desk<W>) {
     desk.world.peer_sends(peer, b"meanwhile");
     let receive = desk.push(Op::Receive { socket });
     assert_eq!(desk.received(receive, 9), b"meanwhile", "nothing was lost");
+    desk.done(Op::Close { socket });
+}
+
+/// What came just before the stop is handed over before the end or stays for the next receive, and the end
+/// comes although more is sent.
+fn stopping_late<W: World>(desk: &mut Desk<W>) {
+    let (peer, socket, _accept) = desk.pair();
+    let receive = desk.push(Op::Receive { socket });
+    desk.world.peer_sends(peer, b"first");
+    assert_eq!(desk.received(receive, 5), b"first");
+    desk.world.peer_sends(peer, b"second");
+    let stop = desk.push(Op::StopReceive { socket });
+    let mut bytes = Vec::new();
+    loop {
+        let done = desk.next_of(receive);
+        if !done.more {
+            assert_eq!(done.result, Err(Errno::ECANCELED));
+            break;
+        }
+        let Payload::Received(lease) = done.payload else {
+            panic!("{done:?}")
+        };
+        bytes.extend_from_slice(&lease);
+    }
+    assert!(matches!(
+        desk.next_of(stop).result,
+        Ok(0) | Err(Errno::ENOENT)
+    ));
+    desk.world.peer_sends(peer, b", third");
+    let receive = desk.push(Op::Receive { socket });
+    let left = b"second, third".len() - bytes.len();
+    bytes.extend(desk.received(receive, left));
+    assert_eq!(bytes, b"second, third", "nothing was lost");
     desk.done(Op::Close { socket });
 }
 

@@ -1,10 +1,12 @@
-//! Tools that know nothing about brokers: ids as types, big-endian bytes, a slab, a seeded generator.
+//! Tools that know nothing about brokers: ids as types, big-endian bytes, a slab, a seeded generator,
+//! names of what a ring may have.
 
 mod bytes;
 mod ids;
 mod java;
 mod latency;
 mod prng;
+mod ring_feature;
 mod slab;
 
 pub use bytes::{Reader, Writer};
@@ -12,4 +14,5 @@ pub use ids::{PhysicalOffset, QueueId, QueueOffset, ShardId};
 pub use java::string_hash;
 pub use latency::{Latency, Quantiles};
 pub use prng::Prng;
+pub use ring_feature::{RingFeature, RingFeatures};
 pub use slab::{Key, Slab};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::base::Key;
+use crate::base::{Key, RingFeatures};
 use crate::command::ConnectionId;
 use crate::config::{NameServerSettings, StartError};
 use crate::egress::{Egress, Policy};
@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) settings: Settings,
     /// Where the key-value configuration is kept; `None` = in memory only.
     pub(super) kv_path: Option<PathBuf>,
+    /// What its ring does without.
+    pub(super) ring_without: RingFeatures,
 }
 
 /// Starts a name server on a thread of its own, not pinned.
@@ -120,8 +122,8 @@ impl Loop {
                 })?;
             }
         }
-        let mut io =
-            Uring::new(Options::SMALL, vec![listener], lanes).map_err(super::start::not_had)?;
+        let options = Options::SMALL.without(plan.ring_without);
+        let mut io = Uring::new(options, vec![listener], lanes).map_err(super::start::not_had)?;
         let mut net = Net::new(
             Limits::for_connections(CONNECTIONS_MAX),
             super::start::frame_size,
@@ -262,6 +264,7 @@ pub fn serve(settings: &NameServerSettings) -> Result<std::process::ExitCode, St
             ..Settings::default()
         },
         kv_path: None,
+        ring_without: RingFeatures::NONE,
     };
     let mut signals = super::start::signals()?;
     let handle = start(plan, listener, lanes)?;

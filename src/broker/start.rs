@@ -16,7 +16,7 @@ use super::names;
 use super::registration::Registrar;
 use crate::base::ShardId;
 use crate::config::{NameServers, Settings, StartError};
-use crate::io::{Lanes, SetupError, listen, raise_file_limit};
+use crate::io::{Lanes, SetupError, in_force, listen, raise_file_limit};
 use crate::protocol::rocketmq::frame;
 
 /// Descriptors besides connections: segments, rings, listeners, what others open.
@@ -54,6 +54,7 @@ pub fn serve(settings: Settings) -> Result<ExitCode, StartError> {
     let file_limit = raise_file_limit();
     let layout = lay_out(&settings)?;
     settings.check_ports(layout.shard_count)?;
+    look_at_rings(&settings)?;
     let lanes = Lanes::start().map_err(|error| {
         StartError::new(
             "start",
@@ -120,6 +121,13 @@ pub fn serve(settings: Settings) -> Result<ExitCode, StartError> {
     Ok(code)
 }
 
+/// That there can be rings, and what they have, said once for all of them.
+fn look_at_rings(settings: &Settings) -> Result<(), StartError> {
+    let line = in_force(settings.ring_without).map_err(not_had)?;
+    tracing::info!("{line}");
+    Ok(())
+}
+
 fn forward_signals(reports: Sender<Report>) -> Result<(), StartError> {
     let mut signals = signals()?;
     let spawned = std::thread::Builder::new()
@@ -156,6 +164,7 @@ fn start_names(
             ..crate::nameserver::Settings::default()
         },
         kv_path: Some(settings.store.root.join("kvConfig.json")),
+        ring_without: settings.ring_without,
     };
     names::start(plan, listener, lanes.clone())
 }

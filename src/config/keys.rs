@@ -39,7 +39,7 @@ const fn known_as(key: Key, alias: &'static str) -> Key {
     }
 }
 
-use Kind::{Address, Bool, Choice, Hours, Levels, Log, Name, NameServers, Number, Path};
+use Kind::{Address, Bool, Choice, Features, Hours, Levels, Log, Name, NameServers, Number, Path};
 
 /// All of them, in the order of `--print-config`.
 pub const KEYS: &[Key] = &[
@@ -394,6 +394,15 @@ pub const KEYS: &[Key] = &[
         Choice(&[("normal", ""), ("high", "")]),
         "normal",
         "high: shards run before other programs of their CPU (nice -10; needs the right to)",
+    ),
+    known_as(
+        key(
+            "ringWithout",
+            Features,
+            "",
+            "what is not asked of io_uring even where the kernel has it, to measure or to get around it",
+        ),
+        "without",
     ),
     key(
         "log",

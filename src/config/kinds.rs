@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::base::{RingFeature, RingFeatures};
+
 /// What values a key takes.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
@@ -23,11 +25,13 @@ pub enum Kind {
     Hours,
     /// Times such as `1s 5s 10m 2h`.
     Levels,
+    /// Names of what a ring may have, separated by `,`.
+    Features,
     /// A level of the log, or directives such as `info,corelane::log=debug`.
     Log,
 }
 
-use Kind::{Address, Bool, Choice, Hours, Levels, Log, Name, NameServers, Number, Path};
+use Kind::{Address, Bool, Choice, Features, Hours, Levels, Log, Name, NameServers, Number, Path};
 
 pub(super) const MINUTE_MS: u64 = 60_000;
 const LEVELS_MAX: usize = 255;
@@ -50,6 +54,7 @@ impl Kind {
             NameServers => name_servers(value).map(|_| value.to_owned()),
             Hours => hours(value).map(|_| value.to_owned()),
             Levels => levels(value).map(|_| value.to_owned()),
+            Features => features(value).map(|_| value.to_owned()),
             Log => log(value),
         }
     }
@@ -77,6 +82,10 @@ impl Kind {
             Levels => {
                 format!("1 to {LEVELS_MAX} times such as 1s 5s 10m 2h 1d, separated by blanks")
             }
+            Features => {
+                let names = RingFeature::ALL.map(RingFeature::name);
+                format!("{}, several separated by ,", names.join(" or "))
+            }
             Log => "error, warn, info, debug, trace or off, or directives such as \
                     info,corelane::log=debug"
                 .to_owned(),
@@ -85,7 +94,7 @@ impl Kind {
 
     /// Whether an empty value means "not set": where a word or number belongs, it is a mistake.
     pub(super) fn may_be_empty(self) -> bool {
-        matches!(self, Name(_) | Path | Address | NameServers)
+        matches!(self, Name(_) | Path | Address | NameServers | Features)
     }
 }
 
@@ -163,6 +172,10 @@ pub(super) fn hours(value: &str) -> Result<Vec<u8>, String> {
     hours.collect()
 }
 
+pub(super) fn features(value: &str) -> Result<RingFeatures, String> {
+    RingFeatures::parse(value).map_err(|name| format!("'{name}' is no feature of a ring"))
+}
+
 /// In milliseconds.
 pub(super) fn levels(value: &str) -> Result<Vec<u64>, String> {
     let levels: Result<Vec<_>, _> = value.split_ascii_whitespace().map(level).collect();
@@ -235,6 +248,7 @@ mod tests {
             ("messageDelayLevel", "1s xm", "'xm' is no time"),
             ("messageDelayLevel", " ", "it names no time"),
             ("log", "loud", "'loud' is no level"),
+            ("ringWithout", "send-zc,zc", "'zc' is no feature of a ring"),
             (
                 "enablePropertyFilter",
                 "true",

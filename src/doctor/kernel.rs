@@ -1,7 +1,8 @@
 //! The kernel: its version, whether it lets this process have an io_uring, and what that ring can do.
 
 use super::report::{Entry, NOT_SEEN};
-use crate::io::{Errno, RingFeature, RingTrial, Tree, Unseen};
+use crate::base::RingFeature;
+use crate::io::{Errno, Found, RingNeed, RingTrial, Tree, Unseen};
 
 const PAGE: &str = "kernel-notes/ring-setup.md";
 
@@ -26,7 +27,7 @@ pub(super) fn check(tree: &Tree, tried: &Result<RingTrial, Errno>, shards: usize
         allowed(&ring),
     ];
     if let Ok(trial) = tried {
-        entries.push(features(&trial.features));
+        entries.push(features(&trial.found));
         entries.push(rings(trial, shards));
     }
     entries
@@ -155,83 +156,73 @@ const MORE_LOCKED: &str =
     "ulimit -l 65536  # LimitMEMLOCK=64M in a unit of systemd, and a larger memory cgroup";
 const MORE_FILES: &str = "ulimit -n 65536  # LimitNOFILE=65536 in a unit of systemd";
 
-/// How much a feature is wanted.
-#[derive(PartialEq, Eq, Clone, Copy)]
-enum Need {
-    /// Without it nothing is served.
-    Must,
-    /// Something slower stands in.
-    Wanted,
-    /// For later; shown, and no reason to change anything.
-    Nice,
-}
-
-const fn need(feature: RingFeature) -> (Need, &'static str) {
+/// What stands in where a feature is missing, if that is worth a newer kernel.
+const fn stands_in(feature: RingFeature) -> Option<&'static str> {
     match feature {
-        RingFeature::Operations => (Need::Must, "operations"),
-        RingFeature::TimedEnter => (Need::Must, "timed enter (5.11)"),
-        RingFeature::CoopTaskrun => (Need::Must, "COOP_TASKRUN (5.19)"),
-        RingFeature::BufferRings => (Need::Must, "buffer rings (5.19)"),
-        RingFeature::MultishotReceive => (Need::Must, "multishot receive (6.0)"),
-        RingFeature::DeferTaskrun => (Need::Wanted, "DEFER_TASKRUN (6.1)"),
-        RingFeature::ZeroCopySend => (Need::Nice, "zero-copy send (6.1)"),
-        RingFeature::Bundles => (Need::Nice, "bundles (6.10)"),
-        RingFeature::MinTimeout => (Need::Nice, "gathering waits (6.12)"),
-        RingFeature::NoIoWait => (Need::Nice, "NO_IOWAIT (6.15)"),
+        RingFeature::DeferTaskrun => Some("COOP_TASKRUN stands in, each completion costs more"),
+        RingFeature::MultishotReceive => Some("each receive is armed again"),
+        _ => None,
     }
 }
 
-fn features(found: &[RingFeature]) -> Entry {
+fn features(found: &Found) -> Entry {
     const NAME: &str = "io_uring features";
-    let missing = |wanted: Need| -> Vec<&str> {
-        let all = RingFeature::ALL.into_iter();
-        let missing = all.filter(|feature| need(*feature).0 == wanted && !found.contains(feature));
-        missing.map(|feature| need(feature).1).collect()
-    };
-    let all = RingFeature::ALL.into_iter();
-    let has: Vec<_> = all
-        .filter(|feature| found.contains(feature))
-        .map(|feature| need(feature).1)
+    let needs = RingNeed::ALL.into_iter();
+    let has: Vec<_> = needs
+        .filter(|need| !found.lacks.contains(need))
+        .map(|need| need.name().to_owned())
+        .chain(found.features.iter().map(named))
+        .chain(found.unused.iter().map(|name| (*name).to_owned()))
         .collect();
     let value = if has.is_empty() {
         NOT_SEEN.to_owned()
     } else {
         has.join(", ")
     };
-    let (must, wanted, nice) = (
-        missing(Need::Must),
-        missing(Need::Wanted),
-        missing(Need::Nice),
-    );
-    let upgrade = "# boot Linux 6.1 or newer";
-    if !must.is_empty() {
-        let reason = format!("without {} nothing is served ({PAGE})", must.join(", "));
-        Entry::cannot_run(NAME, value, reason, upgrade)
-    } else if !wanted.is_empty() {
-        let reason = format!(
-            "{} is missing: COOP_TASKRUN stands in, each completion costs more ({PAGE})",
-            wanted.join(", ")
-        );
-        Entry::advice(NAME, value, reason, upgrade)
-    } else if nice.is_empty() {
-        Entry::ok(
-            NAME,
-            value,
-            format!("tried on a ring; nothing is missing ({PAGE})"),
-        )
-    } else {
-        let reason = format!(
-            "tried on a ring; newer kernels add {} ({PAGE})",
-            nice.join(", ")
-        );
-        Entry::ok(NAME, value, reason)
+    if !found.lacks.is_empty() {
+        let lacks: Vec<_> = found.lacks.iter().map(|need| need.name()).collect();
+        let reason = format!("without {} nothing is served ({PAGE})", lacks.join(", "));
+        return Entry::cannot_run(NAME, value, reason, "# boot Linux 5.19 or newer");
     }
+    let missing: Vec<_> = RingFeature::ALL
+        .into_iter()
+        .filter(|feature| !found.features.has(*feature))
+        .collect();
+    let slower: Vec<_> = missing
+        .iter()
+        .filter_map(|feature| {
+            Some(format!(
+                "{} is missing: {}",
+                named(*feature),
+                stands_in(*feature)?
+            ))
+        })
+        .collect();
+    if !slower.is_empty() {
+        let reason = format!("{} ({PAGE})", slower.join("; "));
+        return Entry::advice(NAME, value, reason, "# boot Linux 6.1 or newer");
+    }
+    let reason = if missing.is_empty() {
+        format!("tried on a ring; nothing is missing ({PAGE})")
+    } else {
+        let missing: Vec<_> = missing.into_iter().map(named).collect();
+        format!(
+            "tried on a ring; newer kernels add {} ({PAGE})",
+            missing.join(", ")
+        )
+    };
+    Entry::ok(NAME, value, reason)
+}
+
+fn named(feature: RingFeature) -> String {
+    format!("{} ({})", feature.name(), feature.since())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::report::Verdict;
     use super::*;
+    use crate::base::RingFeatures;
 
     #[test]
     fn the_kernel_is_old_or_new_enough() {
@@ -247,12 +238,20 @@ mod tests {
         }
     }
 
+    fn found(lacks: Vec<RingNeed>, features: RingFeatures) -> Found {
+        Found {
+            lacks,
+            features,
+            unused: Vec::new(),
+        }
+    }
+
     fn trial(shard_rings: usize, refused: Option<Errno>) -> RingTrial {
         RingTrial {
-            features: Vec::new(),
+            found: found(Vec::new(), RingFeatures::NONE),
             shard_rings,
             refused,
-            workers: Some((8, 96_365)),
+            workers: Some((16, 256)),
         }
     }
 
@@ -314,21 +313,21 @@ mod tests {
     #[test]
     fn what_a_ring_lacks_is_judged_by_need() {
         let without = |lacks: &[RingFeature]| {
-            let all = RingFeature::ALL.into_iter();
-            features(
-                &all.filter(|feature| !lacks.contains(feature))
-                    .collect::<Vec<_>>(),
-            )
+            let lacks: RingFeatures = lacks.iter().copied().collect();
+            features(&found(Vec::new(), RingFeatures::all().without(lacks)))
         };
         assert_eq!(without(&[]).verdict, Verdict::Ok);
-        assert_eq!(without(&[RingFeature::NoIoWait]).verdict, Verdict::Ok);
-        assert_eq!(
-            without(&[RingFeature::DeferTaskrun]).verdict,
-            Verdict::Advice
-        );
-        let old = without(&[RingFeature::MultishotReceive, RingFeature::DeferTaskrun]);
-        assert_eq!(old.verdict, Verdict::CannotRun);
-        assert!(old.reason.contains("multishot receive"), "{old:?}");
-        assert_eq!(features(&[]).verdict, Verdict::CannotRun);
+        let newer = without(&[RingFeature::NoIowait]);
+        assert_eq!(newer.verdict, Verdict::Ok);
+        assert!(newer.reason.contains("no-iowait (6.15)"), "{newer:?}");
+        let old = without(&[RingFeature::DeferTaskrun, RingFeature::MultishotReceive]);
+        assert_eq!(old.verdict, Verdict::Advice);
+        assert!(old.reason.contains("multishot-receive"), "{old:?}");
+        let too_old = features(&found(vec![RingNeed::BufferRings], RingFeatures::all()));
+        assert_eq!(too_old.verdict, Verdict::CannotRun);
+        assert!(too_old.reason.contains("buffer rings"), "{too_old:?}");
+        let nothing = features(&found(RingNeed::ALL.to_vec(), RingFeatures::NONE));
+        assert_eq!(nothing.verdict, Verdict::CannotRun);
+        assert_eq!(nothing.value, NOT_SEEN);
     }
 }

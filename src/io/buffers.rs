@@ -56,6 +56,11 @@ impl BufferRing {
         self.count
     }
 
+    /// Bytes of each.
+    pub(super) fn size(&self) -> u32 {
+        self.size
+    }
+
     /// A lease of a buffer that the kernel has just filled.
     pub(super) fn lease(self: &Rc<Self>, buffer: u16, len: usize) -> Lease {
         assert!(buffer < self.count && len <= self.size as usize);

@@ -30,10 +30,12 @@ impl SetupError {
                  io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile"
             }
             Some(Errno::ENOSYS) => {
-                "this kernel has no io_uring (or it is hidden): Linux 6.0 or newer is needed"
+                "this kernel has no io_uring, or hides it: boot Linux 5.19 or newer with CONFIG_IO_URING \
+                 (gVisor and WSL 1 have none)"
             }
             Some(Errno::EINVAL) => {
-                "this kernel lacks what is needed of io_uring: Linux 6.0 or newer is needed"
+                "this kernel lacks what is needed of io_uring: boot Linux 5.19 or newer; corelane doctor \
+                 lists what there is"
             }
             Some(Errno::ENOMEM) => {
                 "raise the limit of locked memory (ulimit -l, LimitMEMLOCK=, memory cgroup) to at least \
@@ -45,11 +47,27 @@ impl SetupError {
             _ => "see the cause",
         };
         Self {
-            doing: doing.to_owned(),
+            doing: format!("{doing} on Linux {}", release()),
             cause: err.to_string(),
             remedy: remedy.to_owned(),
         }
     }
+
+    /// A ring was had, and lacks what no broker can do without.
+    pub(super) fn lacking(doing: &str, what: &str) -> Self {
+        Self {
+            doing: format!("{doing} on Linux {}", release()),
+            cause: format!("it lacks {what}"),
+            remedy: "boot Linux 5.19 or newer; corelane doctor lists what there is".to_owned(),
+        }
+    }
+}
+
+/// Of the running kernel.
+fn release() -> String {
+    let names = nix::sys::utsname::uname().ok();
+    let release = names.as_ref().and_then(|names| names.release().to_str());
+    release.unwrap_or("(of unknown version)").to_owned()
 }
 
 /// After a process with a ring was killed, Linux lets go of its listeners a moment after it is gone: the

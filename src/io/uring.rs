@@ -1,7 +1,12 @@
 //! The real door: one io_uring of one shard. See kernel-notes/ring-setup.md.
 #![allow(unsafe_code)]
 
+mod arming;
+pub(super) mod entering;
+pub(super) mod features;
 mod files;
+mod fixed;
+pub(super) mod probe;
 mod sending;
 mod spin;
 mod waiting;
@@ -13,7 +18,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::bell::Bell;
@@ -23,14 +28,18 @@ use super::lane::{Finished, Inbox, Lanes, Outcome, Work};
 use super::mapping::Mapped;
 use super::pages::Pages;
 use super::setup::SetupError;
-use super::{Completion, FileId, Io, Op, Payload, SocketId, Token};
-use crate::base::{Key, Slab};
+use super::{Completion, FileId, Io, ListenerId, Op, Payload, SocketId, Token};
+use crate::base::{Key, RingFeatures, Slab};
+use entering::Door;
+use features::{AtOpen, InUse};
 use files::{Bounce, ColdRead, Direct, InPlace};
 use sending::Gather;
 use spin::Spin;
 
 /// `user_data` of the ring's own poll on its bell; no key has all bits set.
 const BELL: u64 = u64::MAX;
+/// Of the cancellation of everything, at the end.
+const CANCEL: u64 = u64::MAX - 1;
 
 /// What a ring is built with.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +55,8 @@ pub struct Options {
     /// Before it sleeps, a turn may stay awake so long, where that pays; 0 = never. Only for a thread that
     /// has its CPU to itself.
     pub spin_ns_max: u64,
+    /// Masked: not used even where the kernel has it.
+    pub without: RingFeatures,
 }
 
 impl Options {
@@ -57,6 +68,7 @@ impl Options {
         buffer_size: 32 << 10,
         in_flight_max: 1 << 17,
         spin_ns_max: 0,
+        without: RingFeatures::NONE,
     };
     /// Of a name server's thread.
     pub const SMALL: Self = Self {
@@ -65,12 +77,21 @@ impl Options {
         buffer_size: 8 << 10,
         in_flight_max: 1 << 15,
         spin_ns_max: 0,
+        without: RingFeatures::NONE,
     };
+
+    /// The same with some features masked.
+    #[must_use]
+    pub const fn without(self, without: RingFeatures) -> Self {
+        Self { without, ..self }
+    }
 }
 
 /// One io_uring, its sockets and files, and everything that the kernel borrows.
 pub struct Uring {
+    door: Door,
     ring: IoUring,
+    features: InUse,
     /// Entries that found the submission queue full.
     backlog: VecDeque<squeue::Entry>,
     /// Owns every buffer the kernel may touch. A flight leaves only when its last completion arrived.
@@ -87,8 +108,6 @@ pub struct Uring {
     pipes: Vec<(OwnedFd, OwnedFd)>,
     buffers: Rc<BufferRing>,
     bounce: Bounce,
-    /// The kernel knows SENDMSG_ZC (since 6.1).
-    sends_without_copy: bool,
     lanes: Lanes,
     inbox: Inbox,
     finished: Vec<Finished>,
@@ -106,6 +125,8 @@ struct Socket {
     fd: OwnedFd,
     /// The receive in flight, for its cancellation.
     receiving: std::cell::Cell<Option<Key>>,
+    /// It is being cancelled.
+    stopping: std::cell::Cell<bool>,
 }
 
 struct OpenFile {
@@ -128,7 +149,7 @@ struct Flight {
 /// What an operation in flight owns.
 enum Borrowed {
     Nothing,
-    Accept,
+    Accept(ListenerId),
     Receive(Rc<Socket>),
     Buffer(Vec<u8>),
     /// A write past the page cache: the pages that travel, the buffer that comes back.
@@ -155,26 +176,9 @@ impl Uring {
         listeners: Vec<TcpListener>,
         lanes: Lanes,
     ) -> Result<Self, SetupError> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .setup_clamp()
-            .setup_cqsize(options.entries * 8)
-            .build(options.entries)
-            .or_else(|err| {
-                // Before 6.1 there is no DEFER_TASKRUN; COOP_TASKRUN is the next best.
-                if err.raw_os_error() == Some(libc::EINVAL) {
-                    IoUring::builder()
-                        .setup_coop_taskrun()
-                        .setup_taskrun_flag()
-                        .setup_clamp()
-                        .setup_cqsize(options.entries * 8)
-                        .build(options.entries)
-                } else {
-                    Err(err)
-                }
-            })
+        let allowed = probe::allowed(options.without)?;
+        let (ring, door) = AtOpen::of(allowed)
+            .open(options.entries)
             .map_err(|err| SetupError::of("set up io_uring", &err))?;
         let buffers = BufferRing::new(options.buffer_count, options.buffer_size)
             .map_err(|err| SetupError::of("take memory for receive buffers", &err))?;
@@ -189,11 +193,12 @@ impl Uring {
             )
         };
         registered.map_err(|err| SetupError::of("register receive buffers with io_uring", &err))?;
-        let sends_without_copy = sends_without_copy(&ring);
         let bell = Bell::new()
             .map_err(|errno| SetupError::of("make an eventfd", &std::io::Error::from(errno)))?;
         let mut uring = Self {
+            door,
             ring,
+            features: InUse::of(allowed),
             backlog: VecDeque::new(),
             flights: Slab::default(),
             in_flight_max: options.in_flight_max,
@@ -206,7 +211,6 @@ impl Uring {
             pipes: Vec::new(),
             buffers,
             bounce: Bounce::default(),
-            sends_without_copy,
             lanes,
             inbox: Inbox::new(bell.clone()),
             finished: Vec::new(),
@@ -311,33 +315,9 @@ impl Uring {
 
     fn push_socket(&mut self, token: Token, op: Op) {
         match op {
-            Op::Accept { listener } => {
-                let fd = types::Fd(self.listeners[listener.0 as usize].as_raw_fd());
-                let key = self.fly(token, Borrowed::Accept);
-                self.submit(
-                    key,
-                    opcode::AcceptMulti::new(fd)
-                        .flags(libc::SOCK_CLOEXEC)
-                        .build(),
-                );
-            }
-            Op::Receive { socket } => {
-                let Some(open) = self.socket(socket) else {
-                    return self.fail(token, Errno::EBADF, Payload::None);
-                };
-                let fd = types::Fd(open.fd.as_raw_fd());
-                let key = self.fly(token, Borrowed::Receive(Rc::clone(&open)));
-                open.receiving.set(Some(key));
-                self.submit(key, opcode::RecvMulti::new(fd, GROUP).build());
-            }
-            Op::StopReceive { socket } => {
-                let open = self.socket(socket);
-                let Some(target) = open.and_then(|open| open.receiving.get()) else {
-                    return self.fail(token, Errno::ENOENT, Payload::None);
-                };
-                let key = self.fly(token, Borrowed::Nothing);
-                self.submit(key, opcode::AsyncCancel::new(target.to_u64()).build());
-            }
+            Op::Accept { listener } => self.push_accept(token, listener),
+            Op::Receive { socket } => self.push_receive(token, socket),
+            Op::StopReceive { socket } => self.push_stop_receive(token, socket),
             Op::Send {
                 socket,
                 from,
@@ -491,6 +471,9 @@ impl Uring {
                 }
                 continue;
             }
+            if entry.user_data() == CANCEL {
+                continue;
+            }
             self.complete(&entry, done);
         }
         if bell_rang {
@@ -500,8 +483,8 @@ impl Uring {
 
     fn complete(&mut self, entry: &cqueue::Entry, done: &mut Vec<Completion>) {
         let key = Key::from_u64(entry.user_data());
-        let more = cqueue::more(entry.flags());
         let result = u32::try_from(entry.result()).map_err(|_| Errno::from_raw(-entry.result()));
+        let more = cqueue::more(entry.flags()) || self.arm_again(key, result);
         let flight = self
             .flights
             .get(key)
@@ -513,7 +496,7 @@ impl Uring {
         if more {
             let token = flight.token;
             let payload = match &flight.borrowed {
-                Borrowed::Accept => self.accepted(result),
+                Borrowed::Accept(_) => self.accepted(result),
                 Borrowed::Receive(_) => self.received(entry, result),
                 _ => Payload::None,
             };
@@ -523,14 +506,14 @@ impl Uring {
                 more,
                 payload,
             });
-            return;
+            return self.end_stopped(key);
         }
         if self.tries_again(key, result) {
             return;
         }
         let flight = self.end_flight(key);
         let payload = match flight.borrowed {
-            Borrowed::Accept => self.accepted(result),
+            Borrowed::Accept(_) => self.accepted(result),
             Borrowed::Receive(socket) => {
                 socket.receiving.set(None);
                 self.received(entry, result)
@@ -577,6 +560,7 @@ impl Uring {
         let key = self.sockets.insert(Rc::new(Socket {
             fd,
             receiving: std::cell::Cell::new(None),
+            stopping: std::cell::Cell::new(false),
         }));
         Payload::Accepted(SocketId(key.to_u64()), canonical(peer))
     }
@@ -588,13 +572,6 @@ impl Uring {
             .get(listener)
             .and_then(|socket| socket.local_addr().ok())
     }
-}
-
-/// SENDMSG_ZC, since Linux 6.1.
-fn sends_without_copy(ring: &IoUring) -> bool {
-    let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe).is_ok()
-        && probe.is_supported(opcode::SendMsgZc::CODE)
 }
 
 /// An IPv4 peer on a dual-stack socket is an IPv4 peer.
@@ -700,8 +677,8 @@ impl Drop for Uring {
             if self.flights.is_empty() {
                 return;
             }
-            let all = types::CancelBuilder::any();
-            let _ = self.ring.submitter().register_sync_cancel(None, all);
+            let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
+            self.backlog.push_back(all.user_data(CANCEL));
             self.fill_queue();
             if self.enter(1, 100_000_000).is_err() {
                 break;

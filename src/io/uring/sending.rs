@@ -101,10 +101,9 @@ impl Uring {
     ) -> squeue::Entry {
         let fd = types::Fd(socket.fd.as_raw_fd());
         let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
-        if zero_copy && self.sends_without_copy {
-            opcode::SendMsgZc::new(fd, message).flags(flags).build()
-        } else {
-            opcode::SendMsg::new(fd, message).flags(flags).build()
+        match &self.features.send_zc {
+            Some(send_zc) if zero_copy => send_zc.entry(fd, message, flags),
+            _ => opcode::SendMsg::new(fd, message).flags(flags).build(),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Into the kernel and back: submitting, staying awake for a moment, sleeping.
 #![allow(unsafe_code)]
 
-use io_uring::types;
 use nix::errno::Errno;
 
 use super::Uring;
@@ -58,22 +57,10 @@ impl Uring {
     }
 
     pub(super) fn enter(&mut self, want: u32, wait_ns: u64) -> Result<(), Errno> {
-        const GETEVENTS: u32 = 1;
-        const EXT_ARG: u32 = 8;
-        let wait = types::Timespec::new()
-            .nsec((wait_ns % 1_000_000_000) as u32)
-            .sec(wait_ns / 1_000_000_000);
-        let args = types::SubmitArgs::new().timespec(&wait);
         let queued = self.ring.submission().len() as u32;
-        // SAFETY: `args` and `wait` outlive the call; the entries queued own their memory (see above).
-        let entered = unsafe {
-            self.ring
-                .submitter()
-                .enter(queued, want, GETEVENTS | EXT_ARG, Some(&args))
-        };
-        match entered.map_err(|err| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO))) {
+        match self.door.enter(queued, want, wait_ns) {
             // EBUSY and EAGAIN: completions must be taken first. EINTR: a signal. ETIME: time is up.
-            Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
+            Ok(()) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
             Err(errno) => Err(errno),
         }
     }

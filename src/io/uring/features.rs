@@ -1,0 +1,232 @@
+//! Witnesses: whoever holds one knows that the kernel has it, because only the probe gives them out, less
+//! what is masked (`--without`). Where one is missing, something slower stands in. See
+//! kernel-notes/ring-setup.md.
+
+use io_uring::{Builder, IoUring, cqueue, opcode, squeue, types};
+
+use super::super::buffers::GROUP;
+use super::entering::{Door, RegisteredWait};
+use crate::base::{RingFeature, RingFeatures};
+
+type Plain = Builder<squeue::Entry, cqueue::Entry>;
+
+/// Threads of the kernel that one ring may have, for what blocks on a file: as many as a disk has use for,
+/// however many CPUs there are (otherwise four for each CPU, and that for each shard).
+const WORKERS_OF_FILES: u32 = 16;
+/// And for what may wait for ever, which is a splice to a peer that does not read (otherwise as many as
+/// there may be processes).
+const WORKERS_OF_SOCKETS: u32 = 256;
+
+/// What a ring is asked for when it is opened.
+pub(in crate::io) struct AtOpen {
+    single_issuer: Option<SingleIssuer>,
+    taskrun: Taskrun,
+    no_sqarray: Option<NoSqarray>,
+    worker_bound: Option<WorkerBound>,
+    registered_ring: Option<RegisteredRing>,
+    registered_wait: Option<WaitByRegion>,
+    no_iowait: Option<NoIowait>,
+}
+
+/// What operations use.
+pub(super) struct InUse {
+    pub(super) multishot_accept: Option<MultishotAccept>,
+    pub(super) multishot_receive: Option<MultishotReceive>,
+    pub(super) send_zc: Option<SendZc>,
+}
+
+struct SingleIssuer(());
+struct CoopTaskrun(());
+struct NoSqarray(());
+struct WorkerBound(());
+struct RegisteredRing(());
+struct WaitByRegion(());
+struct NoIowait(());
+
+/// The kernel takes this only from a single issuer.
+struct DeferTaskrun(());
+
+/// When the work behind completions is done.
+enum Taskrun {
+    /// When the thread asks.
+    Deferred(DeferTaskrun),
+    /// When the thread enters the kernel for whatever reason.
+    Cooperative(CoopTaskrun),
+    /// At once, and the thread is interrupted for it.
+    Interrupting,
+}
+
+/// An accept that stays armed.
+pub(super) struct MultishotAccept(());
+
+impl MultishotAccept {
+    pub(super) fn entry(&self, listener: types::Fd) -> squeue::Entry {
+        let accept = opcode::AcceptMulti::new(listener);
+        accept.flags(libc::SOCK_CLOEXEC).build()
+    }
+}
+
+/// A receive that stays armed.
+pub(super) struct MultishotReceive(());
+
+impl MultishotReceive {
+    pub(super) fn entry(&self, socket: types::Fd) -> squeue::Entry {
+        opcode::RecvMulti::new(socket, GROUP).build()
+    }
+}
+
+/// A send of the pages themselves.
+pub(super) struct SendZc(());
+
+impl SendZc {
+    pub(super) fn entry(
+        &self,
+        socket: types::Fd,
+        message: *const libc::msghdr,
+        flags: u32,
+    ) -> squeue::Entry {
+        opcode::SendMsgZc::new(socket, message).flags(flags).build()
+    }
+}
+
+impl AtOpen {
+    pub(in crate::io) fn of(allowed: RingFeatures) -> Self {
+        let has = |feature| allowed.has(feature);
+        let single_issuer = has(RingFeature::SingleIssuer).then_some(SingleIssuer(()));
+        let taskrun = if single_issuer.is_some() && has(RingFeature::DeferTaskrun) {
+            Taskrun::Deferred(DeferTaskrun(()))
+        } else if has(RingFeature::CoopTaskrun) {
+            Taskrun::Cooperative(CoopTaskrun(()))
+        } else {
+            Taskrun::Interrupting
+        };
+        Self {
+            single_issuer,
+            taskrun,
+            no_sqarray: has(RingFeature::NoSqarray).then_some(NoSqarray(())),
+            worker_bound: has(RingFeature::WorkerBound).then_some(WorkerBound(())),
+            registered_ring: has(RingFeature::RegisteredRing).then_some(RegisteredRing(())),
+            registered_wait: has(RingFeature::RegisteredWait).then_some(WaitByRegion(())),
+            no_iowait: has(RingFeature::NoIowait).then_some(NoIowait(())),
+        }
+    }
+
+    /// Opens a ring on the calling thread, which alone may use it.
+    pub(in crate::io) fn open(&self, entries: u32) -> std::io::Result<(IoUring, Door)> {
+        let mut ring: Plain = IoUring::builder();
+        ring.setup_clamp().setup_cqsize(entries * 8);
+        if let Some(SingleIssuer(())) = self.single_issuer {
+            ring.setup_single_issuer();
+        }
+        match self.taskrun {
+            // The flag tells a thread that stays awake when to ask.
+            Taskrun::Deferred(DeferTaskrun(())) => ring.setup_defer_taskrun().setup_taskrun_flag(),
+            Taskrun::Cooperative(CoopTaskrun(())) => ring.setup_coop_taskrun().setup_taskrun_flag(),
+            Taskrun::Interrupting => &mut ring,
+        };
+        if let Some(NoSqarray(())) = self.no_sqarray {
+            ring.setup_no_sqarray();
+        }
+        if let Some(WaitByRegion(())) = self.registered_wait {
+            ring.setup_r_disabled();
+        }
+        let ring = ring.build(entries)?;
+        let door = self.door(&ring)?;
+        if let Some(WorkerBound(())) = self.worker_bound {
+            let mut workers = [WORKERS_OF_FILES, WORKERS_OF_SOCKETS];
+            ring.submitter().register_iowq_max_workers(&mut workers)?;
+        }
+        Ok((ring, door))
+    }
+
+    /// The cheapest way to enter the ring. A table that is full and memory that cannot be pinned cost a
+    /// little speed and no start.
+    fn door(&self, ring: &IoUring) -> std::io::Result<Door> {
+        let mut wait = None;
+        if let Some(WaitByRegion(())) = self.registered_wait {
+            wait = RegisteredWait::new(ring);
+            ring.submitter().register_enable_rings()?;
+        }
+        let registered = match self.registered_ring {
+            Some(RegisteredRing(())) => Door::registered(ring),
+            None => None,
+        };
+        let mut door = registered.unwrap_or_else(|| Door::plain(ring));
+        if let Some(wait) = wait {
+            door = door.by_registered_wait(wait);
+        }
+        if let Some(NoIowait(())) = self.no_iowait {
+            door = door.without_iowait();
+        }
+        Ok(door)
+    }
+}
+
+impl InUse {
+    pub(super) fn of(allowed: RingFeatures) -> Self {
+        let has = |feature| allowed.has(feature);
+        Self {
+            multishot_accept: has(RingFeature::MultishotAccept).then_some(MultishotAccept(())),
+            multishot_receive: has(RingFeature::MultishotReceive).then_some(MultishotReceive(())),
+            send_zc: has(RingFeature::SendZc).then_some(SendZc(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::probe::probe;
+    use super::*;
+
+    /// What was masked is not asked for, and what was found is.
+    #[test]
+    fn a_ring_is_opened_with_what_was_found_less_what_is_masked() {
+        let found = probe().unwrap().features;
+        let (ring, door) = AtOpen::of(RingFeatures::NONE).open(8).unwrap();
+        assert!(!ring.params().is_setup_single_issuer());
+        assert_eq!(door.ways(), (false, false, false));
+        let (ring, door) = AtOpen::of(found).open(8).unwrap();
+        let has = |feature| found.has(feature);
+        assert_eq!(
+            ring.params().is_setup_single_issuer(),
+            has(RingFeature::SingleIssuer)
+        );
+        let ways = (
+            has(RingFeature::RegisteredRing),
+            has(RingFeature::RegisteredWait),
+            has(RingFeature::NoIowait),
+        );
+        assert_eq!(door.ways(), ways);
+        let masked: RingFeatures = [RingFeature::MultishotReceive].into_iter().collect();
+        let in_use = InUse::of(found.without(masked));
+        assert!(in_use.multishot_receive.is_none());
+        assert_eq!(
+            in_use.multishot_accept.is_some(),
+            has(RingFeature::MultishotAccept)
+        );
+    }
+
+    /// A thread has 16 places for rings: more rings work too, and places are given back.
+    #[test]
+    fn rings_beyond_the_table_of_their_thread_are_entered_by_descriptor() {
+        let found = probe().unwrap().features;
+        for _ in 0..2 {
+            let rings: Vec<_> = (0..20)
+                .map(|_| {
+                    let (ring, door) = AtOpen::of(found).open(4).unwrap();
+                    (door, ring)
+                })
+                .collect();
+            for (door, _) in &rings {
+                assert_eq!(door.enter(0, 1, 1_000), Err(nix::errno::Errno::ETIME));
+            }
+            let registered = rings.iter().filter(|(door, _)| door.ways().0).count();
+            let wanted = if found.has(RingFeature::RegisteredRing) {
+                16
+            } else {
+                0
+            };
+            assert_eq!(registered, wanted);
+        }
+    }
+}
