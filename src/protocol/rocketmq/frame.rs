@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::base::Reader;
 
+use super::arena::Arena;
 use super::codes;
 use super::header_binary;
 use super::header_json;
@@ -172,10 +173,12 @@ impl Piece {
         Self(Self::of_header(start, end).0 | Self::IN_ARENA)
     }
 
-    const fn len(self) -> usize {
+    pub(super) const fn len(self) -> usize {
         ((self.0 & !Self::IN_ARENA) >> 32) as usize
     }
 
+    /// As text, of what has been found to be text.
+    #[inline]
     pub(super) fn text<'a>(self, header: &'a str, arena: &'a str) -> &'a str {
         let text = if self.0 & Self::IN_ARENA == 0 {
             header
@@ -185,13 +188,25 @@ impl Piece {
         let start = self.0 as u32 as usize;
         &text[start..start + self.len()]
     }
+
+    /// As bytes, while the arena is still being filled.
+    #[inline]
+    pub(super) fn bytes<'a>(self, header: &'a [u8], arena: &'a [u8]) -> &'a [u8] {
+        let bytes = if self.0 & Self::IN_ARENA == 0 {
+            header
+        } else {
+            arena
+        };
+        let start = self.0 as u32 as usize;
+        &bytes[start..start + self.len()]
+    }
 }
 
 /// Memory that decoding uses again and again: once warm, a request allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// Text that does not stand in the frame as it is: JSON strings with escapes, all text of binary headers.
-    pub(super) arena: String,
+    pub(super) arena: Arena,
     /// Names and values of the extension fields.
     pub(super) fields: Vec<(Piece, Piece)>,
 }
@@ -250,16 +265,33 @@ impl<'a> Request<'a> {
         self.fields
             .iter()
             .rev()
-            .find(|(key, _)| key.len() == name.len() && key.text(self.header, self.arena) == name)
-            .map(|(_, value)| value.text(self.header, self.arena))
+            .find(|(key, _)| key.len() == name.len() && self.bytes_of(*key) == name.as_bytes())
+            .map(|(_, value)| self.text_of(*value))
     }
 
     /// All extension fields, in the order in which they stand.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let (header, arena) = (self.header, self.arena);
+        let text = move |piece: Piece| piece.text(header, arena);
+        let fields = self.fields.iter();
+        fields.map(move |(key, value)| (text(*key), text(*value)))
+    }
+
+    /// All extension fields as they lie in memory, for whoever wants few of them as text.
+    pub(super) const fn pieces(&self) -> &'a [(Piece, Piece)] {
         self.fields
-            .iter()
-            .map(move |(key, value)| (key.text(header, arena), value.text(header, arena)))
+    }
+
+    /// The text of a piece.
+    #[inline]
+    pub(super) fn text_of(&self, piece: Piece) -> &'a str {
+        piece.text(self.header, self.arena)
+    }
+
+    /// The bytes of a piece: no place in them is asked whether a character begins there.
+    #[inline]
+    pub(super) fn bytes_of(&self, piece: Piece) -> &'a [u8] {
+        piece.bytes(self.header.as_bytes(), self.arena.as_bytes())
     }
 
     /// What [`encode_response`] must know of this request, for its ticket.
@@ -353,6 +385,7 @@ pub fn decode<'a>(frame: &'a [u8], scratch: &'a mut Scratch) -> Result<Request<'
         (HeaderKind::Binary, "", header_binary::read(bytes, scratch)?)
     };
     let scratch: &'a Scratch = scratch;
+    let arena = scratch.arena.text()?;
     Ok(Request {
         code: header.code,
         kind,
@@ -360,10 +393,10 @@ pub fn decode<'a>(frame: &'a [u8], scratch: &'a mut Scratch) -> Result<Request<'
         version: header.version,
         opaque: header.opaque,
         flag: header.flag,
-        remark: header.remark.map(|piece| piece.text(text, &scratch.arena)),
+        remark: header.remark.map(|piece| piece.text(text, arena)),
         body,
         header: text,
-        arena: &scratch.arena,
+        arena,
         fields: &scratch.fields,
     })
 }

@@ -1,85 +1,135 @@
-//! Reads and writes a ROCKETMQ header (P§1.4). All its text goes through the arena: it is short.
+//! Reads and writes a ROCKETMQ header (P§1.4).
 
-use crate::base::{Reader, Writer};
+use crate::base::Writer;
 
 use super::codes;
 use super::frame::{FIELD_COUNT_MAX, FrameError, Header, Piece, Scratch, VERSION, Written};
 
 /// Reads the header; extension fields go to `scratch`.
+///
+/// Its text is looked at once and not piece by piece: the arena holds the whole header with zeros where its
+/// numbers stood. Zeros are ASCII and stand around every text, so that the whole is UTF-8 where each is, and
+/// the first wrong byte of the one is that of the other.
 pub(super) fn read(bytes: &[u8], scratch: &mut Scratch) -> Result<Header, FrameError> {
-    let mut reader = Reader::new(bytes);
-    let short = |reader: &Reader<'_>| {
-        FrameError::header(
-            bytes.len() - reader.rest().len(),
-            "the ROCKETMQ header ends too early",
-        )
+    let Scratch { arena, fields } = scratch;
+    let mut scan = Scan {
+        bytes,
+        text: arena.fill(bytes),
+        at: 0,
     };
-    let mut header = Header {
-        code: codes::from_16_bits(reader.i16().ok_or_else(|| short(&reader))?),
-        language: Some(codes::language_name(i64::from(
-            reader.i8().ok_or_else(|| short(&reader))?,
-        ))),
-        version: i32::from(reader.i16().ok_or_else(|| short(&reader))?),
-        opaque: reader.i32().ok_or_else(|| short(&reader))?,
-        flag: reader.i32().ok_or_else(|| short(&reader))?,
-        remark: None,
-    };
-    let remark_len = reader.i32().ok_or_else(|| short(&reader))?;
-    header.remark = text_of(&mut reader, bytes.len(), remark_len, scratch)?;
-    let ext_len = reader.i32().ok_or_else(|| short(&reader))?;
-    let ext_at = bytes.len() - reader.rest().len();
-    let ext = usize::try_from(ext_len)
-        .ok()
-        .and_then(|len| reader.bytes(len))
-        .ok_or_else(|| {
+    let header = scan.header().and_then(|(header, end)| {
+        scan.fields(end, fields)?;
+        Ok(header)
+    });
+    let end = scan.at;
+    arena.truncate(end);
+    if header.is_err() {
+        // Text in front of what is wrong was wrong before it.
+        arena.text()?;
+    }
+    header
+}
+
+struct Scan<'a> {
+    bytes: &'a [u8],
+    /// The same bytes, those zero that are read and no text.
+    text: &'a mut [u8],
+    at: usize,
+}
+
+impl Scan<'_> {
+    /// What stands in front of the extension fields, and where these end.
+    fn header(&mut self) -> Result<(Header, usize), FrameError> {
+        let mut header = Header {
+            code: codes::from_16_bits(i16::from_be_bytes(self.head()?)),
+            language: Some(codes::language_name(i64::from(i8::from_be_bytes(
+                self.head()?,
+            )))),
+            version: i32::from(i16::from_be_bytes(self.head()?)),
+            opaque: i32::from_be_bytes(self.head()?),
+            flag: i32::from_be_bytes(self.head()?),
+            remark: None,
+        };
+        let remark_len = i32::from_be_bytes(self.head()?);
+        let at = self.at;
+        self.at = end_of(self.bytes, at, remark_len)?;
+        header.remark = (at < self.at).then(|| Piece::of_arena(at, self.at));
+        let ext_len = i32::from_be_bytes(self.head()?);
+        let end = end_of(self.bytes, self.at, ext_len).map_err(|_| {
             FrameError::header(
-                ext_at,
+                self.at,
                 format!("the extension fields are said to have {ext_len} bytes"),
             )
         })?;
-    let end = ext_at + ext.len();
-    let mut reader = Reader::new(ext);
-    while !reader.rest().is_empty() {
-        let at = end - reader.rest().len();
-        let short = || FrameError::header(at, "an extension field ends too early");
-        let name_len = reader.i16().ok_or_else(short)?;
-        let name = text_of(&mut reader, end, i32::from(name_len), scratch)?;
-        let value_len = reader.i32().ok_or_else(short)?;
-        let value = text_of(&mut reader, end, value_len, scratch)?;
-        // As in Java, text of length 0 is none.
-        if let (Some(name), Some(value)) = (name, value) {
-            if scratch.fields.len() == FIELD_COUNT_MAX {
-                return Err(FrameError::header(
-                    at,
-                    format!("more than {FIELD_COUNT_MAX} extension fields"),
+        Ok((header, end))
+    }
+
+    /// The extension fields, which end at `end`.
+    fn fields(&mut self, end: usize, fields: &mut Vec<(Piece, Piece)>) -> Result<(), FrameError> {
+        let bytes = &self.bytes[..end];
+        while self.at < end {
+            // Where this field has been read to: a text is read when its end is known to be there.
+            let at = self.at;
+            let short = || FrameError::header(at, "an extension field ends too early");
+            let name_len = i16::from_be_bytes(blank(bytes, self.text, at).ok_or_else(short)?);
+            let name_at = at + 2;
+            self.at = name_at;
+            let name_end = end_of(bytes, name_at, i32::from(name_len))?;
+            self.at = name_end;
+            let value_len = blank(bytes, self.text, name_end).ok_or_else(short)?;
+            let value_at = name_end + 4;
+            self.at = value_at;
+            let value_end = end_of(bytes, value_at, i32::from_be_bytes(value_len))?;
+            self.at = value_end;
+            // As in Java, text of length 0 is none.
+            if name_at < name_end && value_at < value_end {
+                if fields.len() == FIELD_COUNT_MAX {
+                    return Err(FrameError::header(
+                        at,
+                        format!("more than {FIELD_COUNT_MAX} extension fields"),
+                    ));
+                }
+                fields.push((
+                    Piece::of_arena(name_at, name_end),
+                    Piece::of_arena(value_at, value_end),
                 ));
             }
-            scratch.fields.push((name, value));
         }
+        Ok(())
     }
-    Ok(header)
+
+    /// The bytes of a number in front of the extension fields.
+    #[inline]
+    fn head<const LEN: usize>(&mut self) -> Result<[u8; LEN], FrameError> {
+        let number = blank(self.bytes, self.text, self.at)
+            .ok_or_else(|| FrameError::header(self.at, "the ROCKETMQ header ends too early"))?;
+        self.at += LEN;
+        Ok(number)
+    }
 }
 
-/// The next `len` bytes, as text in the arena.
-fn text_of(
-    reader: &mut Reader<'_>,
-    end: usize,
-    len: i32,
-    scratch: &mut Scratch,
-) -> Result<Option<Piece>, FrameError> {
-    let at = end - reader.rest().len();
-    let bytes = usize::try_from(len)
-        .ok()
-        .and_then(|len| reader.bytes(len))
-        .ok_or_else(|| FrameError::header(at, format!("a text is said to have {len} bytes")))?;
-    if bytes.is_empty() {
-        return Ok(None);
+/// The bytes of a number, which is no text.
+#[inline]
+fn blank<const LEN: usize>(bytes: &[u8], text: &mut [u8], at: usize) -> Option<[u8; LEN]> {
+    let number = *bytes.get(at..)?.first_chunk()?;
+    *text.get_mut(at..)?.first_chunk_mut()? = [0; LEN];
+    Some(number)
+}
+
+/// Where a text of `len` bytes ends that begins at `at`.
+#[inline]
+fn end_of(bytes: &[u8], at: usize, len: i32) -> Result<usize, FrameError> {
+    // A negative length becomes one that no frame has.
+    let end = at + len as u32 as usize;
+    if end <= bytes.len() {
+        return Ok(end);
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| FrameError::header(at + error.valid_up_to(), "text that is not UTF-8"))?;
-    let start = scratch.arena.len();
-    scratch.arena.push_str(text);
-    Ok(Some(Piece::of_arena(start, scratch.arena.len())))
+    Err(too_long(at, len))
+}
+
+#[cold]
+fn too_long(at: usize, len: i32) -> FrameError {
+    FrameError::header(at, format!("a text is said to have {len} bytes"))
 }
 
 /// Appends the header.
