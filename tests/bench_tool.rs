@@ -73,7 +73,7 @@ fn every_command_that_drives_a_broker_runs_against_one() {
 
     let files = here.join("files");
     let words = format!(
-        "produce {load} --connections 4 --in-flight 4 --warmup 1 --duration 2 --rate 2000 --arrival poisson --size exp:300 --hgrm {0} --hlog {0}.hlog",
+        "produce {load} --connections 4 --in-flight 4 --warmup 1 --duration 2 --rate 500 --arrival poisson --size exp:300 --hgrm {0} --hlog {0}.hlog",
         files.display()
     );
     let json = valid(here, &words);
@@ -97,7 +97,7 @@ fn every_command_that_drives_a_broker_runs_against_one() {
         .iter()
         .map(|second| second["messages"].as_u64().unwrap());
     let sum = messages.sum::<u64>() as f64;
-    assert!((3_000.0..5_000.0).contains(&sum), "{sum} in 2 s of 2,000/s");
+    assert!((300.0..1_250.0).contains(&sum), "{sum} in 2 s of 500/s");
     for name in ["service", "response", "lateness"] {
         let object = &json[name];
         assert!(object["min_ns"].as_u64() <= object["p50_ns"].as_u64());
@@ -185,7 +185,9 @@ fn several_threads_are_one_generator() {
         let threads = json["generator"]["cpu_percent_of_threads"].as_array();
         assert_eq!(threads.map(Vec::len), Some(3), "{json}");
     }
-    let words = format!("produce {load} --topic count --connections 4 --count 1000 --warmup 0");
+    let words = format!(
+        "produce {load} --topic count --connections 4 --count 1000 --duration 30 --warmup 0"
+    );
     let json = valid(here, &words);
     assert!(1_000 <= json["acknowledged"].as_u64().unwrap(), "{json}");
     let words = "--topic ring --connections 4 --groups 2 --queues 2 --warmup 0.1 --duration 1";
@@ -210,8 +212,8 @@ fn several_threads_are_one_generator() {
 fn rows_of_the_table_are_measured_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    // Beside those of `compare`'s tests, which may run at the same time.
-    let port = 31_000 + std::process::id() as u16 % 50 * 200;
+    // Below the range from which the kernel takes the ports of outgoing connections.
+    let port = 15_600 + std::process::id() % 40 * 400;
     let words = format!(
         "table 4 8 14 --smoke --no-apache --room-gib 0 --port {port} --work {0}/work --out {0}/out",
         here.display()

@@ -324,7 +324,9 @@ impl Drive {
         };
         let seconds = self.ran.seconds.len();
         let next_ns = self.ran.window.start_ns + (seconds as u64 + 1) * clock::SECOND_NS;
-        if now_ns < next_ns || SECONDS_MAX <= seconds {
+        // What comes after the window belongs to its last second.
+        let most = SECONDS_MAX.min(self.ran.window.seconds().ceil() as usize);
+        if now_ns < next_ns || most <= seconds {
             return;
         }
         self.ran.close_second(counts.since(begun));
