@@ -21,7 +21,8 @@ help:
 	@echo 'make lint            clippy, warnings are errors'
 	@echo 'make bench           its ways to flush beside one another: a report in under five minutes'
 	@echo '                     (PEERS=apache adds Apache RocketMQ and takes longer; ARGS="-n 9" adds flags)'
-	@echo 'make bench-peers     rows with goals, beside Apache RocketMQ (ARGS="--list" shows the rows)'
+	@echo 'make bench-peers     the rows of goals beside Apache RocketMQ and the floors of this machine'
+	@echo '                     (ARGS="1 2 5" measures some, ARGS="--no-apache" only beside the floors)'
 	@echo 'make test-reference  the client programs against Apache RocketMQ: are they right?'
 	@echo 'make test-apache     the integration tests of Apache RocketMQ against this broker'
 	@echo 'make clean           remove what was built; ./$(STORE) stays'
@@ -55,8 +56,8 @@ bench:
 
 bench-peers:
 	@.ci/prepare test
-	$(CARGO) build --release
-	tools/compare $(ARGS)
+	$(CARGO) build --release --bins
+	tools/table $(ARGS)
 
 test-reference:
 	@.ci/prepare test

@@ -73,7 +73,7 @@ fn every_command_that_drives_a_broker_runs_against_one() {
 
     let files = here.join("files");
     let words = format!(
-        "produce {load} --connections 4 --in-flight 4 --warmup 1 --duration 2 --rate 2000 --arrival poisson --size exp:300 --hgrm {0} --hlog {0}.hlog",
+        "produce {load} --connections 4 --in-flight 4 --warmup 1 --duration 2 --rate 500 --arrival poisson --size exp:300 --hgrm {0} --hlog {0}.hlog",
         files.display()
     );
     let json = valid(here, &words);
@@ -97,7 +97,7 @@ fn every_command_that_drives_a_broker_runs_against_one() {
         .iter()
         .map(|second| second["messages"].as_u64().unwrap());
     let sum = messages.sum::<u64>() as f64;
-    assert!((3_000.0..5_000.0).contains(&sum), "{sum} in 2 s of 2,000/s");
+    assert!((300.0..1_250.0).contains(&sum), "{sum} in 2 s of 500/s");
     for name in ["service", "response", "lateness"] {
         let object = &json[name];
         assert!(object["min_ns"].as_u64() <= object["p50_ns"].as_u64());
@@ -141,6 +141,22 @@ fn every_command_that_drives_a_broker_runs_against_one() {
         "{json}"
     );
 
+    let json = valid(
+        here,
+        &format!(
+            "mixed {load} --warmup 0.1 --topic slow --rate 500 --groups 1 --backlog 2000 --duration 2 --alone 1 --behind-rate 800"
+        ),
+    );
+    let series = json["series"].as_array().unwrap();
+    assert_eq!(series[0]["behind_bytes"], 0, "{json}");
+    assert!(0 < series[1]["behind_bytes"].as_u64().unwrap(), "{json}");
+    // An answer of 32 messages may come before its time.
+    let rate = json["behind_messages_per_s"].as_f64().unwrap();
+    assert!(rate <= 800.0 * 1.2 + 64.0, "{json}");
+    for name in ["response_alone", "response_beside", "e2e_beside"] {
+        assert!(0 < json[name]["count"].as_u64().unwrap(), "{name}: {json}");
+    }
+
     let words = format!("idle --server-pid {} --duration 0.2", broker.child.id());
     let (code, json, _) = run(here, &words);
     assert_eq!(code, 0);
@@ -148,6 +164,89 @@ fn every_command_that_drives_a_broker_runs_against_one() {
         json["server_rss_bytes"].as_u64().unwrap() > 1 << 20,
         "{json}"
     );
+}
+
+#[test]
+fn several_threads_are_one_generator() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let broker = Broker::start(here, &[]);
+    let load = format!("--addr 127.0.0.1:{} {LOAD} --threads 3", broker.port);
+    for engine in ["ring", "epoll"] {
+        let words = format!(
+            "produce {load} --topic {engine} --engine {engine} --connections 5 --in-flight 3 --rate 1500 --duration 1 --warmup 0.2"
+        );
+        let json = valid(here, &words);
+        let sent = json["acknowledged"].as_u64().unwrap();
+        assert_eq!(json["checks"]["messages_read_back"], sent, "{json}");
+        // Each thread's part of the rate, and no message of two.
+        let samples = json["response"]["count"].as_u64().unwrap();
+        assert!((1_480..=1_520).contains(&samples), "{samples}");
+        let threads = json["generator"]["cpu_percent_of_threads"].as_array();
+        assert_eq!(threads.map(Vec::len), Some(3), "{json}");
+    }
+    let words = format!(
+        "produce {load} --topic count --connections 4 --count 1000 --duration 30 --warmup 0"
+    );
+    let json = valid(here, &words);
+    assert!(1_000 <= json["acknowledged"].as_u64().unwrap(), "{json}");
+    let words = "--topic ring --connections 4 --groups 2 --queues 2 --warmup 0.1 --duration 1";
+    let json = valid(here, &format!("consume {load} {words}"));
+    assert!(1 <= json["passes"].as_u64().unwrap(), "{json}");
+    let words = "--topic live --connections 3 --rate 600 --warmup 0.2 --duration 1";
+    let json = valid(here, &format!("e2e {load} {words}"));
+    let sent = json["acknowledged"].as_u64().unwrap();
+    assert_eq!(json["received"], sent, "{json}");
+
+    let told = output(&format!("produce {load} --connections 2"));
+    assert_eq!(told.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&told.stderr);
+    assert!(text.contains("3 threads"), "{text}");
+    // Whichever thread meets it: an error of one ends all.
+    drop(broker);
+    let told = output(&format!("produce {load} --connections 3"));
+    assert_eq!(told.status.code(), Some(2));
+}
+
+#[test]
+fn rows_of_the_table_are_measured_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    // Below the range from which the kernel takes the ports of outgoing connections.
+    let port = 15_600 + std::process::id() % 40 * 400;
+    let words = format!(
+        "table 4 8 14 --smoke --no-apache --room-gib 0 --port {port} --work {0}/work --out {0}/out",
+        here.display()
+    );
+    for round in 1..=2 {
+        let told = output(&words);
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&told.stdout),
+            String::from_utf8_lossy(&told.stderr)
+        );
+        assert_eq!(told.status.code(), Some(0), "{text}");
+        let table = std::fs::read_to_string(here.join("out/table.md")).unwrap();
+        for (row, reached) in [
+            ("| 4 | bytes/s", true),
+            ("| 8 | async round trip, p50", true),
+            ("| 14 | idle memory", true),
+            ("| 14 | from exec", true),
+            ("| 14 | memory with many", false),
+        ] {
+            let mut lines = table.lines().filter(|line| line.starts_with(row));
+            let line = lines.next().unwrap_or_else(|| panic!("{row}: {table}"));
+            let is_told = !line.ends_with("not measured |");
+            // Without RocketMQ there is nothing to divide by.
+            assert_eq!(is_told, reached, "{line}\n{text}");
+        }
+        let lines = std::fs::read_to_string(here.join("out/table.jsonl")).unwrap();
+        assert_eq!(lines.lines().count(), round, "a session appends");
+        let json: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        let rates = &json["values"]["4-batch-62x1024"]["floor"]["body_bytes_per_s"];
+        assert_eq!(rates.as_array().map(Vec::len), Some(1), "{json}");
+        assert!(here.join("out/report.html").exists());
+    }
 }
 
 #[test]
@@ -295,7 +394,7 @@ fn without_a_server_the_exit_code_is_2_and_help_is_there_for_every_command() {
     let text = String::from_utf8_lossy(&told.stderr);
     assert!(text.contains("is the broker running?"), "{text}");
     for command in [
-        "produce", "consume", "e2e", "mixed", "floor", "start", "idle",
+        "produce", "consume", "e2e", "mixed", "floor", "start", "idle", "table",
     ] {
         let told = output(&format!("{command} --help"));
         assert!(told.status.success());

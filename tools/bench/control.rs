@@ -53,6 +53,25 @@ impl Control {
         self.exchange(code, &out)
     }
 
+    /// A request with a body and without fields, which has to be granted.
+    pub fn request_with(&mut self, code: i32, body: &[u8]) -> Outcome<()> {
+        self.opaque += 1;
+        let header = json!({
+            "code": code, "flag": 0, "language": "JAVA", "opaque": self.opaque,
+            "serializeTypeCurrentRPC": "JSON", "version": 513,
+        });
+        let mut out = Vec::new();
+        wire::put_frame(&mut out, header.to_string().as_bytes(), body);
+        let answer = self.exchange(code, &out)?;
+        if answer.code == 0 {
+            return Ok(());
+        }
+        fail(format!(
+            "{} refuses request {code}: code {}, {}",
+            self.addr, answer.code, answer.remark
+        ))
+    }
+
     /// Sends a ready frame and reads its answer.
     pub fn exchange(&mut self, code: i32, frame: &[u8]) -> Outcome<Answer> {
         self.socket.write_all(frame)?;

@@ -1,21 +1,24 @@
-//! One run: the turns of the generator's thread, the measured window, its seconds, and who takes
-//! what came on which connection.
+//! One thread of a run: its turns, the measured window, its seconds, and who takes what came on
+//! which connection.
 
 use crate::consume::Readers;
 use crate::cost::Meter;
 use crate::latency::Recorder;
-use crate::load::{Load, WaitKind};
+use crate::load::{Load, Share, WaitKind};
 use crate::net::{Net, Wait};
 use crate::producer::Producer;
 use crate::progress::Progress;
+use crate::ran::{Both, Ran};
+use crate::team::{Team, Told};
 use crate::{Outcome, clock, fail};
-use serde_json::{Value, json};
 
 /// How long the last answers may take.
 pub const DRAIN_NS: u64 = 10 * clock::SECOND_NS;
 /// What is not delivered when nothing came for so long does not come.
 const QUIET_NS: u64 = 3 * clock::SECOND_NS;
 const SLEEP_NS: u64 = 10_000_000;
+/// A run of a day and more is told without its later seconds.
+const SECONDS_MAX: usize = 100_000;
 
 /// The measured part of a run.
 #[derive(Clone, Copy, Default)]
@@ -42,14 +45,7 @@ impl Window {
     }
 }
 
-/// Messages and bytes of one second of the window.
-#[derive(Clone, Copy)]
-struct Second {
-    messages: u64,
-    bytes: u64,
-}
-
-/// Messages and bytes so far, and where they stood when the window began and ended.
+/// Messages and bytes so far, or of a second.
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
     pub messages: u64,
@@ -59,42 +55,32 @@ pub struct Counts {
 impl Counts {
     pub fn since(self, before: Counts) -> Counts {
         Counts {
-            messages: self.messages - before.messages,
-            bytes: self.bytes - before.bytes,
+            messages: self.messages.saturating_sub(before.messages),
+            bytes: self.bytes.saturating_sub(before.bytes),
         }
+    }
+
+    pub fn add(&mut self, other: Counts) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
     }
 }
 
-/// A run in progress and what is left when it is over.
+/// A thread's run in progress.
 pub struct Drive {
     pub net: Net,
-    pub producer: Option<Producer>,
-    pub readers: Vec<Readers>,
-    pub meter: Meter,
-    pub window: Window,
-    /// Intended to delivered.
-    pub e2e: Recorder,
-    /// How long answers that were there waited for the generator: those of a turn wait for those
-    /// that are taken first.
-    pub pickup: Recorder,
-    /// Messages of this run that came by `readers[0]`.
-    pub received: u64,
-    pub received_in_window: u64,
+    pub ran: Ran,
     /// How many groups of `readers[0]` get every message.
     pub groups: u64,
     /// Stops sending when the oldest due message waited so long.
     pub backlog_ns_max: u64,
-    pub started_wall: std::time::SystemTime,
-    /// From the first request to the last answer.
-    run_ns: u64,
-    warm_up_ns: u64,
-    /// How much was received, and when that was seen first.
+    thread: usize,
+    /// How much all threads received, and when that was seen first.
     progress_at: (u64, u64),
     wait: Wait,
+    /// The first thread's shows what all of them do.
     progress: Progress,
-    seconds: Vec<Second>,
-    begun: Option<Counts>,
-    ended: Option<Counts>,
+    messages_shown: u64,
 }
 
 /// Whose a connection is.
@@ -105,52 +91,57 @@ enum Owner {
 }
 
 impl Drive {
-    pub fn new(load: &Load) -> Outcome<Drive> {
+    pub fn new(load: &Load, share: &Share) -> Outcome<Drive> {
         let spins = match load.wait {
             WaitKind::Auto => load.is_open_loop(),
             WaitKind::Spin => true,
             WaitKind::Sleep => false,
         };
-        Ok(Drive {
-            net: Net::new(load.engine)?,
+        let net = Net::new(load.engine)?;
+        let is_first = share.thread == 0;
+        let meter = if is_first {
+            Meter::new(load)?
+        } else {
+            Meter::of_thread()
+        };
+        let ran = Ran {
             producer: None,
             readers: Vec::new(),
-            meter: Meter::new(load)?,
+            meter,
             window: Window::default(),
             e2e: Recorder::default(),
             pickup: Recorder::default(),
             received: 0,
             received_in_window: 0,
-            run_ns: 0,
+            started_wall: std::time::SystemTime::now(),
             warm_up_ns: 0,
-            progress_at: (0, 0),
+            engine: net.engine_name(),
+            spun: spins,
+            seconds: Vec::new(),
+            begun: None,
+            ended: None,
+        };
+        Ok(Drive {
+            net,
+            ran,
             groups: 1,
             backlog_ns_max: u64::MAX,
-            started_wall: std::time::SystemTime::now(),
+            thread: share.thread,
+            progress_at: (0, 0),
             wait: if spins {
                 Wait::Spin
             } else {
                 Wait::Sleep { ns: SLEEP_NS }
             },
-            progress: Progress::new(load),
-            seconds: Vec::new(),
-            begun: None,
-            ended: None,
+            progress: Progress::new(load, is_first),
+            messages_shown: 0,
         })
     }
 
-    pub fn spins(&self) -> bool {
-        self.wait == Wait::Spin
-    }
-
-    /// Wall time at which the window began.
-    pub fn window_wall(&self) -> std::time::SystemTime {
-        self.started_wall + std::time::Duration::from_nanos(self.warm_up_ns)
-    }
-
-    /// Length of the whole run, warm-up and last answers included.
-    pub fn total_seconds(&self) -> f64 {
-        self.run_ns.max(1) as f64 / clock::SECOND_NS as f64
+    /// Connects this thread's part of what is sent.
+    pub fn send(&mut self, share: &Share) -> Outcome<()> {
+        self.ran.producer = Some(Producer::connect(share, &mut self.net)?);
+        Ok(())
     }
 
     fn owners(&self) -> Vec<Option<Owner>> {
@@ -161,11 +152,11 @@ impl Drive {
             }
             owners[token] = Some(owner);
         };
-        let producer = self.producer.iter().flat_map(|producer| producer.tokens());
+        let producer = self.ran.producer.iter().flat_map(Producer::tokens);
         for (index, token) in producer.enumerate() {
             set(*token, Owner::Producer(index));
         }
-        for (who, readers) in self.readers.iter().enumerate() {
+        for (who, readers) in self.ran.readers.iter().enumerate() {
             for (index, token) in readers.tokens().iter().enumerate() {
                 set(*token, Owner::Readers(who, index));
             }
@@ -173,32 +164,21 @@ impl Drive {
         owners
     }
 
-    /// What the run is about: acknowledged messages, or read ones where nothing is sent.
-    fn counts(&self) -> Counts {
-        match (&self.producer, self.readers.first()) {
-            (Some(producer), _) => Counts {
-                messages: producer.acknowledged,
-                bytes: producer.acknowledged_bytes,
-            },
-            (None, Some(readers)) => readers.counts,
-            (None, None) => Counts::default(),
-        }
-    }
-
     /// Runs from warm-up to the last answer.
-    pub fn run(&mut self, load: &Load) -> Outcome<()> {
+    pub fn run(mut self, load: &Load, team: &Team) -> Outcome<Ran> {
         let owners = self.owners();
-        let run = self.producer.as_ref().map_or(0, |producer| producer.run);
-        for readers in &mut self.readers {
-            readers.start(&mut self.net)?;
+        let run = self.ran.producer.as_ref().map_or(0, |it| it.run);
+        let now_ns = team.start_ns();
+        self.ran.started_wall = std::time::SystemTime::now();
+        let window = Window::after(now_ns, load);
+        self.ran.window = window;
+        self.ran.warm_up_ns = window.start_ns - now_ns;
+        self.ran.meter.warm_up(self.ran.warm_up_ns);
+        for readers in &mut self.ran.readers {
+            readers.start(&mut self.net, window)?;
         }
-        let now_ns = clock::now_ns();
-        self.started_wall = std::time::SystemTime::now();
-        self.window = Window::after(now_ns, load);
-        self.warm_up_ns = self.window.start_ns - now_ns;
-        self.meter.warm_up(self.warm_up_ns);
-        if let Some(producer) = &mut self.producer {
-            producer.start(&mut self.net, self.window, now_ns)?;
+        if let Some(producer) = &mut self.ran.producer {
+            producer.start(&mut self.net, window, now_ns)?;
         }
         let mut ready = Vec::new();
         loop {
@@ -207,25 +187,29 @@ impl Drive {
             if !ready.is_empty() {
                 self.take(&ready, &owners, run)?;
             }
-            if let Some(producer) = &mut self.producer {
+            if let Some(producer) = &mut self.ran.producer {
                 producer.issue_due(&mut self.net)?;
             }
-            if self.is_over()? {
+            for readers in &mut self.ran.readers {
+                readers.ask_due(&mut self.net)?;
+            }
+            if self.is_over(team)? {
                 break;
             }
         }
-        self.run_ns = clock::now_ns() - now_ns;
         self.progress.end();
-        self.close_all();
-        Ok(())
+        self.ran.close_all();
+        Ok(self.ran)
     }
 
-    /// Sleeps no longer than until the next message is due.
+    /// Sleeps no longer than until the next message or pull is due.
     fn turn_wait(&self) -> Wait {
         let Wait::Sleep { ns } = self.wait else {
             return Wait::Spin;
         };
-        let due_ns = self.producer.as_ref().and_then(Producer::due_ns);
+        let producer = self.ran.producer.iter().filter_map(Producer::due_ns);
+        let readers = self.ran.readers.iter().filter_map(Readers::due_ns);
+        let due_ns = producer.chain(readers).min();
         match due_ns.map(|due_ns| due_ns.saturating_sub(clock::now_ns())) {
             None => self.wait,
             Some(0) => Wait::Spin,
@@ -242,24 +226,25 @@ impl Drive {
             let Some(owner) = owners.get(*token).copied().flatten() else {
                 continue;
             };
+            let ran = &mut self.ran;
             if self.net.receive(*token)?.is_none() {
-                let left = self.producer.as_ref().map_or(0, |p| p.outstanding);
+                let left = ran.producer.as_ref().map_or(0, |it| it.outstanding);
                 return fail(format!(
                     "the server closed a connection with {left} send requests unanswered in all"
                 ));
             }
             let now_ns = clock::now_ns();
-            if self.window.has(now_ns) {
-                self.pickup.record(now_ns - turn_ns);
+            if ran.window.has(now_ns) {
+                ran.pickup.record(now_ns - turn_ns);
             }
             match owner {
                 Owner::Producer(index) => {
-                    let producer = self.producer.as_mut().expect("it owns a connection");
+                    let producer = ran.producer.as_mut().expect("it owns a connection");
                     producer.on_ready(&mut self.net, index, now_ns)?;
                 }
                 Owner::Readers(who, index) => {
-                    let (window, e2e) = (self.window, &mut self.e2e);
-                    let (all, in_window) = (&mut self.received, &mut self.received_in_window);
+                    let (window, e2e) = (ran.window, &mut ran.e2e);
+                    let (all, in_window) = (&mut ran.received, &mut ran.received_in_window);
                     let is_in_window = window.has(now_ns);
                     let seen = |of_run: u64, intended_ns: u64| {
                         if of_run == run && who == 0 {
@@ -270,7 +255,7 @@ impl Drive {
                             }
                         }
                     };
-                    self.readers[who].on_ready(&mut self.net, index, now_ns, window, seen)?;
+                    ran.readers[who].on_ready(&mut self.net, index, now_ns, window, seen)?;
                 }
             }
         }
@@ -278,148 +263,78 @@ impl Drive {
     }
 
     /// Looks at the clock: seconds, window, end.
-    fn is_over(&mut self) -> Outcome<bool> {
+    fn is_over(&mut self, team: &Team) -> Outcome<bool> {
+        team.check()?;
         let now_ns = clock::now_ns();
-        if let Some(producer) = &mut self.producer {
-            if self.backlog_ns_max < producer.backlog_ns(now_ns) {
+        let counts = self.ran.counts();
+        let mut is_drained = false;
+        if let Some(producer) = &mut self.ran.producer {
+            let is_behind = self.backlog_ns_max < producer.backlog_ns(now_ns);
+            // A count is reached when all threads have theirs: they end together.
+            let is_enough = producer.has_its_count() && team.all_have_their_count();
+            if is_behind || is_enough {
                 producer.give_up(now_ns);
             }
-            self.window = producer.end_at_count(now_ns);
+            self.ran.window = producer.window();
+            is_drained = producer.is_drained(now_ns);
         }
-        let window = self.window;
-        let counts = self.counts();
-        self.meter.tell_messages(counts.messages);
-        if self.begun.is_none() && window.start_ns <= now_ns {
-            self.begun = Some(counts);
-            self.meter.begin()?;
+        let (producer, window) = (self.ran.producer.as_ref(), self.ran.window);
+        let told = Told {
+            messages: counts.main.messages,
+            acknowledged: producer.map_or(0, |it| it.acknowledged),
+            received: self.ran.received,
+            is_drained,
+            has_its_count: producer.is_some_and(Producer::has_its_count),
+        };
+        team.tell(self.thread, told);
+        self.ran.meter.tell_messages(|| team.messages());
+        if self.ran.begun.is_none() && window.start_ns <= now_ns {
+            self.ran.begun = Some(counts);
+            self.ran.meter.begin()?;
         }
-        if self.ended.is_none() && window.end_ns <= now_ns {
-            self.ended = Some(counts);
-            self.meter.end()?;
+        if self.ran.ended.is_none() && window.end_ns <= now_ns {
+            self.ran.ended = Some(counts);
+            self.ran.meter.end()?;
         }
-        if let Some(begun) = self.begun {
-            let next = window.start_ns + (self.seconds.len() as u64 + 1) * clock::SECOND_NS;
-            if next <= now_ns && self.seconds.len() < 100_000 {
-                self.close_second(counts.since(begun));
-            }
-        } else {
-            self.progress.warm_up(now_ns, counts.messages);
-        }
-        let is_done = match &self.producer {
-            Some(producer) => {
-                let wanted = if self.readers.is_empty() {
-                    0
-                } else {
-                    producer.acknowledged * self.groups
-                };
-                if self.received != self.progress_at.0 {
-                    self.progress_at = (self.received, now_ns);
-                }
-                let is_quiet = self.progress_at.1.max(window.end_ns) + QUIET_NS < now_ns;
-                producer.is_drained(now_ns) && (wanted <= self.received || is_quiet)
-            }
+        self.look_at_second(now_ns, counts, team);
+        let is_done = match self.ran.producer {
+            Some(_) => team.all_drained() && self.is_all_received(now_ns, team),
             None => window.end_ns <= now_ns,
         };
         Ok(is_done || window.end_ns + DRAIN_NS < now_ns)
     }
 
-    fn close_second(&mut self, sum: Counts) {
-        let before = self.seconds.iter().fold((0, 0), |(messages, bytes), at| {
-            (messages + at.messages, bytes + at.bytes)
-        });
-        self.seconds.push(Second {
-            messages: sum.messages.saturating_sub(before.0),
-            bytes: sum.bytes.saturating_sub(before.1),
-        });
-        self.close_recorders();
-        let second = self.seconds.len();
-        let p99_ns = self
-            .primary()
-            .and_then(|recorder| recorder.last_quantile(0.99));
-        let messages = self.seconds[second - 1].messages;
-        self.progress.second(second, messages, p99_ns);
+    /// Whether the readers have all that was acknowledged, or nothing comes any more.
+    fn is_all_received(&mut self, now_ns: u64, team: &Team) -> bool {
+        if self.ran.readers.is_empty() {
+            return true;
+        }
+        let received = team.received();
+        if received != self.progress_at.0 {
+            self.progress_at = (received, now_ns);
+        }
+        let since_ns = self.progress_at.1.max(self.ran.window.end_ns);
+        team.acknowledged() * self.groups <= received || since_ns + QUIET_NS < now_ns
     }
 
-    fn close_recorders(&mut self) {
-        let second = self.seconds.len().saturating_sub(1) as u32;
-        self.producer
-            .iter_mut()
-            .for_each(|producer| producer.close(second));
-        self.readers
-            .iter_mut()
-            .for_each(|readers| readers.service.close(second));
-        self.e2e.close(second);
-        self.pickup.close(second);
-    }
-
-    /// After the run: what came since the last whole second.
-    fn close_all(&mut self) {
-        let unsent_ns = clock::now_ns();
-        let sum = match (self.begun, self.ended) {
-            (Some(begun), Some(ended)) => ended.since(begun),
-            _ => Counts::default(),
+    fn look_at_second(&mut self, now_ns: u64, counts: Both, team: &Team) {
+        let Some(begun) = self.ran.begun else {
+            self.progress.warm_up(now_ns, || team.messages());
+            return;
         };
-        let seconds = self.window.seconds().ceil() as usize;
-        if self.seconds.len() < seconds {
-            self.close_second(sum);
+        let seconds = self.ran.seconds.len();
+        let next_ns = self.ran.window.start_ns + (seconds as u64 + 1) * clock::SECOND_NS;
+        // What comes after the window belongs to its last second.
+        let most = SECONDS_MAX.min(self.ran.window.seconds().ceil() as usize);
+        if now_ns < next_ns || most <= seconds {
+            return;
         }
-        if let Some(producer) = &mut self.producer {
-            producer.unsent_requests = producer.unsent(unsent_ns);
-        }
-        self.close_recorders();
-    }
-
-    /// The latency that the run is about.
-    pub fn primary(&self) -> Option<&Recorder> {
-        match (&self.producer, self.readers.first()) {
-            (Some(_), Some(_)) => Some(&self.e2e),
-            (Some(producer), None) if producer.is_open_loop() => Some(&producer.response),
-            (Some(producer), None) => Some(&producer.service),
-            (None, Some(readers)) => Some(&readers.service),
-            (None, None) => None,
-        }
-    }
-
-    /// What came between the meter's readings.
-    pub fn between(&self) -> Counts {
-        match (self.begun, self.ended) {
-            (Some(begun), Some(ended)) => ended.since(begun),
-            _ => Counts::default(),
-        }
-    }
-
-    /// Messages of the whole run, warm-up included.
-    pub fn messages_all(&self) -> u64 {
-        self.counts().messages
-    }
-
-    /// One object a second of the window.
-    pub fn series(&self) -> Value {
-        let mut latencies = vec![crate::latency::histogram(); self.seconds.len()];
-        for interval in self.primary().iter().flat_map(|it| it.intervals()) {
-            if let Some(sum) = latencies.get_mut(interval.second as usize) {
-                // Two intervals fall into the last second: what came after the window's end.
-                sum.add(interval.histogram())
-                    .expect("all have the same bounds");
-            }
-        }
-        let row = |(second, (at, latency)): (usize, (&Second, &hdrhistogram::Histogram<u64>))| {
-            let quantile = |quantile: f64| match latency.is_empty() {
-                true => Value::Null,
-                false => json!(latency.value_at_quantile(quantile)),
-            };
-            json!({
-                "second": second, "messages": at.messages, "bytes": at.bytes,
-                "p50_ns": quantile(0.5), "p99_ns": quantile(0.99), "max_ns": quantile(1.0),
-            })
-        };
-        Value::Array(
-            self.seconds
-                .iter()
-                .zip(&latencies)
-                .enumerate()
-                .map(row)
-                .collect(),
-        )
+        self.ran.close_second(counts.since(begun));
+        let primary = self.ran.primary();
+        let p99_ns = primary.and_then(|recorder| recorder.last_quantile(0.99));
+        let messages = team.messages();
+        let shown = messages.saturating_sub(self.messages_shown);
+        self.messages_shown = messages;
+        self.progress.second(seconds + 1, shown, p99_ns);
     }
 }

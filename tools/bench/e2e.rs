@@ -2,11 +2,9 @@
 
 use crate::consume::{Depth, PullSize, Readers, Ways};
 use crate::control::Control;
-use crate::drive::Drive;
-use crate::producer::Producer;
 use crate::reader::Reader;
 use crate::report::Report;
-use crate::{Load, Outcome, fail};
+use crate::{Load, Outcome, fail, team};
 use serde_json::json;
 
 /// What Java's push consumer asks for.
@@ -22,6 +20,8 @@ pub fn tailing(pull: PullSize) -> Ways {
         repeats: false,
         count_max: pull.pull_messages,
         bytes_max: pull.pull_bytes,
+        rate: 0.0,
+        begin_s: None,
     }
 }
 
@@ -34,28 +34,28 @@ pub fn run(load: &Load, pull: PullSize) -> Outcome<bool> {
             load.addr
         ));
     };
-    let mut drive = Drive::new(load)?;
-    drive.producer = Some(Producer::connect(load, &mut drive.net)?);
-    let reader =
-        |(lane, end): (usize, &u64)| Reader::new(load, 0, lane as u32, (*end, None), false);
-    let readers = ends.iter().enumerate().map(reader).collect();
-    let ways = tailing(pull);
-    let readers = Readers::connect(load, &mut drive.net, CONNECTIONS_MAX, readers, ways)?;
-    drive.readers.push(readers);
-    drive.run(load)?;
+    let mut ran = team::run(load, |share, drive| {
+        drive.send(share)?;
+        let reader =
+            |(lane, end): (usize, &u64)| Reader::new(load, 0, lane as u32, (*end, None), false);
+        let (readers, ways) = (ends.iter().enumerate().map(reader), tailing(pull));
+        let readers = Readers::share(share, &mut drive.net, CONNECTIONS_MAX, readers, ways)?;
+        drive.ran.readers.push(readers);
+        Ok(())
+    })?;
     let mut report = Report::new("e2e", &load.title());
-    report.describe(load, &drive);
+    report.describe(load, &ran);
     report.arg("pull_messages", json!(pull.pull_messages));
-    report.sent(&drive);
-    report.latency("e2e", "a message, intended to received", &drive.e2e);
-    report.value("received", json!(drive.received));
-    let seconds = drive.window.seconds();
-    let received = drive.received_in_window as f64 / seconds;
+    report.sent(&ran);
+    report.latency("e2e", "a message, intended to received", &ran.e2e);
+    report.value("received", json!(ran.received));
+    let seconds = ran.window.seconds();
+    let received = ran.received_in_window as f64 / seconds;
     report.rate("received_per_s", received, "messages a second, received");
-    drive.readers[0].report(&mut report, "pull_");
-    report.finish_run(&mut drive, load, |_, drive| {
-        let producer = drive.producer.as_ref().expect("it sends");
-        let readers = &mut drive.readers[0];
+    ran.readers[0].report(&mut report, "pull_");
+    report.finish_run(&mut ran, load, |_, ran| {
+        let producer = ran.producer.as_ref().expect("it sends");
+        let readers = &mut ran.readers[0];
         let mut faults = readers.faults();
         faults.lost += readers.missing(producer.run, producer.streams());
         Ok(Some(faults))

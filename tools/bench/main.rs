@@ -1,8 +1,9 @@
 //! corelane-bench: a load generator for brokers that speak RocketMQ's remoting protocol.
 //!
-//! One pinned thread with its own io_uring, requests made of prebuilt frames, the same bytes for
-//! every broker, so that the generator's own cost cancels out of a comparison.
+//! Pinned threads, each with its own io_uring or epoll, requests made of prebuilt frames, the same
+//! bytes for every broker, so that the generator's own cost cancels out of a comparison.
 
+mod bed;
 mod check;
 mod clock;
 mod compare;
@@ -20,17 +21,21 @@ mod net;
 mod produce;
 mod producer;
 mod progress;
+mod ran;
 mod reader;
 mod report;
 mod report_html;
+mod rounds;
 mod search;
 #[cfg(test)]
 mod sham;
 mod start;
+mod table;
+mod team;
 mod wire;
 
 use clap::{Parser, Subcommand};
-pub(crate) use load::Load;
+pub(crate) use load::{Cpus, Load};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -153,15 +158,20 @@ enum Command {
     /// Run brokers beside one another, in turn, and make a report of what was measured
     #[command(after_help = compare::HELP)]
     Compare(Box<compare::Options>),
+    /// Measure the rows of goals beside RocketMQ and the floors, and say which are reached
+    #[command(after_help = table::HELP)]
+    Table(Box<table::Options>),
     /// Make a report out of the JSON files of earlier runs
     Report(report_html::Options),
-    /// Run a command on one CPU; it ends when its parent does
+    /// Run a command on chosen CPUs; it ends when its parent does
     #[command(hide = true)]
-    Hold(compare::Hold),
+    Hold(bed::Hold),
 }
 
-pub(crate) fn pin(cpu: Option<usize>) -> Outcome<()> {
-    let Some(id) = cpu else { return Ok(()) };
+/// Pins the calling thread on the first of these CPUs.
+pub(crate) fn pin(cpus: Option<&Cpus>) -> Outcome<()> {
+    let first = cpus.and_then(|Cpus(cpus)| cpus.first().copied());
+    let Some(id) = first else { return Ok(()) };
     if core_affinity::set_for_current(core_affinity::CoreId { id }) {
         return Ok(());
     }
@@ -183,7 +193,7 @@ fn allow_many_files() {
 fn prepare(load: &Load) -> Outcome<()> {
     load.check()?;
     allow_many_files();
-    pin(load.cpu)
+    pin(load.cpu.as_ref())
 }
 
 fn run(cli: Cli) -> Outcome<bool> {
@@ -206,7 +216,7 @@ fn run(cli: Cli) -> Outcome<bool> {
         }
         Command::Floor(options) => {
             allow_many_files();
-            pin(options.cpu)?;
+            pin(options.cpu.map(|cpu| Cpus(vec![cpu])).as_ref())?;
             floor::run(&options).map(|()| true)
         }
         Command::Start(options) => start::run(&options),
@@ -216,8 +226,9 @@ fn run(cli: Cli) -> Outcome<bool> {
             json,
         } => cost::idle(server_pid, duration, json.as_deref()),
         Command::Compare(options) => compare::run(&options),
+        Command::Table(options) => table::run(&options),
         Command::Report(options) => report_html::run(&options),
-        Command::Hold(hold) => compare::hold(&hold),
+        Command::Hold(hold) => bed::hold(&hold),
     }
 }
 

@@ -3,12 +3,11 @@
 
 use crate::consume::{Depth, PullSize, Readers, Ways};
 use crate::control::Control;
-use crate::drive::Drive;
 use crate::e2e::{CONNECTIONS_MAX, tailing};
-use crate::producer::Producer;
+use crate::ran::Ran;
 use crate::reader::Reader;
 use crate::report::Report;
-use crate::{Load, Outcome, fail};
+use crate::{Load, Outcome, fail, team};
 use serde_json::json;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -20,6 +19,13 @@ pub struct Options {
     /// already has counts. 0: no such group
     #[arg(long, default_value_t = 100_000)]
     pub backlog: u64,
+    /// Messages a second that the group behind reads at most; 0: as many as it gets
+    #[arg(long, default_value_t = 0.0)]
+    pub behind_rate: f64,
+    /// For so many seconds of the window the group behind waits: latencies are told without and
+    /// with it too
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub alone: u32,
     /// How closely the group behind looks at records
     #[arg(long, value_enum, default_value_t = Depth::First)]
     pub check: Depth,
@@ -35,10 +41,8 @@ fn fill(load: &Load, missing: u64) -> Outcome<()> {
     load.count = missing;
     load.duration = 86_400.0;
     load.set_warmup(0.0);
-    let mut drive = Drive::new(&load)?;
-    drive.producer = Some(Producer::connect(&load, &mut drive.net)?);
-    drive.run(&load)?;
-    let producer = drive.producer.as_ref().expect("it was put there");
+    let ran = team::run(&load, |share, drive| drive.send(share))?;
+    let producer = ran.producer.as_ref().expect("it was put there");
     if producer.acknowledged < missing {
         return fail(format!(
             "the backlog could not be sent: {} of {missing} messages were acknowledged",
@@ -48,10 +52,14 @@ fn fill(load: &Load, missing: u64) -> Outcome<()> {
     Ok(())
 }
 
-pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
+/// First and next offset of each lane.
+type Range = (Vec<u64>, Vec<u64>);
+
+/// The lanes' offsets, once the backlog is there.
+fn prepare(load: &Load, options: &Options) -> Outcome<Range> {
     let mut control = Control::connect(load.addr)?;
     control.create_topics(load)?;
-    let mut offsets = || -> Outcome<(Vec<u64>, Vec<u64>)> {
+    let mut offsets = || -> Outcome<Range> {
         match (control.beginnings(load)?, control.ends(load)?) {
             (Some(begins), Some(ends)) => Ok((begins, ends)),
             _ => fail(format!(
@@ -60,49 +68,119 @@ pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
             )),
         }
     };
-    let total = |(begins, ends): &(Vec<u64>, Vec<u64>)| -> u64 {
-        let grown = ends.iter().zip(begins);
-        grown.map(|(end, begin)| end.saturating_sub(*begin)).sum()
-    };
-    let mut range = offsets()?;
-    if total(&range) < options.backlog {
-        fill(load, options.backlog - total(&range))?;
-        range = offsets()?;
+    let range = offsets()?;
+    if options.backlog <= total(&range) {
+        return Ok(range);
     }
-    let backlog = total(&range);
-    let (begins, ends) = range;
-    let mut drive = Drive::new(load)?;
-    drive.groups = u64::from(options.groups);
-    drive.producer = Some(Producer::connect(load, &mut drive.net)?);
-    let tail = |at: u32| {
-        let (group, lane) = (at / load.lanes(), at % load.lanes());
-        Reader::new(load, group, lane, (ends[lane as usize], None), false)
-    };
-    let readers = (0..load.lanes() * options.groups).map(tail).collect();
-    let connections = CONNECTIONS_MAX * options.groups as usize;
-    let ways = tailing(options.pull);
-    let tailers = Readers::connect(load, &mut drive.net, connections, readers, ways)?;
-    drive.readers.push(tailers);
-    if 0 < options.backlog {
-        let far = |lane: u32| {
-            let (begin, end) = (begins[lane as usize], ends[lane as usize]);
-            Reader::new(load, options.groups, lane, (begin, Some(end)), 0 < begin)
-        };
-        let ways = Ways {
-            depth: options.check,
-            suspend_ms: 0,
-            repeats: true,
-            ..ways
-        };
-        let readers = (0..load.lanes()).map(far).collect();
-        let behind = Readers::connect(load, &mut drive.net, CONNECTIONS_MAX, readers, ways)?;
-        drive.readers.push(behind);
-    }
-    drive.run(load)?;
-    report(load, options, &mut drive, backlog)
+    fill(load, options.backlog - total(&range))?;
+    offsets()
 }
 
-fn report(load: &Load, options: &Options, drive: &mut Drive, backlog: u64) -> Outcome<bool> {
+fn total((begins, ends): &Range) -> u64 {
+    let grown = ends.iter().zip(begins);
+    grown.map(|(end, begin)| end.saturating_sub(*begin)).sum()
+}
+
+/// How the group behind reads.
+fn behind(options: &Options) -> Ways {
+    Ways {
+        depth: options.check,
+        suspend_ms: 0,
+        repeats: true,
+        rate: options.behind_rate,
+        begin_s: (0 < options.alone).then_some(options.alone),
+        ..tailing(options.pull)
+    }
+}
+
+pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
+    if !(0.0..=100e6).contains(&options.behind_rate) {
+        return fail("--behind-rate is 0 (no limit) to 100000000 messages a second");
+    }
+    if 0 < options.alone && load.duration <= f64::from(options.alone) {
+        return fail("--alone is a part of the window: --duration has to be longer");
+    }
+    let range = prepare(load, options)?;
+    let backlog = total(&range);
+    let (begins, ends) = range;
+    let mut ran = team::run(load, |share, drive| {
+        drive.groups = u64::from(options.groups);
+        drive.send(share)?;
+        let tail = |at: u32| {
+            let (group, lane) = (at / load.lanes(), at % load.lanes());
+            Reader::new(load, group, lane, (ends[lane as usize], None), false)
+        };
+        let readers = (0..load.lanes() * options.groups).map(tail);
+        let connections = CONNECTIONS_MAX * options.groups as usize;
+        let ways = tailing(options.pull);
+        let tailers = Readers::share(share, &mut drive.net, connections, readers, ways)?;
+        drive.ran.readers.push(tailers);
+        if 0 < options.backlog {
+            let far = |lane: u32| {
+                let (begin, end) = (begins[lane as usize], ends[lane as usize]);
+                Reader::new(load, options.groups, lane, (begin, Some(end)), 0 < begin)
+            };
+            let (readers, ways) = ((0..load.lanes()).map(far), behind(options));
+            let behind = Readers::share(share, &mut drive.net, CONNECTIONS_MAX, readers, ways)?;
+            drive.ran.readers.push(behind);
+        }
+        Ok(())
+    })?;
+    report(load, options, &mut ran, backlog)
+}
+
+/// What the group behind got, and what that cost the others.
+fn report_behind(report: &mut Report, options: &Options, ran: &Ran, backlog: u64) {
+    let Some(behind) = ran.readers.get(1) else {
+        return;
+    };
+    let seconds = ran.window.seconds() - f64::from(options.alone);
+    let read = ran.behind_between();
+    report.rate(
+        "behind_messages_per_s",
+        read.messages as f64 / seconds,
+        "messages a second, read by the group that is behind",
+    );
+    report.rate(
+        "behind_record_bytes_per_s",
+        read.bytes as f64 / seconds,
+        "bytes of records a second, read by the group that is behind",
+    );
+    report.value("behind_passes", json!(behind.passes()));
+    report.value("backlog_messages", json!(backlog));
+    report.histogram(
+        "behind_pull",
+        "a pull of the group that is behind",
+        behind.service.histogram(),
+    );
+    report.errors("behind_errors", &behind.errors);
+    report.unexpected("behind_unexpected_answers", behind.unexpected);
+    if read.messages == 0 {
+        report.void("the group that is behind read nothing");
+    }
+    if 0 < options.alone {
+        report_alone(report, options.alone, ran);
+    }
+}
+
+/// Latencies of the seconds before the group behind began to read, and of those since.
+fn report_alone(report: &mut Report, alone: u32, ran: &Ran) {
+    let producer = ran.producer.as_ref().expect("it sends");
+    let sent = match producer.is_open_loop() {
+        true => ("response", &producer.response),
+        false => ("service", &producer.service),
+    };
+    for (name, recorder) in [sent, ("e2e", &ran.e2e)] {
+        let before = recorder.histogram_of(|second| second < alone);
+        let since = recorder.histogram_of(|second| alone <= second);
+        let words = format!("{name} while nobody was behind");
+        report.histogram(&format!("{name}_alone"), &words, before);
+        let words = format!("{name} while the group behind was reading");
+        report.histogram(&format!("{name}_beside"), &words, since);
+    }
+}
+
+fn report(load: &Load, options: &Options, ran: &mut Ran, backlog: u64) -> Outcome<bool> {
     let title = format!(
         "{} groups follow, {} · {}",
         options.groups,
@@ -113,54 +191,31 @@ fn report(load: &Load, options: &Options, drive: &mut Drive, backlog: u64) -> Ou
         load.title()
     );
     let mut report = Report::new("mixed", &title);
-    report.describe(load, drive);
+    report.describe(load, ran);
     report.arg("groups", json!(options.groups));
     report.arg("backlog", json!(options.backlog));
+    report.arg("behind_rate_per_s", json!(options.behind_rate));
+    report.arg("alone_s", json!(options.alone));
     report.arg("pull_messages", json!(options.pull.pull_messages));
-    report.sent(drive);
+    report.sent(ran);
     let words = "a message, intended to received by each group that follows";
-    report.latency("e2e", words, &drive.e2e);
-    report.value("received", json!(drive.received));
-    let seconds = drive.window.seconds();
-    let received = drive.received_in_window as f64 / seconds;
+    report.latency("e2e", words, &ran.e2e);
+    report.value("received", json!(ran.received));
+    let seconds = ran.window.seconds();
+    let received = ran.received_in_window as f64 / seconds;
     report.rate(
         "received_per_s",
         received,
         "messages a second, received by all groups that follow",
     );
-    drive.readers[0].report(&mut report, "pull_");
-    if let Some(behind) = drive.readers.get(1) {
-        let seconds = drive.total_seconds();
-        let read = behind.counts;
-        report.rate(
-            "behind_messages_per_s",
-            read.messages as f64 / seconds,
-            "messages a second, read by the group that is behind (warm-up included)",
-        );
-        report.rate(
-            "behind_record_bytes_per_s",
-            read.bytes as f64 / seconds,
-            "bytes of records a second, read by the group that is behind",
-        );
-        report.value("behind_passes", json!(behind.passes()));
-        report.value("backlog_messages", json!(backlog));
-        report.histogram(
-            "behind_pull",
-            "a pull of the group that is behind",
-            behind.service.histogram(),
-        );
-        report.errors("behind_errors", &behind.errors);
-        report.unexpected("behind_unexpected_answers", behind.unexpected);
-        if read.messages == 0 {
-            report.void("the group that is behind read nothing");
-        }
-    }
-    report.finish_run(drive, load, |_, drive| {
-        let producer = drive.producer.as_ref().expect("it sends");
-        let tailers = &mut drive.readers[0];
+    ran.readers[0].report(&mut report, "pull_");
+    report_behind(&mut report, options, ran, backlog);
+    report.finish_run(ran, load, |_, ran| {
+        let producer = ran.producer.as_ref().expect("it sends");
+        let tailers = &mut ran.readers[0];
         let mut faults = tailers.faults();
         faults.lost += tailers.missing(producer.run, producer.streams());
-        if let Some(behind) = drive.readers.get(1) {
+        if let Some(behind) = ran.readers.get(1) {
             faults.add(behind.faults());
         }
         Ok(Some(faults))

@@ -3,11 +3,12 @@
 use crate::check::Faults;
 use crate::consume::{ReadBack, read_back};
 use crate::control::Control;
-use crate::drive::{DRAIN_NS, Drive};
+use crate::drive::DRAIN_NS;
 use crate::producer::Producer;
+use crate::ran::Ran;
 use crate::report::Report;
 use crate::search::Bound;
-use crate::{Load, Outcome, clock, search};
+use crate::{Load, Outcome, clock, search, team};
 use serde_json::json;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ fn worst(counted: Faults, read: Faults) -> Faults {
 
 /// A run that sends, up to its last answer.
 pub struct Sent {
-    pub drive: Drive,
+    pub ran: Ran,
     control: Control,
     before: Option<Vec<u64>>,
 }
@@ -70,12 +71,12 @@ impl Sent {
         let mut control = Control::connect(load.addr)?;
         control.create_topics(load)?;
         let before = control.ends(load)?;
-        let mut drive = Drive::new(load)?;
-        drive.backlog_ns_max = backlog_ns_max;
-        drive.producer = Some(Producer::connect(load, &mut drive.net)?);
-        drive.run(load)?;
+        let ran = team::run(load, |share, drive| {
+            drive.backlog_ns_max = backlog_ns_max;
+            drive.send(share)
+        })?;
         Ok(Sent {
-            drive,
+            ran,
             control,
             before,
         })
@@ -83,13 +84,13 @@ impl Sent {
 
     /// What is wrong with what the server holds; none if it cannot tell.
     pub fn check(
-        drive: &Drive,
+        ran: &Ran,
         control: &mut Control,
         before: Option<&[u64]>,
         load: &Load,
         depth: ReadBack,
     ) -> Outcome<Option<Faults>> {
-        let (Some(before), Some(producer)) = (before, &drive.producer) else {
+        let (Some(before), Some(producer)) = (before, &ran.producer) else {
             return Ok(None);
         };
         let (faults, ends) = check_stored(control, load, before, producer)?;
@@ -102,18 +103,18 @@ impl Sent {
 
     pub fn faults(&mut self, load: &Load, depth: ReadBack) -> Outcome<Option<Faults>> {
         let before = self.before.as_deref();
-        Sent::check(&self.drive, &mut self.control, before, load, depth)
+        Sent::check(&self.ran, &mut self.control, before, load, depth)
     }
 
     pub fn report(mut self, mut report: Report, load: &Load, depth: ReadBack) -> Outcome<bool> {
-        report.describe(load, &self.drive);
+        report.describe(load, &self.ran);
         report.arg("read_back", json!(format!("{depth:?}").to_lowercase()));
-        report.sent(&self.drive);
+        report.sent(&self.ran);
         let (mut control, before) = (self.control, self.before);
-        report.finish_run(&mut self.drive, load, |report, drive| {
-            let faults = Sent::check(drive, &mut control, before.as_deref(), load, depth)?;
+        report.finish_run(&mut self.ran, load, |report, ran| {
+            let faults = Sent::check(ran, &mut control, before.as_deref(), load, depth)?;
             if depth == ReadBack::All && faults.is_some() {
-                let read = drive.messages_all();
+                let read = ran.messages_all();
                 report.check("messages_read_back", json!(read));
             }
             Ok(faults)

@@ -3,16 +3,15 @@
 
 use crate::drive::Window;
 use crate::latency::Recorder;
-use crate::load::{Bodies, Random, Schedule};
+use crate::load::{Bodies, Random, Schedule, Share};
 use crate::net::Net;
+use crate::rounds::Rounds;
 use crate::wire::{self, Answers, Request, SendTemplate, Style};
-use crate::{Load, Outcome, clock, fail};
+use crate::{Outcome, clock, fail};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Codes that say "stored, but not as safe as asked": flush and replica timeouts.
 const STORED_CODES: [i32; 4] = [0, 10, 11, 12];
-/// Up to so many sequences every slot sends to every lane; above it each has lanes of its own.
-const SEQUENCES_SHARED_MAX: usize = 1 << 20;
 
 /// One request's place. While it is busy, it has exactly one request at the server.
 struct Slot {
@@ -24,49 +23,6 @@ struct Slot {
     bytes: u64,
     intended_ns: u64,
     sent_ns: u64,
-}
-
-/// Which lanes a slot sends to, one after another.
-#[derive(Clone, Copy)]
-struct Rounds {
-    slots: usize,
-    lanes: usize,
-    is_shared: bool,
-}
-
-impl Rounds {
-    fn new(slots: usize, lanes: usize) -> Rounds {
-        let is_shared = slots * lanes <= SEQUENCES_SHARED_MAX;
-        Rounds {
-            slots,
-            lanes,
-            is_shared,
-        }
-    }
-
-    /// Most lanes of one slot.
-    fn width(self) -> usize {
-        if self.is_shared {
-            self.lanes
-        } else {
-            self.lanes.div_ceil(self.slots)
-        }
-    }
-
-    fn lanes_of(self, slot: usize) -> usize {
-        if self.is_shared {
-            return self.lanes;
-        }
-        self.lanes.saturating_sub(slot).div_ceil(self.slots).max(1)
-    }
-
-    fn lane(self, slot: usize, rank: usize) -> usize {
-        if self.is_shared {
-            rank
-        } else {
-            (slot + rank * self.slots) % self.lanes
-        }
-    }
 }
 
 pub struct Producer {
@@ -91,6 +47,8 @@ pub struct Producer {
     random: Random,
     /// Next sequence of each slot's lanes: moves when a request was stored.
     sequences: Vec<u64>,
+    /// Next sequences of streams that other threads sent.
+    absorbed: Vec<(u32, u32, u64)>,
     answers: Answers,
     pub outstanding: usize,
     /// Requests that were due and never left: known after the run.
@@ -114,14 +72,14 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub fn connect(load: &Load, net: &mut Net) -> Outcome<Producer> {
-        let run = clock::run_id();
+    pub fn connect(share: &Share, net: &mut Net) -> Outcome<Producer> {
+        let (load, run) = (&share.load, share.run);
         let (connections, in_flight) = (load.connections as usize, load.in_flight as usize);
         let lanes = load.lanes() as usize;
         let slots_count = connections * in_flight;
-        let rounds = Rounds::new(slots_count, lanes);
+        let rounds = Rounds::new(share.first_slot, share.slots, lanes);
         let sequences_count = slots_count * rounds.width();
-        if 1 << 24 < sequences_count || 1 << 24 < slots_count {
+        if 1 << 24 < sequences_count || 1 << 24 < share.slots {
             return fail("connections × in-flight is above 16,777,216; lower one of them");
         }
         let tokens: Outcome<Vec<usize>> =
@@ -145,7 +103,7 @@ impl Producer {
             is_busy: false,
             generation: 0,
             opaque: 0,
-            rank: (at % rounds.lanes_of(at)) as u32,
+            rank: ((rounds.first() + at) % rounds.lanes_of(at)) as u32,
             bytes: 0,
             intended_ns: 0,
             sent_ns: 0,
@@ -162,9 +120,10 @@ impl Producer {
                 .flat_map(|i| (0..connections).map(move |c| c * in_flight + i))
                 .collect(),
             free_since_ns: 0,
-            schedule: load
-                .is_open_loop()
-                .then(|| Schedule::new(load.arrival, load.rate, load.batch, load.seed)),
+            schedule: load.is_open_loop().then(|| {
+                Schedule::new(load.arrival, load.rate, load.batch, load.seed)
+                    .with_phase(share.thread as f64 / share.threads as f64)
+            }),
             window: Window::default(),
             templates: templates.collect(),
             tags: tags.len(),
@@ -172,6 +131,7 @@ impl Producer {
             bodies: Bodies::new(&load.size, load.seed),
             random: Random::new(!load.seed),
             sequences: vec![0; sequences_count],
+            absorbed: Vec::new(),
             answers: Answers::new(),
             outstanding: 0,
             unsent_requests: 0,
@@ -222,12 +182,9 @@ impl Producer {
         self.count == 0 || self.acknowledged + self.outstanding as u64 * self.batch < self.count
     }
 
-    /// Ends the window when the wanted count is acknowledged; gives the window.
-    pub fn end_at_count(&mut self, now_ns: u64) -> Window {
-        if 0 < self.count && self.count <= self.acknowledged && self.outstanding == 0 {
-            self.window.end_ns = self.window.end_ns.min(now_ns);
-        }
-        self.window
+    /// Whether the wanted count is acknowledged.
+    pub fn has_its_count(&self) -> bool {
+        0 < self.count && self.count <= self.acknowledged && self.outstanding == 0
     }
 
     /// When there is something to do even if nothing comes: now, if a free slot has a message due.
@@ -279,7 +236,7 @@ impl Producer {
         let request = Request {
             opaque: slot.opaque,
             born_ms: self.born_ms,
-            slot: at as u32,
+            slot: (self.rounds.first() + at) as u32,
             first: self.sequences[at * self.rounds.width() + rank],
             intended_ns,
         };
@@ -407,8 +364,31 @@ impl Producer {
             .filter(|(_, next)| 0 < **next)
             .map(move |(at, next)| {
                 let (slot, rank) = (at / width, at % width);
-                (rounds.lane(slot, rank) as u32, slot as u32, *next)
+                let stream = (rounds.first() + slot) as u32;
+                (rounds.lane(slot, rank) as u32, stream, *next)
             })
+            .chain(self.absorbed.iter().copied())
+    }
+
+    /// Takes over what another thread sent, when both have ended.
+    pub fn absorb(&mut self, other: Producer) {
+        self.absorbed.extend(other.streams());
+        self.window.end_ns = self.window.end_ns.max(other.window.end_ns);
+        self.outstanding += other.outstanding;
+        self.unsent_requests += other.unsent_requests;
+        self.acknowledged += other.acknowledged;
+        self.acknowledged_bytes += other.acknowledged_bytes;
+        self.in_window += other.in_window;
+        self.bytes_in_window += other.bytes_in_window;
+        self.requests_in_window += other.requests_in_window;
+        self.refused += other.refused;
+        self.unexpected += other.unexpected;
+        for (code, count) in other.errors {
+            *self.errors.entry(code).or_default() += count;
+        }
+        self.service.absorb(other.service);
+        self.response.absorb(other.response);
+        self.lateness.absorb(other.lateness);
     }
 
     /// Requests that were due and never left; their wait so far counts as a response.
@@ -449,26 +429,5 @@ impl Producer {
         self.service.close(second);
         self.response.close(second);
         self.lateness.close(second);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_lane_is_sent_to_by_some_slot_whether_lanes_are_shared_or_not() {
-        for (slots, lanes) in [(4, 8), (3, 2), (512, 80_000), (2_000, 600), (2_000, 2_000)] {
-            let rounds = Rounds::new(slots, lanes);
-            let mut is_sent_to = vec![false; lanes];
-            for slot in 0..slots {
-                assert!(rounds.lanes_of(slot) <= rounds.width());
-                for rank in 0..rounds.lanes_of(slot) {
-                    is_sent_to[rounds.lane(slot, rank)] = true;
-                }
-            }
-            assert!(is_sent_to.iter().all(|sent| *sent), "{slots} × {lanes}");
-            assert!(slots * rounds.width() <= 1 << 21, "{slots} × {lanes}");
-        }
     }
 }

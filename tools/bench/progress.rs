@@ -17,10 +17,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn new(load: &Load) -> Progress {
+    /// Of several threads only the first shows something.
+    pub fn new(load: &Load, is_first: bool) -> Progress {
         let is_terminal = std::io::stderr().is_terminal();
         Progress {
-            is_shown: is_terminal || load.progress,
+            is_shown: is_first && (is_terminal || load.progress),
             is_terminal,
             duration: (load.count == 0).then_some(load.duration),
             next_ns: 0,
@@ -40,10 +41,11 @@ impl Progress {
         self.has_line = true;
     }
 
-    pub fn warm_up(&mut self, now_ns: u64, messages: u64) {
+    pub fn warm_up(&mut self, now_ns: u64, messages: impl Fn() -> u64) {
         if !self.is_shown || now_ns < self.next_ns {
             return;
         }
+        let messages = messages();
         if 0 < self.next_ns {
             let rate = short(messages.saturating_sub(self.last_messages) as f64);
             self.show(&format!("warming up · {rate} messages/s"));

@@ -23,6 +23,8 @@ pub struct Reader {
     pub generation: u32,
     pub opaque: u32,
     pub asked_ns: u64,
+    /// When it may ask next.
+    pub due_ns: u64,
     pub passes: u64,
     pub checker: Checker,
     faults: Faults,
@@ -51,6 +53,7 @@ impl Reader {
             generation: 0,
             opaque: 0,
             asked_ns: 0,
+            due_ns: 0,
             passes: 0,
             checker: Checker::new(place, joins_late),
             faults: Faults::default(),

@@ -1,8 +1,8 @@
 //! The result of a run: a table for the eye, JSON for scripts, and whether the run is void.
 
 use crate::check::Faults;
-use crate::drive::Drive;
 use crate::latency::{self, QUANTILES, Recorder, files, is_told};
+use crate::ran::Ran;
 use crate::{Load, Outcome, environment};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
@@ -104,7 +104,7 @@ impl Report {
     }
 
     /// What the run was asked for, and how it moved bytes.
-    pub fn describe(&mut self, load: &Load, drive: &Drive) {
+    pub fn describe(&mut self, load: &Load, ran: &Ran) {
         if let Value::Object(args) = load.describe() {
             self.args.extend(args);
         }
@@ -121,8 +121,8 @@ impl Report {
         self.value("rate_intended_per_s", json!(load.rate));
         self.value("duration_s", json!(load.duration));
         self.value("warmup_s", json!(load.warmup()));
-        self.generator("engine", json!(drive.net.engine_name()));
-        self.generator("cpu", json!(load.cpu));
+        self.generator("engine", json!(ran.engine));
+        self.generator("cpu", load.cpus_told());
     }
 
     pub fn arg(&mut self, key: &str, value: Value) {
@@ -249,8 +249,8 @@ impl Report {
     }
 
     /// What a sending run did: rates, latencies, requests that came to nothing.
-    pub fn sent(&mut self, drive: &Drive) {
-        let Some(producer) = &drive.producer else {
+    pub fn sent(&mut self, ran: &Ran) {
+        let Some(producer) = &ran.producer else {
             return;
         };
         let seconds = producer.window().seconds();
@@ -297,10 +297,10 @@ impl Report {
     }
 
     /// Whether the generator itself was late, and what that means for the percentiles.
-    fn own_delay(&mut self, load: &Load, drive: &Drive) {
-        let pickup = drive.pickup.histogram();
+    fn own_delay(&mut self, load: &Load, ran: &Ran) {
+        let pickup = ran.pickup.histogram();
         self.generator("pickup", latency_object(&pickup));
-        let lateness = drive.producer.as_ref().map(|p| p.lateness.histogram());
+        let lateness = ran.producer.as_ref().map(|p| p.lateness.histogram());
         let lateness = lateness.unwrap_or_else(latency::histogram);
         self.generator("delay", latency_object(&lateness));
         let mut spoiled = Map::new();
@@ -329,7 +329,7 @@ impl Report {
             }
         }
         self.generator("spoiled", Value::Object(spoiled));
-        if drive.meter.generator_was_full() && !load.is_open_loop() && !drive.spins() {
+        if ran.meter.generator_was_full() && !load.is_open_loop() && !ran.spun {
             self.note("the generator's CPU was full: the rate is a lower bound of the server's");
         }
     }
@@ -338,27 +338,27 @@ impl Report {
     /// wrong with the messages, or none where the server cannot tell what it holds.
     pub fn finish_run(
         mut self,
-        drive: &mut Drive,
+        ran: &mut Ran,
         load: &Load,
-        conclude: impl FnOnce(&mut Report, &mut Drive) -> Outcome<Option<Faults>>,
+        conclude: impl FnOnce(&mut Report, &mut Ran) -> Outcome<Option<Faults>>,
     ) -> Outcome<bool> {
-        let (done, all) = (drive.between(), drive.messages_all());
-        let mut meter = std::mem::take(&mut drive.meter);
+        let (done, all) = (ran.between(), ran.messages_all());
+        let mut meter = std::mem::take(&mut ran.meter);
         meter.report(&mut self, done, all)?;
-        drive.meter = meter;
-        self.own_delay(load, drive);
-        self.value("series", drive.series());
-        match conclude(&mut self, drive)? {
+        ran.meter = meter;
+        self.own_delay(load, ran);
+        self.value("series", ran.series());
+        match conclude(&mut self, ran)? {
             Some(faults) => self.faults(faults),
             None => {
                 self.note("the server cannot tell its offsets: what it stored was not checked");
             }
         }
-        self.write_files(load, drive)?;
+        self.write_files(load, ran)?;
         self.finish(load.json.as_deref())
     }
 
-    fn write_files(&self, load: &Load, drive: &Drive) -> Outcome<()> {
+    fn write_files(&self, load: &Load, ran: &Ran) -> Outcome<()> {
         if let Some(path) = &load.hgrm {
             for (name, histogram) in &self.histograms {
                 let text = files::spectrum(histogram);
@@ -369,19 +369,18 @@ impl Report {
             return Ok(());
         };
         let mut seconds = Vec::new();
-        if let Some(producer) = &drive.producer {
+        if let Some(producer) = &ran.producer {
             seconds.push(("service", &producer.service));
             seconds.push(("response", &producer.response));
             seconds.push(("lateness", &producer.lateness));
         }
-        seconds.push(("e2e", &drive.e2e));
+        seconds.push(("e2e", &ran.e2e));
         seconds.extend(
-            drive
-                .readers
+            ran.readers
                 .first()
                 .map(|readers| ("pull", &readers.service)),
         );
-        files::write(path, &files::interval_log(drive.window_wall(), &seconds)?)
+        files::write(path, &files::interval_log(ran.window_wall(), &seconds)?)
     }
 
     /// Prints, writes the JSON, and tells whether the run is valid.

@@ -68,7 +68,7 @@ fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Opti
             load.rate
         ));
     }
-    let producer = sent.drive.producer.as_ref().expect("it sent");
+    let producer = sent.ran.producer.as_ref().expect("it sent");
     let response = producer.response.histogram();
     let lateness = producer.lateness.histogram();
     let ns = response.value_at_quantile(bound.quantile);

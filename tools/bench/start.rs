@@ -21,6 +21,9 @@ pub struct Options {
     /// Give up after that many seconds
     #[arg(long, default_value_t = 60.0)]
     timeout: f64,
+    /// End it with SIGKILL, so that its store is one that has to be recovered
+    #[arg(long)]
+    kill: bool,
     /// Write the figures to this file
     #[arg(long)]
     json: Option<PathBuf>,
@@ -102,7 +105,11 @@ pub fn run(options: &Options) -> Outcome<bool> {
         std::thread::sleep(Duration::from_millis(1));
     };
     let stop_ns = clock::now_ns();
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM)?;
+    let signal = match options.kill {
+        true => Signal::SIGKILL,
+        false => Signal::SIGTERM,
+    };
+    kill(Pid::from_raw(child.id() as i32), signal)?;
     let code = wait_exit(&mut child, 15 * clock::SECOND_NS)?;
     let stopped_ns = clock::now_ns() - stop_ns;
     if code.is_none() {
@@ -120,7 +127,7 @@ pub fn run(options: &Options) -> Outcome<bool> {
     report.figure(
         "stop_ms",
         stopped_ns as f64 / 1e6,
-        "ms from SIGTERM to the end",
+        &format!("ms from {signal} to the end"),
     );
     match code {
         Some(code) => report.value("exit_code", serde_json::json!(code)),

@@ -1,6 +1,7 @@
 //! What is to be measured: contenders out of axes and peers, and the loads they all get.
 
 use super::Options;
+use crate::bed::{Contender, Work, flush_family};
 use crate::report_html::file_name;
 use crate::{Cli, Outcome, fail};
 use clap::Parser;
@@ -9,60 +10,7 @@ use std::path::{Path, PathBuf};
 /// So many servers stay up at a time; more would leave each too little memory to say anything.
 const CONTENDERS_MAX: usize = 24;
 
-/// A server's command line with places to be filled, and its name in the report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contender {
-    pub name: String,
-    pub words: Vec<String>,
-    /// As given to `--flush`; empty where nothing was.
-    pub flush: String,
-    pub is_peer: bool,
-}
-
-/// One load: the generator's command and its arguments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Work {
-    pub name: String,
-    pub kind: String,
-    pub words: Vec<String>,
-}
-
-pub struct Places<'a> {
-    pub store: &'a Path,
-    pub port: u16,
-    pub nameserver_port: u16,
-}
-
-/// What --flush without more says about when a message is acknowledged: `sync-dsync` is `sync`.
-pub fn flush_family(flush: &str) -> &str {
-    match flush.split('-').next().unwrap_or("") {
-        "none" => "async",
-        family => family,
-    }
-}
-
-impl Contender {
-    /// Its command line with the places filled.
-    pub fn filled(&self, places: &Places<'_>) -> Vec<String> {
-        let family = flush_family(&self.flush);
-        let policy = match family {
-            "sync" => "SYNC_FLUSH",
-            _ => "ASYNC_FLUSH",
-        };
-        // A peer knows the two families and not our ways to sync.
-        let flush = if self.is_peer { family } else { &self.flush };
-        let fill = |word: &String| {
-            word.replace("{store}", &places.store.to_string_lossy())
-                .replace("{port}", &places.port.to_string())
-                .replace("{nameserver-port}", &places.nameserver_port.to_string())
-                .replace("{flush}", flush)
-                .replace("{flush-disk-type}", policy)
-        };
-        self.words.iter().map(fill).collect()
-    }
-}
-
-fn split(text: &str) -> Outcome<Vec<String>> {
+pub fn split(text: &str) -> Outcome<Vec<String>> {
     match shlex::split(text) {
         Some(words) if !words.is_empty() => Ok(words),
         _ => fail(format!(
@@ -72,7 +20,7 @@ fn split(text: &str) -> Outcome<Vec<String>> {
 }
 
 /// `NAME=COMMAND`; a command alone is named after its program.
-fn named(text: &str) -> Outcome<(String, Vec<String>)> {
+pub fn named(text: &str) -> Outcome<(String, Vec<String>)> {
     let is_name = |name: &str| {
         let legal = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ');
         !name.is_empty() && name.chars().all(legal)
@@ -90,7 +38,7 @@ fn named(text: &str) -> Outcome<(String, Vec<String>)> {
 }
 
 /// The broker that was built together with this program.
-fn own_broker() -> Outcome<String> {
+pub fn own_broker() -> Outcome<String> {
     let own = std::env::current_exe()?;
     let broker: PathBuf = own.with_file_name("corelane");
     if !broker.exists() {
@@ -132,7 +80,7 @@ fn variant(name: &str, words: &[String], settings: &[(String, String)]) -> Conte
         name: name.to_owned(),
         words: words.to_vec(),
         flush: String::new(),
-        is_peer: false,
+        ..Contender::default()
     };
     for (key, value) in settings {
         contender.name += &format!(" {value}");
@@ -153,7 +101,7 @@ fn variant(name: &str, words: &[String], settings: &[(String, String)]) -> Conte
 
 /// A setting as the broker's flags have it. A way to sync is a key of its own there: `sync-dsync` is
 /// `--flush sync` with flushMethod dsync.
-fn appended(key: &str, value: &str) -> Vec<String> {
+pub fn appended(key: &str, value: &str) -> Vec<String> {
     match value.split_once('-') {
         Some(("sync", method)) if key == "flush" => {
             let method = format!("flushMethod={method}");
@@ -184,6 +132,7 @@ fn peer(text: &str, flushes: &[String], found: &mut Vec<Contender>) -> Outcome<(
             words: words.clone(),
             flush: family.to_owned(),
             is_peer: true,
+            ..Contender::default()
         });
     }
     Ok(())
@@ -265,6 +214,7 @@ pub fn works(options: &Options) -> Outcome<Vec<Work>> {
             name: name.to_owned(),
             kind,
             words,
+            limit_s: 0.0,
         };
         check(&work)?;
         works.push(work);
@@ -282,25 +232,10 @@ fn check(work: &Work) -> Outcome<()> {
     }
 }
 
-impl Work {
-    /// A topic may not have dots.
-    pub fn topic(&self) -> String {
-        self.name.replace('.', "_")
-    }
-
-    pub fn has(&self, option: &str) -> bool {
-        self.words.iter().any(|word| {
-            word == option
-                || word
-                    .strip_prefix(option)
-                    .is_some_and(|rest| rest.starts_with('='))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bed::Places;
 
     #[derive(Parser)]
     struct Words {

@@ -2,10 +2,9 @@
 
 use super::{Depth, PullSize, Readers, Ways};
 use crate::control::Control;
-use crate::drive::Drive;
 use crate::reader::Reader;
 use crate::report::Report;
-use crate::{Load, Outcome, fail};
+use crate::{Load, Outcome, fail, team};
 use serde_json::json;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -37,27 +36,29 @@ pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
             load.topic, load.queues
         ));
     }
-    // Surplus connections of one group read lanes a second time.
-    let count = (load.lanes() * options.groups).max(load.connections);
-    let reader = |at: u32| {
-        let lane = at % load.lanes();
-        let (begin, end) = (begins[lane as usize], ends[lane as usize]);
-        let group = at / load.lanes() % options.groups;
-        Reader::new(load, group, lane, (begin, Some(end)), 0 < begin)
-    };
     let ways = Ways {
         depth: options.check,
         suspend_ms: 0,
         repeats: true,
         count_max: options.pull.pull_messages,
         bytes_max: options.pull.pull_bytes,
+        rate: 0.0,
+        begin_s: None,
     };
-    let mut drive = Drive::new(load)?;
-    let readers = (0..count).map(reader).collect();
-    let connections = load.connections as usize;
-    let readers = Readers::connect(load, &mut drive.net, connections, readers, ways)?;
-    drive.readers.push(readers);
-    drive.run(load)?;
+    // Surplus connections of one group read lanes a second time.
+    let count = (load.lanes() * options.groups).max(load.connections);
+    let mut ran = team::run(load, |share, drive| {
+        let reader = |at: u32| {
+            let lane = at % load.lanes();
+            let (begin, end) = (begins[lane as usize], ends[lane as usize]);
+            let group = at / load.lanes() % options.groups;
+            Reader::new(load, group, lane, (begin, Some(end)), 0 < begin)
+        };
+        let (connections, readers) = (load.connections as usize, (0..count).map(reader));
+        let readers = Readers::share(share, &mut drive.net, connections, readers, ways)?;
+        drive.ran.readers.push(readers);
+        Ok(())
+    })?;
     let title = format!(
         "{} · {} · {} connections · {} groups · {} queues with {total} messages · {} s after {} s of warm-up",
         load.addr,
@@ -69,7 +70,7 @@ pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
         load.warmup()
     );
     let mut report = Report::new("consume", &title);
-    report.describe(load, &drive);
+    report.describe(load, &ran);
     report.arg(
         "check",
         json!(format!("{:?}", options.check).to_lowercase()),
@@ -78,7 +79,7 @@ pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
     report.arg("pull_messages", json!(options.pull.pull_messages));
     report.arg("pull_bytes", json!(options.pull.pull_bytes));
     report.value("topic_messages", json!(total));
-    let (done, seconds) = (drive.between(), drive.window.seconds());
+    let (done, seconds) = (ran.between(), ran.window.seconds());
     report.rate(
         "messages_per_s",
         done.messages as f64 / seconds,
@@ -89,14 +90,14 @@ pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
         done.bytes as f64 / seconds,
         "bytes of records a second",
     );
-    drive.readers[0].report(&mut report, "");
-    report.finish_run(&mut drive, load, |report, drive| {
-        let readers = &drive.readers[0];
+    ran.readers[0].report(&mut report, "");
+    report.finish_run(&mut ran, load, |report, ran| {
+        let readers = &ran.readers[0];
         report.value("passes", json!(readers.passes()));
         if readers.passes() == 0 && options.check != Depth::Sizes {
             report.note("no pass came to its end: only a part of the topic was checked");
         }
-        if drive.between().messages == 0 {
+        if ran.between().messages == 0 {
             report.void("no message came in the window");
         }
         Ok(Some(readers.faults()))

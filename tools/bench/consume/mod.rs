@@ -9,6 +9,7 @@ pub use read_back::{ReadBack, read_back};
 use crate::check::Faults;
 use crate::drive::{Counts, Window};
 use crate::latency::Recorder;
+use crate::load::Share;
 use crate::net::Net;
 use crate::reader::Reader;
 use crate::report::Report;
@@ -31,6 +32,8 @@ const FOUND: i32 = 0;
 const NO_NEW_MESSAGE: i32 = 19;
 const RETRY_IMMEDIATELY: i32 = 20;
 const OFFSET_MOVED: i32 = 21;
+/// A reader with a rate that was slow for so long asks at once until it is even.
+const CATCH_UP_NS: u64 = clock::SECOND_NS / 10;
 
 /// Readers and their connections. A reader is known on its connection by its index.
 pub struct Readers {
@@ -49,6 +52,10 @@ pub struct Readers {
     pub errors: BTreeMap<i32, u64>,
     /// A pull, sent to answered.
     pub service: Recorder,
+    /// Nanoseconds that a message takes of one reader's time; 0 sets no limit.
+    gap_ns: f64,
+    /// Readers that ask when their time has come.
+    paused: Vec<usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -60,6 +67,10 @@ pub struct Ways {
     /// Most messages and bytes of an answer.
     pub count_max: u32,
     pub bytes_max: Option<u32>,
+    /// Messages a second that the readers of all threads get at most; 0 sets no limit.
+    pub rate: f64,
+    /// They begin so many seconds into the window; none begins with the run.
+    pub begin_s: Option<u32>,
 }
 
 /// What is asked for in a pull, of commands that read.
@@ -74,6 +85,29 @@ pub struct PullSize {
 }
 
 impl Readers {
+    /// Of all readers those that are one thread's, on its share of the connections.
+    pub fn share(
+        share: &Share,
+        net: &mut Net,
+        connections: usize,
+        readers: impl Iterator<Item = Reader>,
+        ways: Ways,
+    ) -> Outcome<Readers> {
+        let (mut own, mut all) = (Vec::new(), 0);
+        for (at, reader) in readers.enumerate() {
+            all += 1;
+            if share.has(at) {
+                own.push(reader);
+            }
+        }
+        let part = own.len() as f64 / f64::from(all.max(1));
+        let ways = Ways {
+            rate: ways.rate * part,
+            ..ways
+        };
+        Readers::connect(&share.load, net, share.some_of(connections), own, ways)
+    }
+
     /// Connects so many connections and spreads the readers over them.
     pub fn connect(
         load: &Load,
@@ -89,7 +123,12 @@ impl Readers {
                 wire::SLOTS_MAX - 1
             ));
         }
-        let connections = connections.clamp(1, readers.len().max(1));
+        let connections = connections.min(readers.len());
+        let gap_ns = if 0.0 < ways.rate {
+            readers.len() as f64 * clock::SECOND_NS as f64 / ways.rate
+        } else {
+            0.0
+        };
         for (at, reader) in readers.iter_mut().enumerate() {
             reader.connection = at % connections;
         }
@@ -110,6 +149,8 @@ impl Readers {
             unexpected: 0,
             errors: BTreeMap::new(),
             service: Recorder::default(),
+            gap_ns,
+            paused: Vec::new(),
         })
     }
 
@@ -117,13 +158,68 @@ impl Readers {
         &self.tokens
     }
 
-    pub fn start(&mut self, net: &mut Net) -> Outcome<()> {
+    pub fn start(&mut self, net: &mut Net, window: Window) -> Outcome<()> {
+        let begin_ns = self.ways.begin_s.map_or(0, |seconds| {
+            window.start_ns + u64::from(seconds) * clock::SECOND_NS
+        });
         for at in 0..self.readers.len() {
             if !self.readers[at].is_empty() {
-                self.ask(net, at);
+                self.readers[at].due_ns = begin_ns;
+                self.paused.push(at);
             }
         }
-        self.tokens.iter().try_for_each(|token| net.send(*token))
+        self.ask_due(net)
+    }
+
+    /// When the next of those that pause asks.
+    pub fn due_ns(&self) -> Option<u64> {
+        let paused = self.paused.iter();
+        paused.map(|at| self.readers[*at].due_ns).min()
+    }
+
+    /// Lets those ask that pause and whose time has come.
+    pub fn ask_due(&mut self, net: &mut Net) -> Outcome<()> {
+        if self.paused.is_empty() {
+            return Ok(());
+        }
+        let now_ns = clock::now_ns();
+        let (due, paused) = std::mem::take(&mut self.paused)
+            .into_iter()
+            .partition(|at| self.readers[*at].due_ns <= now_ns);
+        self.paused = paused;
+        let due: Vec<usize> = due;
+        for at in &due {
+            self.ask(net, *at);
+        }
+        for at in due {
+            net.send(self.tokens[self.readers[at].connection])?;
+        }
+        Ok(())
+    }
+
+    /// After an answer with so many messages: when the reader may ask again. What it missed by
+    /// being slow for more than a little it does not make up for.
+    fn is_to_pause(&mut self, at: usize, messages: u64, now_ns: u64) -> bool {
+        if self.gap_ns == 0.0 {
+            return false;
+        }
+        let reader = &mut self.readers[at];
+        let from_ns = reader.due_ns.max(now_ns.saturating_sub(CATCH_UP_NS));
+        reader.due_ns = from_ns + (messages as f64 * self.gap_ns) as u64;
+        now_ns < reader.due_ns
+    }
+
+    /// Takes over what another thread read.
+    pub fn absorb(&mut self, other: Readers) {
+        self.readers.extend(other.readers);
+        self.counts.add(other.counts);
+        self.pulls += other.pulls;
+        self.empty_pulls += other.empty_pulls;
+        self.unexpected += other.unexpected;
+        for (code, count) in other.errors {
+            *self.errors.entry(code).or_default() += count;
+        }
+        self.service.absorb(other.service);
     }
 
     fn ask(&mut self, net: &mut Net, at: usize) {
@@ -178,11 +274,13 @@ impl Readers {
                 self.service.record(now_ns - reader.asked_ns);
             }
             self.pulls += 1;
+            let mut came = 0;
             match code {
                 FOUND => {
                     let looks = self.ways.depth == Depth::Every
                         || self.ways.depth == Depth::First && reader.passes == 0;
-                    self.counts.messages += reader.walk(frame.body, looks, &mut seen);
+                    came = reader.walk(frame.body, looks, &mut seen);
+                    self.counts.messages += came;
                     self.counts.bytes += frame.body.len() as u64;
                 }
                 NO_NEW_MESSAGE | RETRY_IMMEDIATELY => self.empty_pulls += 1,
@@ -203,7 +301,11 @@ impl Readers {
                 }
                 reader.begin_anew(self.ways.depth == Depth::Every);
             }
-            self.ask(net, at);
+            if self.is_to_pause(at, came, now_ns) {
+                self.paused.push(at);
+            } else {
+                self.ask(net, at);
+            }
         }
         net.send(token)
     }

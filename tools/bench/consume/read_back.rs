@@ -57,10 +57,12 @@ fn read_some(
         repeats: false,
         count_max: 256,
         bytes_max: None,
+        rate: 0.0,
+        begin_s: None,
     };
     let readers = lanes.iter().map(reader).collect();
     let mut readers = Readers::connect(load, net, lanes.len().min(16), readers, ways)?;
-    readers.start(net)?;
+    readers.start(net, Window::default())?;
     let owner = |readers: &Readers, token| readers.tokens().iter().position(|at| *at == token);
     let (mut progress_ns, mut messages) = (clock::now_ns(), 0);
     let mut ready = Vec::new();

@@ -23,16 +23,53 @@ struct Sample {
     at_ns: u64,
     server: Ticks,
     generator: Ticks,
-    generator_thread_ns: u64,
-    generator_wait_ns: Option<u64>,
     machine_busy: u64,
     machine_stolen: u64,
     written_bytes: Option<u64>,
     disk: Option<disk::Counts>,
 }
 
+/// What a thread of the generator used, and how long it was ready to run and did not.
+#[derive(Clone, Copy, Default)]
+struct Own {
+    at_ns: u64,
+    cpu_ns: u64,
+    wait_ns: Option<u64>,
+}
+
+impl Own {
+    fn now() -> Own {
+        Own {
+            at_ns: clock::now_ns(),
+            cpu_ns: clock::thread_cpu_ns(),
+            wait_ns: process::run_queue_wait_ns(),
+        }
+    }
+
+    fn since(self, before: Own) -> Own {
+        let wait = self.wait_ns.zip(before.wait_ns);
+        Own {
+            at_ns: self.at_ns - before.at_ns,
+            cpu_ns: self.cpu_ns - before.cpu_ns,
+            wait_ns: wait.map(|(now, before)| now.saturating_sub(before)),
+        }
+    }
+
+    /// Of one CPU's time.
+    fn percent(self, ns: u64) -> f64 {
+        100.0 * ns as f64 / self.at_ns.max(1) as f64
+    }
+}
+
 #[derive(Default)]
 pub struct Meter {
+    /// Whether it looks at the server and the machine, or only at its thread.
+    is_whole: bool,
+    own_begin: Own,
+    /// One of each thread of the generator.
+    own: Vec<Own>,
+    /// /proc/PID/status at the end of the window: what is left when all have hung up says less.
+    status: Option<String>,
     pid: Option<u32>,
     disk: Option<Disk>,
     switches_before: Switches,
@@ -55,6 +92,10 @@ impl Meter {
     pub fn new(load: &Load) -> Outcome<Meter> {
         let pid = load.server_pid.or_else(|| process::listening_on(load.addr));
         Ok(Meter {
+            is_whole: true,
+            own_begin: Own::default(),
+            own: Vec::new(),
+            status: None,
             pid,
             disk: pid.and_then(Disk::under),
             switches_before: pid.map_or(Ok(Switches::default()), process::switches)?,
@@ -65,6 +106,11 @@ impl Meter {
         })
     }
 
+    /// For the further threads of a generator.
+    pub fn of_thread() -> Meter {
+        Meter::default()
+    }
+
     /// When the warm-up begins.
     pub fn warm_up(&mut self, warm_up_ns: u64) {
         self.trace = self
@@ -73,18 +119,33 @@ impl Meter {
     }
 
     /// How many messages the run has done; asked for by the thread that counts system calls.
-    pub fn tell_messages(&self, messages: u64) {
-        self.messages.store(messages, Ordering::Relaxed);
+    pub fn tell_messages(&self, messages: impl FnOnce() -> u64) {
+        if self.is_whole {
+            self.messages.store(messages(), Ordering::Relaxed);
+        }
     }
 
     pub fn begin(&mut self) -> Outcome<()> {
-        self.begin = Some(self.sample()?);
+        if self.is_whole {
+            self.begin = Some(self.sample()?);
+        }
+        self.own_begin = Own::now();
         Ok(())
     }
 
     pub fn end(&mut self) -> Outcome<()> {
-        self.end = Some(self.sample()?);
+        self.own.push(Own::now().since(self.own_begin));
+        if self.is_whole {
+            self.end = Some(self.sample()?);
+            let status = |pid| process::read(&format!("/proc/{pid}/status"));
+            self.status = self.pid.map(status).transpose()?;
+        }
         Ok(())
+    }
+
+    /// Takes over what another thread of the generator used.
+    pub fn absorb(&mut self, other: Meter) {
+        self.own.extend(other.own);
     }
 
     fn sample(&self) -> Outcome<Sample> {
@@ -102,8 +163,6 @@ impl Meter {
             at_ns: clock::now_ns(),
             server: self.pid.map_or(Ok(Ticks::default()), server)?,
             generator: process::ticks("/proc/self/stat")?,
-            generator_thread_ns: clock::thread_cpu_ns(),
-            generator_wait_ns: process::run_queue_wait_ns(),
             // user, nice, system, irq, softirq; not idle and iowait
             machine_busy: all(0) + all(1) + all(2) + all(5) + all(6),
             machine_stolen: all(7),
@@ -124,7 +183,7 @@ impl Meter {
             Some(pid) => {
                 cost.insert("server_pid".into(), json!(pid));
                 cpu(report, &mut cost, &begin, &end, done);
-                memory(report, &mut cost, pid)?;
+                memory(report, &mut cost, self.status.as_deref().unwrap_or(""));
                 self.switches(report, &mut cost, pid, messages_all)?;
                 self.calls(report, &mut cost, &mut unknown);
                 self.writes(report, &mut cost, &mut unknown, (&begin, &end), done);
@@ -195,6 +254,9 @@ impl Meter {
                     "system calls a message, server (part of the warm-up)",
                 );
                 report.line(syncs, "fdatasyncs a message, server (part of the warm-up)");
+                cost.insert("futexes_per_message".into(), json!(each(traced.futexes)));
+                let wakeups = traced.wakeups.map(each);
+                cost.insert("own_wakeups_per_message".into(), json!(wakeups));
             }
             told => {
                 let why = told
@@ -254,16 +316,19 @@ impl Meter {
     fn quiet(&self, report: &mut Report, begin: &Sample, end: &Sample) {
         let wall_us = (end.at_ns - begin.at_ns).max(1) as f64 / 1e3;
         let percent = |ticks: u64| 100.0 * ticks as f64 * tick_us() / wall_us;
-        let own = (end.generator_thread_ns - begin.generator_thread_ns) as f64 / 1e3;
-        let generator = 100.0 * own / wall_us;
+        let each: Vec<f64> = self.own.iter().map(|own| own.percent(own.cpu_ns)).collect();
+        let generator: f64 = each.iter().sum();
         report.figure("generator_cpu_percent", generator, "% CPU, generator");
-        let waited = begin.generator_wait_ns.zip(end.generator_wait_ns);
-        let waited = waited.map(|(before, after)| (after.saturating_sub(before)) as f64 / 1e3);
+        let waits = self.own.iter().map(|own| Some(own.percent(own.wait_ns?)));
+        let waits: Option<Vec<f64>> = waits.collect();
         report.generator("cpu_percent", json!(generator));
         report.generator(
             "cpu_wait_percent",
-            json!(waited.map(|us| 100.0 * us / wall_us)),
+            json!(waits.map(|waits| waits.iter().sum::<f64>())),
         );
+        if 1 < each.len() {
+            report.generator("cpu_percent_of_threads", json!(each));
+        }
         if self.pid.is_some() {
             let server = end.server.since(begin.server).sum();
             let known = server + end.generator.since(begin.generator).sum();
@@ -284,14 +349,10 @@ impl Meter {
         );
     }
 
-    /// Whether the generator used its CPU up.
+    /// Whether a thread of the generator used its CPU up.
     pub fn generator_was_full(&self) -> bool {
-        let (Some(begin), Some(end)) = (self.begin, self.end) else {
-            return false;
-        };
-        let wall = (end.at_ns - begin.at_ns).max(1) as f64;
-        let own = (end.generator_thread_ns - begin.generator_thread_ns) as f64;
-        0.97 < own / wall
+        let mut own = self.own.iter();
+        own.any(|own| 97.0 < own.percent(own.cpu_ns))
     }
 }
 
@@ -343,8 +404,7 @@ fn cpu(
     );
 }
 
-fn memory(report: &mut Report, cost: &mut Map<String, Value>, pid: u32) -> Outcome<()> {
-    let status = process::read(&format!("/proc/{pid}/status"))?;
+fn memory(report: &mut Report, cost: &mut Map<String, Value>, status: &str) {
     for (key, name, words) in [
         ("rss_bytes", "VmRSS", "MiB resident, server"),
         (
@@ -354,14 +414,13 @@ fn memory(report: &mut Report, cost: &mut Map<String, Value>, pid: u32) -> Outco
         ),
         ("rss_peak_bytes", "VmHWM", ""),
     ] {
-        let bytes = process::value(&status, name).unwrap_or(0) * 1024;
+        let bytes = process::value(status, name).unwrap_or(0) * 1024;
         cost.insert(key.into(), json!(bytes));
         if !words.is_empty() {
             report.value(&format!("server_{key}"), json!(bytes));
             report.line(bytes as f64 / f64::from(1 << 20), words);
         }
     }
-    Ok(())
 }
 
 /// The `idle` command.
@@ -384,7 +443,8 @@ pub fn idle(pid: u32, seconds: f64, json: Option<&Path>) -> Outcome<bool> {
         "% CPU, server",
     );
     let mut cost = Map::new();
-    memory(&mut report, &mut cost, pid)?;
+    let status = process::read(&format!("/proc/{pid}/status"))?;
+    memory(&mut report, &mut cost, &status);
     cost.insert("cgroup".into(), process::cgroup(pid));
     report.value("cost", Value::Object(cost));
     let switches = process::switches(pid)?

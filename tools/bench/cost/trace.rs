@@ -17,6 +17,23 @@ pub struct Traced {
     pub syscalls: u64,
     /// fsync, fdatasync and msync, also those that went through an io_uring.
     pub syncs: u64,
+    pub futexes: u64,
+    /// Times that a thread of the server woke another one of the server: shards, where they are
+    /// called so, or else all threads. None where the kernel does not tell, or where there are too many threads to ask for.
+    pub wakeups: Option<u64>,
+}
+
+impl Traced {
+    fn since(&self, before: &Traced) -> Traced {
+        let wakeups = self.wakeups.zip(before.wakeups);
+        Traced {
+            messages: self.messages.saturating_sub(before.messages),
+            syscalls: self.syscalls.saturating_sub(before.syscalls),
+            syncs: self.syncs.saturating_sub(before.syncs),
+            futexes: self.futexes.saturating_sub(before.futexes),
+            wakeups: wakeups.map(|(now, before)| now.saturating_sub(before)),
+        }
+    }
 }
 
 pub struct Trace {
@@ -107,9 +124,44 @@ fn sum(counters: &[File]) -> u64 {
     counters.iter().map(one).sum()
 }
 
+#[derive(Default)]
 struct Counters {
     syscalls: Vec<File>,
     syncs: Vec<File>,
+    futexes: Vec<File>,
+    wakeups: Option<Vec<File>>,
+}
+
+/// A filter of a trace point may be as long as a page.
+const THREADS_MAX: usize = 200;
+
+/// The threads of a process that do its work: of ours the shards, of others all but the workers of
+/// a ring, which the kernel starts.
+fn threads(pid: u32) -> Result<Vec<i32>, String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| e.to_string())?;
+    let named = |task: fs::DirEntry| {
+        let thread: i32 = task.file_name().to_str()?.parse().ok()?;
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        Some((thread, name))
+    };
+    let mut all: Vec<(i32, String)> = tasks.flatten().filter_map(named).collect();
+    let is_shard = |name: &str| name.starts_with("shard-");
+    let has_shards = all.iter().any(|(_, name)| is_shard(name));
+    all.retain(|(_, name)| is_shard(name) || !has_shards && !name.starts_with("iou-"));
+    Ok(all.into_iter().map(|(thread, _)| thread).collect())
+}
+
+/// Counts how often a thread wakes one of the others.
+fn wakeups(point: u64, thread: i32, all: &[i32]) -> Option<File> {
+    let others = all.iter().filter(|other| **other != thread);
+    let words: Vec<String> = others.map(|other| format!("pid == {other}")).collect();
+    // Who is alone wakes nobody.
+    let filter = if words.is_empty() {
+        "pid == -1".to_owned()
+    } else {
+        words.join(" || ")
+    };
+    counter(point, thread, Some(&filter)).ok()
 }
 
 impl Counters {
@@ -119,10 +171,13 @@ impl Counters {
         let calls = [libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_msync];
         let words: Vec<String> = calls.iter().map(|id| format!("id == {id}")).collect();
         let (calls, opcode) = (words.join(" || "), format!("opcode == {RING_FSYNC}"));
-        let mut counters = Counters {
-            syscalls: Vec::new(),
-            syncs: Vec::new(),
-        };
+        let futex = format!("id == {}", libc::SYS_futex);
+        let waking = trace_point("sched/sched_waking").ok();
+        let own = threads(pid)?;
+        let mut counters = Counters::default();
+        if waking.is_some() && own.len() <= THREADS_MAX {
+            counters.wakeups = Some(Vec::new());
+        }
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| e.to_string())?;
         for task in tasks.flatten() {
             let name = task.file_name();
@@ -136,6 +191,15 @@ impl Counters {
                 Err(error) => return Err(error),
             }
             counters.syncs.push(counter(enter, thread, Some(&calls))?);
+            counters.futexes.push(counter(enter, thread, Some(&futex))?);
+            if let (Some(all), Some(point)) = (&mut counters.wakeups, waking)
+                && own.contains(&thread)
+            {
+                match wakeups(point, thread, &own) {
+                    Some(file) => all.push(file),
+                    None => counters.wakeups = None,
+                }
+            }
             if let Ok(ring) = &ring {
                 counters.syncs.push(counter(*ring, thread, Some(&opcode))?);
             }
@@ -156,12 +220,12 @@ impl Trace {
         let thread = std::thread::spawn(move || {
             std::thread::sleep(warm_up * 3 / 10);
             let counters = Counters::open(pid)?;
-            let at = || {
-                (
-                    sum(&counters.syscalls),
-                    sum(&counters.syncs),
-                    messages.load(Ordering::Relaxed),
-                )
+            let at = || Traced {
+                messages: messages.load(Ordering::Relaxed),
+                syscalls: sum(&counters.syscalls),
+                syncs: sum(&counters.syncs),
+                futexes: sum(&counters.futexes),
+                wakeups: counters.wakeups.as_deref().map(sum),
             };
             let before = at();
             std::thread::sleep(length);
@@ -172,11 +236,7 @@ impl Trace {
                     "counting took longer than the warm-up; make it longer (--warmup)".into(),
                 );
             }
-            Ok(Traced {
-                syscalls: after.0.saturating_sub(before.0),
-                syncs: after.1.saturating_sub(before.1),
-                messages: after.2 - before.2,
-            })
+            Ok(after.since(&before))
         });
         Ok(Trace { thread })
     }
@@ -212,6 +272,38 @@ mod tests {
         // Other tests of this process may call too.
         assert!(25 <= after.1 - before.1, "{} flushes", after.1 - before.1);
         assert!(25 <= after.0 - before.0);
+    }
+
+    #[test]
+    fn a_thread_that_wakes_another_is_seen_and_one_that_wakes_nobody_is_not() {
+        use std::sync::mpsc::channel;
+        if !may_count() {
+            return;
+        }
+        let (give, take) = channel::<()>();
+        let (back, done) = channel();
+        let sleeper = std::thread::spawn(move || take.iter().for_each(|()| back.send(()).unwrap()));
+        std::thread::sleep(Duration::from_millis(20));
+        let counters = Counters::open(std::process::id()).unwrap();
+        let at = || {
+            (
+                sum(counters.wakeups.as_deref().unwrap()),
+                sum(&counters.futexes),
+            )
+        };
+        let before = at();
+        for _ in 0..25 {
+            give.send(()).unwrap();
+            done.recv().unwrap();
+        }
+        let after = at();
+        drop(give);
+        sleeper.join().unwrap();
+        // One that did not sleep yet need not be woken.
+        assert!(20 <= after.0 - before.0, "{} wake-ups", after.0 - before.0);
+        assert!(20 <= after.1 - before.1, "{} futexes", after.1 - before.1);
+        let alone = wakeups(trace_point("sched/sched_waking").unwrap(), 0, &[0]).unwrap();
+        assert_eq!(sum(&[alone]), 0);
     }
 
     #[test]

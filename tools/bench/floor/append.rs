@@ -4,7 +4,9 @@
 //! of its own before it is needed, every byte goes to a page that was not written before, and the
 //! last few files are kept, so that the kernel writes back what it would for a broker. Flush
 //! overwrites one file that was filled with zeros and synced, so that fdatasync has no metadata
-//! to commit: what a broker with recycled or zeroed segments can reach at best.
+//! to commit: what a broker with recycled or zeroed segments can reach at best. What that leaves out
+//! is the price of making zeros, for a log that never overwrites: with `--fresh` each byte is written
+//! once, into files that the other thread fills with zeros and syncs.
 
 use crate::{Outcome, fail};
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -15,6 +17,7 @@ use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Instant;
 
 /// Most slices that one vectored write takes.
 const SLICES_MAX: usize = 1024;
@@ -54,13 +57,39 @@ fn zero_fill(file: &File, size: u64) -> std::io::Result<()> {
     file.sync_all()
 }
 
+fn zeroed(path: &Path, size: u64) -> std::io::Result<File> {
+    let file = create(path)?;
+    zero_fill(&file, size).map(|()| file)
+}
+
+/// Fills in steps and rests as long as a step took: in one go it would hold up the flushes of the
+/// file before it.
+fn zeroed_slowly(path: &Path, size: u64) -> std::io::Result<File> {
+    const STEP_SIZE: u64 = 8 << 20;
+    let file = create(path)?;
+    let zeros = vec![0; STEP_SIZE as usize];
+    let mut at = 0;
+    while at < size {
+        let begun = Instant::now();
+        let rest = (size - at).min(STEP_SIZE) as usize;
+        file.write_all_at(&zeros[..rest], at)?;
+        file.sync_all()?;
+        at += rest as u64;
+        std::thread::sleep(begun.elapsed());
+    }
+    Ok(file)
+}
+
+/// How the thread that is ahead makes a file.
+type Make = fn(&Path, u64) -> std::io::Result<File>;
+
 impl Ahead {
-    fn start(path: PathBuf, size: u64) -> Ahead {
+    fn start(path: PathBuf, size: u64, make: Make) -> Ahead {
         let (give, ready) = sync_channel(1);
         let (used, take) = sync_channel::<File>(16);
         std::thread::spawn(move || {
             let mut kept = VecDeque::new();
-            while give.send(reserve(&path, size)).is_ok() {
+            while give.send(make(&path, size)).is_ok() {
                 kept.extend(take.try_iter());
                 while KEPT < kept.len() {
                     kept.pop_front();
@@ -79,27 +108,41 @@ impl Ahead {
     }
 }
 
+/// What is written to, and when it is safe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Fresh, reserved files, no sync.
+    Append,
+    /// One zeroed file again and again, synced after each write.
+    Flush,
+    /// Fresh, zeroed files, synced after each write.
+    FlushFresh,
+}
+
 impl Store {
-    pub fn open(path: &Path, size: u64, syncs: bool) -> Outcome<Store> {
-        let cannot = |error| format!("cannot prepare {}: {error}", path.display());
-        if syncs {
-            let file = create(path).and_then(|file| zero_fill(&file, size).map(|()| file));
-            let file = file.or_else(|error| fail(cannot(error)))?;
-            return Ok(Store {
-                file,
-                size,
-                at: 0,
-                syncs,
-                ahead: None,
-            });
-        }
-        let ahead = Ahead::start(path.to_path_buf(), size);
+    pub fn open(path: &Path, size: u64, way: Way) -> Outcome<Store> {
+        let (file, ahead) = match way {
+            Way::Flush => match zeroed(path, size) {
+                Ok(file) => (file, None),
+                Err(error) => {
+                    return fail(format!("cannot prepare {}: {error}", path.display()));
+                }
+            },
+            Way::Append | Way::FlushFresh => {
+                let make: Make = match way {
+                    Way::Append => reserve,
+                    _ => zeroed_slowly,
+                };
+                let ahead = Ahead::start(path.to_path_buf(), size, make);
+                (ahead.next()?, Some(ahead))
+            }
+        };
         Ok(Store {
-            file: ahead.next()?,
+            file,
             size,
             at: 0,
-            syncs,
-            ahead: Some(ahead),
+            syncs: way != Way::Append,
+            ahead,
         })
     }
 
@@ -126,6 +169,9 @@ impl Store {
     fn roll(&mut self) -> Outcome<()> {
         self.at = 0;
         if let Some(ahead) = &self.ahead {
+            if self.syncs {
+                self.file.sync_data()?;
+            }
             let full = std::mem::replace(&mut self.file, ahead.next()?);
             // Who keeps files may be behind; then this one goes now, here.
             drop(ahead.used.try_send(full));
@@ -140,20 +186,21 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     #[test]
-    fn append_rolls_into_another_reserved_file_and_flush_begins_its_own_anew() {
+    fn append_rolls_into_another_file_and_flush_begins_its_own_anew_unless_it_shall_be_fresh() {
         let folder = tempfile::tempdir().unwrap();
-        for syncs in [false, true] {
-            let path = folder.path().join("data");
-            let mut store = Store::open(&path, 1 << 20, syncs).unwrap();
+        for way in [Way::Append, Way::Flush, Way::FlushFresh] {
+            let path = folder.path().join(format!("{way:?}"));
+            let mut store = Store::open(&path, 1 << 20, way).unwrap();
             let first = store.file.metadata().unwrap();
             assert_eq!((first.size(), (first.blocks() * 512) >> 20), (1 << 20, 1));
-            assert!(!path.exists());
+            // The thread of the others may be making the next file.
+            assert!(way != Way::Flush || !path.exists());
             let bytes = vec![1; 700 << 10];
             store.write(&[IoSlice::new(&bytes)]).unwrap();
             store.write(&[IoSlice::new(&bytes)]).unwrap();
             assert_eq!(store.at, 700 << 10);
             let second = store.file.metadata().unwrap();
-            assert_eq!(second.ino() == first.ino(), syncs);
+            assert_eq!(second.ino() == first.ino(), way == Way::Flush);
         }
     }
 }

@@ -10,7 +10,7 @@ mod tests;
 use crate::net::{EngineKind, LISTENER, Net, Wait};
 use crate::{Outcome, clock, fail};
 use answer::Answerer;
-use append::Store;
+use append::{Store, Way};
 use std::io::IoSlice;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub enum Kind {
     /// pages, and the last four files are kept, so that the kernel has as much to write back
     Append,
     /// Write what a turn received over a zero-filled, synced file, fdatasync, then answer; at the
-    /// file's end it begins anew
+    /// file's end it begins anew, or goes on in another one with --fresh
     Flush,
     /// Answer pulls with records by sendfile: those of a queue stand one behind the other
     Sendfile,
@@ -54,6 +54,10 @@ pub struct Options {
     /// Size of a file, MiB; append takes the room of eight of them
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(8..=1 << 20))]
     pub file_mib: u64,
+    /// Write no byte twice, as a log that never overwrites: further files are filled with zeros and
+    /// synced by another thread, which has its price too (flush)
+    #[arg(long)]
+    pub fresh: bool,
     /// Topic of the records (sendfile, gather)
     #[arg(long, default_value = "bench", value_parser = crate::load::topic)]
     pub topic: String,
@@ -72,6 +76,16 @@ pub struct Options {
     /// The stall comes that many milliseconds after the first send request
     #[arg(long, default_value_t = 1000)]
     pub stall_after_ms: u64,
+}
+
+impl Options {
+    fn way(&self) -> Way {
+        match (self.kind, self.fresh) {
+            (Kind::Flush, true) => Way::FlushFresh,
+            (Kind::Flush, false) => Way::Flush,
+            _ => Way::Append,
+        }
+    }
 }
 
 const CONNECTIONS_MAX: usize = 10_000;
@@ -171,8 +185,8 @@ pub fn run(options: &Options) -> Outcome<()> {
             let records = deliver::Records::write(options, path)?;
             deliver::serve(options, bind()?, &records)
         }
-        (Some(path), kind) => {
-            let store = Store::open(path, options.file_mib << 20, kind == Kind::Flush)?;
+        (Some(path), _) => {
+            let store = Store::open(path, options.file_mib << 20, options.way())?;
             serve(options, bind()?, Some(store))
         }
         (None, _) => serve(options, bind()?, None),

@@ -21,8 +21,7 @@ fn floor(words: &str) -> SocketAddr {
         match options.kind {
             Kind::Echo => serve(&options, listener, None).unwrap(),
             Kind::Append | Kind::Flush => {
-                let syncs = options.kind == Kind::Flush;
-                let store = Store::open(&path.unwrap(), 8 << 20, syncs).unwrap();
+                let store = Store::open(&path.unwrap(), 8 << 20, options.way()).unwrap();
                 serve(&options, listener, Some(store)).unwrap();
             }
             Kind::Sendfile | Kind::Gather => {
@@ -95,7 +94,7 @@ fn a_stall_is_seen_by_every_message_that_was_due_in_it() {
 #[test]
 fn a_floor_that_appends_or_flushes_answers_every_batch() {
     let folder = tempfile::tempdir().unwrap();
-    for kind in ["append", "flush --engine epoll"] {
+    for kind in ["append", "flush --engine epoll", "flush --fresh"] {
         let addr = floor(&format!("{kind} --file {}/data", folder.path().display()));
         let run = run(
             addr,

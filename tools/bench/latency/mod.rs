@@ -115,14 +115,25 @@ impl Recorder {
 
     /// All samples that were closed.
     pub fn histogram(&self) -> Histogram<u64> {
+        self.histogram_of(|_| true)
+    }
+
+    /// The samples of some seconds.
+    pub fn histogram_of(&self, seconds: impl Fn(u32) -> bool) -> Histogram<u64> {
         let mut sum = histogram();
-        self.intervals
-            .iter()
-            .for_each(|interval| interval.add_to(&mut sum));
+        let some = self.intervals.iter().filter(|at| seconds(at.second));
+        some.for_each(|interval| interval.add_to(&mut sum));
         sum
     }
 
-    /// In the order of their seconds; a second may have two.
+    /// Takes over what another thread counted and closed.
+    pub fn absorb(&mut self, other: Recorder) {
+        self.above += other.above;
+        self.intervals.extend(other.intervals);
+        self.intervals.sort_by_key(|interval| interval.second);
+    }
+
+    /// In the order of their seconds; a second may have several.
     pub fn intervals(&self) -> &[Interval] {
         &self.intervals
     }
@@ -224,6 +235,23 @@ mod tests {
         let last = recorder.intervals()[2].histogram();
         let told = recorder.last_quantile(0.5).unwrap();
         assert_eq!(told, last.lowest_equivalent(last.value_at_quantile(0.5)));
+    }
+
+    #[test]
+    fn what_two_threads_counted_is_one_sum_second_by_second() {
+        let (mut one, mut two) = (Recorder::default(), Recorder::default());
+        for second in 0..3 {
+            one.record(1000);
+            two.record(2000 + u64::from(second));
+            one.close(second);
+            two.close(second);
+        }
+        one.absorb(two);
+        assert_eq!(one.histogram().len(), 6);
+        assert_eq!(one.histogram_of(|second| second < 1).len(), 2);
+        assert_eq!(one.histogram_of(|second| 1 <= second).max(), 2002);
+        let seconds: Vec<u32> = one.intervals().iter().map(|at| at.second).collect();
+        assert_eq!(seconds, [0, 0, 1, 1, 2, 2]);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Schedule {
     /// Requests a nanosecond.
     rate: f64,
     from_rate: f64,
+    /// Part of a gap by which constant arrivals come later than those of another thread.
+    phase: f64,
     index: u64,
     /// Of the Poisson process: kept as a fraction, so that rounding does not shift the rate.
     at_ns: f64,
@@ -75,11 +77,18 @@ impl Schedule {
             ramp_ns: (0.0, 1.0),
             rate: of(rate_per_s),
             from_rate,
+            phase: 0.0,
             index: 0,
             at_ns: 0.0,
             random: Random::new(seed),
             due_ns: 0,
         }
+    }
+
+    /// Constant arrivals of several threads shall not come all at once.
+    pub fn with_phase(mut self, phase: f64) -> Schedule {
+        self.phase = phase;
+        self
     }
 
     /// Begins now; a ramp rises from `window_start_ns` to `window_end_ns`.
@@ -105,7 +114,7 @@ impl Schedule {
     fn after_ns(&mut self) -> f64 {
         let index = self.index as f64;
         match self.arrival {
-            Arrival::Constant => index / self.rate,
+            Arrival::Constant => (index + self.phase) / self.rate,
             Arrival::Poisson => {
                 self.at_ns += -self.random.unit_above_zero().ln() / self.rate;
                 self.at_ns

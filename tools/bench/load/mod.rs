@@ -1,9 +1,11 @@
 //! What a run is asked to do: the options that every loading command shares, checked.
 
 pub mod arrival;
+mod share;
 pub mod sizes;
 
 pub use arrival::{Arrival, Schedule};
+pub use share::{Cpus, Share, cpus};
 pub use sizes::{Bodies, Sizes};
 
 use crate::net::EngineKind;
@@ -49,7 +51,7 @@ pub struct Load {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub queues: u32,
     /// Connections
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub connections: u32,
     /// Requests outstanding on each connection
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=wire::SLOTS_MAX as i64))]
@@ -85,9 +87,12 @@ pub struct Load {
     /// Load before the window, seconds [default: 2, with --count 0]
     #[arg(long = "warmup")]
     warmup_told: Option<f64>,
-    /// CPU to pin the generator on
-    #[arg(long)]
-    pub cpu: Option<usize>,
+    /// Threads that make the load, each with connections and a ring or epoll of its own
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: u32,
+    /// CPUs to pin the threads on, in turn: 1 or 1,3 or 2-5
+    #[arg(long, value_name = "LIST", value_parser = cpus)]
+    pub cpu: Option<Cpus>,
     /// How bytes move
     #[arg(long, value_enum, default_value_t = EngineKind::Auto)]
     pub engine: EngineKind,
@@ -186,6 +191,12 @@ impl Load {
         if !self.is_open_loop() && self.arrival != Arrival::Constant {
             return fail("--arrival says when messages of an open loop are due: give --rate too");
         }
+        if self.connections < self.threads {
+            return fail(format!(
+                "{} threads need at least as many --connections: each has its own",
+                self.threads
+            ));
+        }
         if !(50.0..100.0).contains(&self.percentile) {
             return fail("--percentile is 50 or more and below 100, such as 99.9");
         }
@@ -211,8 +222,18 @@ impl Load {
             "size": self.size.to_string(), "batch": self.batch, "keys": self.keys,
             "tags": self.tags, "rate_per_s": self.rate, "arrival": self.arrival.to_string(),
             "seed": self.seed, "count": self.count, "duration_s": self.duration,
-            "warmup_s": self.warmup(), "cpu": self.cpu, "percentile": self.percentile,
+            "warmup_s": self.warmup(), "threads": self.threads, "cpu": self.cpus_told(),
+            "percentile": self.percentile,
         })
+    }
+
+    /// One CPU as a number, several as a list.
+    pub fn cpus_told(&self) -> Value {
+        match &self.cpu {
+            Some(Cpus(cpus)) if cpus.len() == 1 => json!(cpus[0]),
+            Some(Cpus(cpus)) => json!(cpus),
+            None => Value::Null,
+        }
     }
 
     /// Words that head a report.
@@ -226,12 +247,16 @@ impl Load {
             1 => String::new(),
             count => format!("{count} × "),
         };
+        let threads = match self.threads {
+            1 => String::new(),
+            count => format!("{count} threads · "),
+        };
         let topics = match self.topics {
             1 => String::new(),
             count => format!("{count} topics × "),
         };
         format!(
-            "{} · {} · {} connections × {} in flight · {batch}{} B · {topics}{} queues · {way} · {} s after {} s of warm-up",
+            "{} · {} · {threads}{} connections × {} in flight · {batch}{} B · {topics}{} queues · {way} · {} s after {} s of warm-up",
             self.addr,
             self.topic,
             self.connections,

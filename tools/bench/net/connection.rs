@@ -124,7 +124,11 @@ impl Connection {
                 Ok(count) => self.out_at += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return fail(format!("a connection broke while writing: {error}")),
+                Err(error) => {
+                    return fail(format!(
+                        "the server closed a connection, or it broke while writing: {error}"
+                    ));
+                }
             }
         }
         let is_done = self.out_at == self.out.len();

@@ -11,7 +11,7 @@ mod table;
 pub use figures::{short, show_ns};
 
 use crate::{Outcome, fail};
-use run::Run;
+pub use run::Run;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -49,17 +49,17 @@ pub fn run(options: &Options) -> Outcome<bool> {
         _ => Run::read(Path::new(argument), None),
     };
     let runs: Outcome<Vec<Run>> = options.files.iter().map(read).collect();
-    write(&options.title, &runs?, &options.out)?;
+    println!("{}", write(&options.title, &runs?, &options.out)?);
     Ok(true)
 }
 
-/// Makes the report of what `compare` measured.
-pub fn of_files(title: &str, files: &[PathBuf], out: &Path) -> Outcome<()> {
+/// Makes the report of what `compare` or `table` measured; gives its tables as text.
+pub fn of_files(title: &str, files: &[PathBuf], out: &Path) -> Outcome<String> {
     let runs: Outcome<Vec<Run>> = files.iter().map(|file| Run::read(file, None)).collect();
     write(title, &runs?, out)
 }
 
-fn write(title: &str, runs: &[Run], out: &Path) -> Outcome<()> {
+fn write(title: &str, runs: &[Run], out: &Path) -> Outcome<String> {
     let works = study::works(runs);
     let charts = out.join("charts");
     if let Err(error) = std::fs::create_dir_all(&charts) {
@@ -83,10 +83,9 @@ fn write(title: &str, runs: &[Run], out: &Path) -> Outcome<()> {
     let page = page::page(title, &works, runs, &drawn);
     let path = out.join("report.html");
     put(&path, page.as_bytes())?;
-    println!("{}", table::text(&works));
     let path = path.canonicalize().unwrap_or(path);
-    println!("report: {}", path.display());
-    Ok(())
+    let text = table::text(&works);
+    Ok(format!("{text}\nreport: {}", path.display()))
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Outcome<()> {

@@ -1,7 +1,8 @@
 //! One run: the disk quiet, one server running, the generator on its CPU, and what came of it.
 
 use super::Options;
-use super::matrix::{Contender, Work, flush_family};
+use super::contender::{Contender, Work, flush_family};
+use super::progress::Progress;
 use super::server::Server;
 use super::stop::Stop;
 use crate::{Outcome, fail};
@@ -21,16 +22,15 @@ const MORE_MAX: Duration = Duration::from_secs(90);
 const CATCH_UP: Duration = Duration::from_millis(200);
 const TERM_MAX: Duration = Duration::from_secs(2);
 
-pub struct Bench<'a> {
-    pub options: &'a Options,
-    pub stop: &'a Stop,
+pub struct Bench {
+    pub options: Options,
+    pub stop: Stop,
+    pub progress: Progress,
     pub environment: Map<String, Value>,
     /// How this comparison was called.
     pub command: String,
     /// Folder of the runs' JSON files.
     pub runs: PathBuf,
-    /// Called while something runs.
-    pub tick: &'a dyn Fn(),
 }
 
 /// Which run of whom.
@@ -46,9 +46,9 @@ pub struct Ran {
     pub json: Map<String, Value>,
 }
 
-impl Bench<'_> {
+impl Bench {
     /// What the last run left dirty is not for the next one to write.
-    fn sync(&self) -> Outcome<()> {
+    pub fn sync(&self) -> Outcome<()> {
         let folder = File::open(&self.options.work)?;
         let (done, is_done) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -74,7 +74,7 @@ impl Bench<'_> {
     }
 
     /// The generator's command line, without this program's own name.
-    fn words(&self, server: &Server, work: &Work, json: Option<&Path>) -> Vec<String> {
+    pub fn words(&self, server: &Server, work: &Work, json: Option<&Path>) -> Vec<String> {
         let mut words = vec![work.kind.clone()];
         let mut add = |option: &str, value: String| {
             if !work.has(option) {
@@ -84,7 +84,14 @@ impl Bench<'_> {
         };
         add("--addr", server.addr.to_string());
         add("--topic", work.topic());
-        add("--cpu", self.options.load_cpu.to_string());
+        // A thread for each of the generator's CPUs, as far as there are connections for them.
+        let cpus = &self.options.load_cpu;
+        let connections = work.number("--connections").unwrap_or(1.0);
+        let threads = cpus.0.len().min(connections as usize).max(1);
+        add("--cpu", cpus.to_string());
+        if 1 < threads {
+            add("--threads", threads.to_string());
+        }
         add("--server-pid", server.pid.to_string());
         if !work.has("--count") {
             add("--duration", self.options.duration.to_string());
@@ -97,7 +104,7 @@ impl Bench<'_> {
         words
     }
 
-    fn spawn(&self, words: &[String], log: &Path) -> Outcome<Child> {
+    pub fn spawn(&self, words: &[String], log: &Path) -> Outcome<Child> {
         let out = OpenOptions::new().create(true).append(true).open(log)?;
         let own = std::env::current_exe()?;
         let child = Command::new(&own)
@@ -116,7 +123,7 @@ impl Bench<'_> {
     pub fn generate(&self, words: &[String], log: &Path, limit: Duration) -> Outcome<ExitStatus> {
         let mut child = self.spawn(words, log)?;
         let ended = self.stop.wait(limit, || {
-            (self.tick)();
+            self.progress.tick();
             Ok(child.try_wait()?)
         });
         if let Ok(Some(status)) = ended {
@@ -133,20 +140,31 @@ impl Bench<'_> {
         ended.map(|_| status)
     }
 
-    pub fn limit(&self) -> Duration {
-        Duration::from_secs_f64(self.options.warmup + self.options.duration) + MORE_MAX
+    pub fn limit(&self, work: &Work) -> Duration {
+        Duration::from_secs_f64(self.expected_s(work) + work.limit_s) + MORE_MAX
+    }
+
+    /// How long a load takes.
+    pub fn expected_s(&self, work: &Work) -> f64 {
+        let told = |option, usual| work.number(option).unwrap_or(usual);
+        told("--warmup", self.options.warmup) + told("--duration", self.options.duration)
+    }
+
+    /// Where a contender's store is while its server is up.
+    pub fn store_of(&self, contender: &Contender) -> PathBuf {
+        super::server::store(&self.options.work, contender)
+    }
+
+    /// A file beside the run's JSON.
+    pub fn file(&self, which: &Which<'_>, end: &str) -> PathBuf {
+        let name = crate::report_html::file_name(&which.contender.name);
+        let (work, repetition) = (&which.work.name, which.repetition);
+        self.runs.join(format!("{work}.{name}.{repetition}.{end}"))
     }
 
     /// One run of one contender; the others are halted already.
     pub fn measure(&self, server: &Server, which: &Which<'_>) -> Outcome<Ran> {
-        let name = format!(
-            "{}.{}.{}",
-            which.work.name,
-            crate::report_html::file_name(&which.contender.name),
-            which.repetition
-        );
-        let json = self.runs.join(format!("{name}.json"));
-        let log = self.runs.join(format!("{name}.log"));
+        let (json, log) = (self.file(which, "json"), self.file(which, "log"));
         self.check_room()?;
         self.sync()?;
         let words = self.words(server, which.work, Some(&json));
@@ -154,7 +172,7 @@ impl Bench<'_> {
         if server.is_alive() {
             server.go_on();
             std::thread::sleep(CATCH_UP);
-            let status = self.generate(&words, &log, self.limit())?;
+            let status = self.generate(&words, &log, self.limit(which.work))?;
             void = reason(status, &log);
         }
         if !server.is_alive() {
@@ -165,7 +183,7 @@ impl Bench<'_> {
     }
 
     /// Puts into the run's JSON what only the comparison knows.
-    fn finish(
+    pub fn finish(
         &self,
         server: &Server,
         which: &Which<'_>,
@@ -233,7 +251,7 @@ fn merge_environment(json: &mut Map<String, Value>, known: &Map<String, Value>) 
 }
 
 /// Why a run does not count, from how its generator ended.
-fn reason(status: ExitStatus, log: &Path) -> Option<String> {
+pub fn reason(status: ExitStatus, log: &Path) -> Option<String> {
     if status.success() {
         return None;
     }

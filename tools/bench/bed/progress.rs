@@ -53,6 +53,11 @@ impl Progress {
         }
     }
 
+    /// A line above the bar.
+    pub fn say(&self, words: &str) {
+        self.bar.suspend(|| println!("{words}"));
+    }
+
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,10 +1,10 @@
 //! A server under measurement: started on one CPU with a fresh store, halted while another is
 //! measured, and ended whatever happens.
 
+use super::contender::Contender;
 use super::group::{self, Group};
-use super::matrix::{Contender, Places};
 use super::stop::Stop;
-use crate::{Outcome, fail};
+use crate::{Cpus, Outcome, fail};
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
@@ -27,8 +27,9 @@ pub struct Server {
     pub command: String,
     child: Child,
     group: Group,
-    store: PathBuf,
+    pub store: PathBuf,
     log: PathBuf,
+    is_store_kept: bool,
     /// Between SIGTERM and SIGKILL.
     grace: Duration,
 }
@@ -37,8 +38,10 @@ pub struct Server {
 pub struct Place<'a> {
     pub work: &'a Path,
     pub port: u16,
-    pub cpu: usize,
+    pub cpus: Cpus,
     pub grace: Duration,
+    /// Whether it finds the store that another one of the same name left.
+    pub keeps_store: bool,
 }
 
 pub fn listens(addr: SocketAddr) -> bool {
@@ -52,6 +55,11 @@ fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
+pub fn store(work: &Path, contender: &Contender) -> PathBuf {
+    let name = crate::report_html::file_name(&contender.name);
+    work.join("stores").join(name)
+}
+
 impl Server {
     pub fn start(contender: &Contender, place: &Place<'_>, stop: &Stop) -> Outcome<Server> {
         let addr = SocketAddr::from(([127, 0, 0, 1], place.port));
@@ -61,19 +69,22 @@ impl Server {
             ));
         }
         let name = crate::report_html::file_name(&contender.name);
-        let store = place.work.join("stores").join(&name);
+        let store = store(place.work, contender);
         let log = place.work.join("logs").join(format!("{name}.log"));
-        let _ = fs::remove_dir_all(&store);
+        if !place.keeps_store {
+            let _ = fs::remove_dir_all(&store);
+        }
         fs::create_dir_all(&store)?;
         fs::create_dir_all(place.work.join("logs"))?;
-        let words = contender.filled(&Places {
-            store: &store,
-            port: place.port,
-            nameserver_port: place.port + 20,
-        });
+        let words = contender.filled_at(&store, place.port);
         let out = File::create(&log)?;
-        let child = Command::new(std::env::current_exe()?)
-            .args(["hold", "--cpu", &place.cpu.to_string(), "--"])
+        let mut hold = Command::new(std::env::current_exe()?);
+        hold.args(["hold", "--cpu", &place.cpus.to_string()]);
+        if let Some(group) = &contender.group {
+            hold.arg("--group").arg(group);
+        }
+        let child = hold
+            .arg("--")
             .args(&words)
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
@@ -91,6 +102,7 @@ impl Server {
             store,
             log,
             grace: place.grace,
+            is_store_kept: false,
         };
         server.wait_until_it_listens(&contender.name, stop)?;
         Ok(server)
@@ -151,6 +163,16 @@ impl Server {
         self.group.tell(Signal::SIGTERM);
     }
 
+    /// Ends it as a power cut would end the process, and leaves its store.
+    pub fn kill(mut self) -> Outcome<()> {
+        self.is_store_kept = true;
+        self.group.tell(Signal::SIGKILL);
+        if self.is_gone_within(KILL_MAX) {
+            return Ok(());
+        }
+        fail(format!("process {} did not end after SIGKILL", self.pid))
+    }
+
     fn is_gone_within(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         while !self.group.members().is_empty() {
@@ -181,6 +203,8 @@ impl Drop for Server {
                 self.pid
             );
         }
-        let _ = fs::remove_dir_all(&self.store);
+        if !self.is_store_kept {
+            let _ = fs::remove_dir_all(&self.store);
+        }
     }
 }

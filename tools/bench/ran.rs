@@ -1,0 +1,211 @@
+//! What is left of a run when it is over: of one thread first, then of all of them together.
+
+use crate::consume::Readers;
+use crate::cost::Meter;
+use crate::drive::{Counts, Window};
+use crate::latency::Recorder;
+use crate::producer::Producer;
+use crate::{clock, latency};
+use serde_json::{Value, json};
+use std::time::{Duration, SystemTime};
+
+/// What the run is about, and what the readers behind got beside it.
+#[derive(Clone, Copy, Default)]
+pub struct Both {
+    pub main: Counts,
+    pub behind: Counts,
+}
+
+impl Both {
+    pub fn since(self, before: Both) -> Both {
+        Both {
+            main: self.main.since(before.main),
+            behind: self.behind.since(before.behind),
+        }
+    }
+
+    fn add(&mut self, other: Both) {
+        self.main.add(other.main);
+        self.behind.add(other.behind);
+    }
+}
+
+pub struct Ran {
+    pub producer: Option<Producer>,
+    /// Those that follow or read; then, of `mixed`, those behind.
+    pub readers: Vec<Readers>,
+    pub meter: Meter,
+    pub window: Window,
+    /// Intended to delivered.
+    pub e2e: Recorder,
+    /// How long answers that were there waited for the generator: those of a turn wait for those
+    /// that are taken first.
+    pub pickup: Recorder,
+    /// Messages of this run that came by `readers[0]`.
+    pub received: u64,
+    pub received_in_window: u64,
+    pub started_wall: SystemTime,
+    pub warm_up_ns: u64,
+    pub engine: &'static str,
+    /// Whether it asked again and again instead of sleeping.
+    pub spun: bool,
+    /// One of each second of the window.
+    pub seconds: Vec<Both>,
+    /// Where the counts stood when the window began and ended.
+    pub begun: Option<Both>,
+    pub ended: Option<Both>,
+}
+
+impl Ran {
+    /// Takes over what another thread did.
+    pub fn absorb(&mut self, other: Ran) {
+        match (&mut self.producer, other.producer) {
+            (Some(producer), Some(other)) => producer.absorb(other),
+            (none, other) => *none = none.take().or(other),
+        }
+        for (at, readers) in other.readers.into_iter().enumerate() {
+            match self.readers.get_mut(at) {
+                Some(known) => known.absorb(readers),
+                None => self.readers.push(readers),
+            }
+        }
+        self.meter.absorb(other.meter);
+        self.window.end_ns = self.window.end_ns.max(other.window.end_ns);
+        self.e2e.absorb(other.e2e);
+        self.pickup.absorb(other.pickup);
+        self.received += other.received;
+        self.received_in_window += other.received_in_window;
+        self.spun |= other.spun;
+        let least = self.seconds.len().max(other.seconds.len());
+        self.seconds.resize(least, Both::default());
+        for (sum, second) in self.seconds.iter_mut().zip(other.seconds) {
+            sum.add(second);
+        }
+        for (sum, at) in [
+            (&mut self.begun, other.begun),
+            (&mut self.ended, other.ended),
+        ] {
+            if let (Some(sum), Some(at)) = (sum, at) {
+                sum.add(at);
+            }
+        }
+    }
+
+    /// Wall time at which the window began.
+    pub fn window_wall(&self) -> SystemTime {
+        self.started_wall + Duration::from_nanos(self.warm_up_ns)
+    }
+
+    /// What the run is about: acknowledged messages, or read ones where nothing is sent.
+    pub fn counts(&self) -> Both {
+        let main = match (&self.producer, self.readers.first()) {
+            (Some(producer), _) => Counts {
+                messages: producer.acknowledged,
+                bytes: producer.acknowledged_bytes,
+            },
+            (None, Some(readers)) => readers.counts,
+            (None, None) => Counts::default(),
+        };
+        let behind = self.readers.get(1).map(|readers| readers.counts);
+        Both {
+            main,
+            behind: behind.unwrap_or_default(),
+        }
+    }
+
+    pub fn close_recorders(&mut self) {
+        let second = self.seconds.len().saturating_sub(1) as u32;
+        self.producer
+            .iter_mut()
+            .for_each(|producer| producer.close(second));
+        self.readers
+            .iter_mut()
+            .for_each(|readers| readers.service.close(second));
+        self.e2e.close(second);
+        self.pickup.close(second);
+    }
+
+    /// After the run: what came since the last whole second.
+    pub fn close_all(&mut self) {
+        let unsent_ns = clock::now_ns();
+        let seconds = self.window.seconds().ceil() as usize;
+        if self.seconds.len() < seconds {
+            self.close_second(self.all_between());
+        }
+        if let Some(producer) = &mut self.producer {
+            producer.unsent_requests = producer.unsent(unsent_ns);
+        }
+        self.close_recorders();
+    }
+
+    /// Ends a second; `sum` is what was done since the window began.
+    pub fn close_second(&mut self, sum: Both) {
+        let mut before = Both::default();
+        self.seconds.iter().for_each(|second| before.add(*second));
+        self.seconds.push(sum.since(before));
+        self.close_recorders();
+    }
+
+    /// The latency that the run is about.
+    pub fn primary(&self) -> Option<&Recorder> {
+        match (&self.producer, self.readers.first()) {
+            (Some(_), Some(_)) => Some(&self.e2e),
+            (Some(producer), None) if producer.is_open_loop() => Some(&producer.response),
+            (Some(producer), None) => Some(&producer.service),
+            (None, Some(readers)) => Some(&readers.service),
+            (None, None) => None,
+        }
+    }
+
+    fn all_between(&self) -> Both {
+        match (self.begun, self.ended) {
+            (Some(begun), Some(ended)) => ended.since(begun),
+            _ => Both::default(),
+        }
+    }
+
+    /// What came between the meter's readings.
+    pub fn between(&self) -> Counts {
+        self.all_between().main
+    }
+
+    /// What those behind got between the meter's readings.
+    pub fn behind_between(&self) -> Counts {
+        self.all_between().behind
+    }
+
+    /// Messages of the whole run, warm-up included.
+    pub fn messages_all(&self) -> u64 {
+        self.counts().main.messages
+    }
+
+    /// One object a second of the window.
+    pub fn series(&self) -> Value {
+        let mut latencies = vec![latency::histogram(); self.seconds.len()];
+        for interval in self.primary().iter().flat_map(|it| it.intervals()) {
+            if let Some(sum) = latencies.get_mut(interval.second as usize) {
+                // Two intervals fall into the last second: what came after the window's end.
+                sum.add(interval.histogram())
+                    .expect("all have the same bounds");
+            }
+        }
+        let has_behind = 1 < self.readers.len();
+        let row = |(second, (at, latency)): (usize, (&Both, &hdrhistogram::Histogram<u64>))| {
+            let quantile = |quantile: f64| match latency.is_empty() {
+                true => Value::Null,
+                false => json!(latency.value_at_quantile(quantile)),
+            };
+            let mut row = json!({
+                "second": second, "messages": at.main.messages, "bytes": at.main.bytes,
+                "p50_ns": quantile(0.5), "p99_ns": quantile(0.99), "max_ns": quantile(1.0),
+            });
+            if has_behind {
+                row["behind_messages"] = json!(at.behind.messages);
+                row["behind_bytes"] = json!(at.behind.bytes);
+            }
+            row
+        };
+        let rows = self.seconds.iter().zip(&latencies).enumerate().map(row);
+        Value::Array(rows.collect())
+    }
+}
