@@ -1,18 +1,19 @@
 //! Waiting awake for a moment before sleeping, where that pays. See kernel-notes/cores.md.
 
-use nix::sys::resource::{UsageWho, getrusage};
-
 /// A wait that ends within the bound earns one, one that does not costs some.
 const CREDIT_MAX: i32 = 16;
 /// From here on it is worth while.
 const CREDIT_TO_SPIN: i32 = 8;
 const MISS: i32 = 4;
 
-/// The scheduler is asked this often (in spins) whether somebody else wants the CPU.
-const CHECK_EVERY: u32 = 64;
-/// Somebody does: no spinning for so long, twice as long the next time.
+/// A spin that was away for so long in its middle had to leave the CPU to a program of its kind; workers of
+/// the kernel take some ten microseconds.
+const AWAY_NS: u64 = 300_000;
+/// Then no spinning for so long, twice as long the next time.
 const OFF_NS: u64 = 100_000_000;
 const OFF_NS_MAX: u64 = 10_000_000_000;
+/// So many spins in peace, and the next time is short again.
+const PEACE: u32 = 4096;
 
 /// Whether to spin, by what waiting was like lately.
 #[derive(Debug)]
@@ -20,9 +21,8 @@ pub(super) struct Spin {
     /// As long as a spin may take; 0 = never.
     max_ns: u64,
     credit: i32,
-    spins: u32,
-    /// Switches that the scheduler forced on this thread.
-    switches: i64,
+    /// Spins since somebody else last wanted the CPU.
+    peace: u32,
     off_until_ns: u64,
     off_ns: u64,
 }
@@ -32,8 +32,7 @@ impl Spin {
         Self {
             max_ns,
             credit: 0,
-            spins: 0,
-            switches: 0,
+            peace: 0,
             off_until_ns: 0,
             off_ns: OFF_NS,
         }
@@ -59,27 +58,18 @@ impl Spin {
         self.credit = (self.credit + earned).clamp(0, CREDIT_MAX);
     }
 
-    /// A spin has ended, with something or with nothing.
-    pub(super) fn spun(&mut self, found: bool, now_ns: u64) {
+    /// A spin has ended, with something or with nothing; between two looks it was away for `away_ns` at most.
+    pub(super) fn spun(&mut self, found: bool, away_ns: u64, now_ns: u64) {
         let earned = if found { 1 } else { -MISS };
         self.credit = (self.credit + earned).clamp(0, CREDIT_MAX);
-        self.spins += 1;
-        if self.spins < CHECK_EVERY {
-            return;
-        }
-        self.spins = 0;
-        let switches = getrusage(UsageWho::RUSAGE_THREAD)
-            .map_or(0, |usage| usage.involuntary_context_switches());
-        self.judge(switches, now_ns);
-    }
-
-    fn judge(&mut self, switches: i64, now_ns: u64) {
-        let forced = std::mem::replace(&mut self.switches, switches) < switches;
-        if forced {
+        self.peace += 1;
+        if AWAY_NS <= away_ns {
             self.credit = 0;
+            self.peace = 0;
             self.off_until_ns = now_ns + self.off_ns;
             self.off_ns = (self.off_ns * 2).min(OFF_NS_MAX);
-        } else {
+        } else if self.peace == PEACE {
+            self.peace = 0;
             self.off_ns = OFF_NS;
         }
     }
@@ -97,21 +87,22 @@ mod tests {
             spin.slept(10_000);
         }
         assert_eq!(spin.bound_ns(0), 50_000);
-        spin.spun(false, 0);
+        spin.spun(false, 1_000, 0);
         assert_eq!(spin.bound_ns(0), 0, "in vain");
-        for _ in 0..8 {
-            spin.slept(10_000);
-        }
-        spin.judge(0, 0);
-        assert_eq!(spin.bound_ns(0), 50_000);
-        spin.judge(1, 1_000);
-        for _ in 0..16 {
-            spin.slept(10_000);
-        }
+        let earn = |spin: &mut Spin| (0..16).for_each(|_| spin.slept(10_000));
+        earn(&mut spin);
+        spin.spun(true, 20_000, 0);
+        assert_eq!(spin.bound_ns(0), 50_000, "a worker of the kernel came by");
+        spin.spun(true, AWAY_NS, 1_000);
+        earn(&mut spin);
         assert_eq!(spin.bound_ns(OFF_NS), 0, "somebody else wanted the CPU");
         assert_eq!(spin.bound_ns(OFF_NS + 1_000), 50_000);
-        spin.judge(2, 0);
+        spin.spun(true, AWAY_NS, 0);
         assert_eq!(spin.off_ns, 4 * OFF_NS, "longer each time");
+        for _ in 0..PEACE {
+            spin.spun(true, 0, 0);
+        }
+        assert_eq!(spin.off_ns, OFF_NS, "peace");
     }
 
     #[test]

@@ -29,16 +29,17 @@ impl Uring {
             return Ok(wait_ns);
         }
         self.enter(0, 0)?;
-        let mut now_ns = from_ns;
+        let (mut now_ns, mut away_ns) = (from_ns, 0);
         let mut found = false;
         while !found && now_ns < from_ns + bound_ns {
             for _ in 0..16 {
                 std::hint::spin_loop();
             }
             found = self.ring.submission().taskrun() || !self.ring.completion().is_empty();
-            now_ns = self.clock.look_ns();
+            let then_ns = std::mem::replace(&mut now_ns, self.clock.look_ns());
+            away_ns = away_ns.max(now_ns.saturating_sub(then_ns));
         }
-        self.spin.spun(found, now_ns);
+        self.spin.spun(found, away_ns, now_ns);
         self.slept_from_ns = now_ns;
         Ok(if found { 0 } else { wait_ns })
     }
