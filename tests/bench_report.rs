@@ -116,7 +116,8 @@ fn a_report_holds_every_series_and_needs_nothing_beside_it() {
     assert!(html.contains("&lt;i&gt;&amp;"), "the name is not there");
     assert!(html.contains("before"), "the old run is not there");
     // The median of three, with least and most; and the one old run beside it.
-    assert!(html.contains("2,000 (1,000–3,000)"), "the median is wrong");
+    let median = "2,000 <span class=\"range\">(1,000–3,000)</span>";
+    assert!(html.contains(median), "the median is wrong");
     assert!(
         html.contains("0.2500×"),
         "the ratio of 500 to 2,000 is wrong"
@@ -359,7 +360,7 @@ fn a_server_that_dies_voids_its_runs_and_only_those() {
     }
     let html = std::fs::read_to_string(comparison.out().join("report.html")).unwrap();
     assert!(
-        html.contains("2 runs count, 2 are void"),
+        html.contains("2 runs count, 2 void"),
         "the page hides void runs"
     );
     assert!(html.contains("the server ended during the comparison"));

@@ -100,17 +100,17 @@ fn variant(name: &str, words: &[String], settings: &[(String, String)]) -> Conte
 }
 
 /// A setting as the broker's flags have it. A way to sync is a key of its own there: `sync-dsync` is
-/// `--flush sync` with flushMethod dsync.
+/// `--flush sync` with flushMethod dsync, and `none` is `--flush async` with flushMethod none.
 pub fn appended(key: &str, value: &str) -> Vec<String> {
-    match value.split_once('-') {
-        Some(("sync", method)) if key == "flush" => {
-            let method = format!("flushMethod={method}");
-            ["--flush", "sync", "--set", &method]
-                .map(str::to_owned)
-                .to_vec()
-        }
-        _ => vec![format!("--{key}"), value.to_owned()],
-    }
+    let (family, method) = match value.split_once('-') {
+        Some(("sync", method)) if key == "flush" => ("sync", method),
+        None if key == "flush" && value == "none" => ("async", "none"),
+        _ => return vec![format!("--{key}"), value.to_owned()],
+    };
+    let method = format!("flushMethod={method}");
+    ["--flush", family, "--set", &method]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 fn peer(text: &str, flushes: &[String], found: &mut Vec<Contender>) -> Outcome<()> {
@@ -318,6 +318,8 @@ mod tests {
             ("b sync-dsync", "sync-dsync")
         );
         assert_eq!(found[1].words, ["broker", "--flush", "async"]);
+        let wanted = ["--flush", "async", "--set", "flushMethod=none"];
+        assert_eq!(appended("flush", "none"), wanted);
     }
 
     #[test]

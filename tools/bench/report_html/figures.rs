@@ -96,7 +96,7 @@ pub fn unit(key: &str) -> (f64, &'static str) {
         _ if key.ends_with("_ns") => (1e3, "µs"),
         _ if key.ends_with("_ms") => (1.0, "ms"),
         _ if key.ends_with("_percent") => (1.0, "%"),
-        _ if key.contains("cpu_us") => (1.0, "µs"),
+        _ if key.split('_').any(|word| word == "us") => (1.0, "µs"),
         _ if key.ends_with("_bytes") => (MIB, "MiB"),
         _ => (1.0, ""),
     }
@@ -109,13 +109,20 @@ pub fn name(key: &str) -> String {
     }
     let ends = ["_per_s", "_ns", "_ms", "_percent", "_bytes"];
     let bare = ends.iter().find_map(|end| key.strip_suffix(end));
-    bare.unwrap_or(key)
-        .replace("p9999", "p99.99")
-        .replace("p999", "p99.9")
-        .replace("cpu_us", "cpu")
-        .replace('_', " ")
-        .replace("cpu", "CPU")
-        .replace("rss", "RSS")
+    let words = bare
+        .unwrap_or(key)
+        .split('_')
+        .filter_map(|word| match word {
+            "p9999" => Some("p99.99"),
+            "p999" => Some("p99.9"),
+            // The unit says it.
+            "us" => None,
+            "cpu" => Some("CPU"),
+            "rss" => Some("RSS"),
+            "mb" => Some("MB"),
+            word => Some(word),
+        });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Three digits before the point need none behind it.
@@ -125,7 +132,9 @@ pub fn short(value: f64) -> String {
         v if 100.0 <= v || v == 0.0 => 0,
         v if 10.0 <= v => 1,
         v if 1.0 <= v => 2,
-        _ => 4,
+        v if 0.001 <= v => 4,
+        // Rounded to four digits nothing would be left of it.
+        _ => return format!("{value:.1e}"),
     };
     format!("{value:.digits$}")
 }
@@ -227,6 +236,12 @@ mod tests {
         assert_eq!(show("service_p99_ns", &spread), "2.00 (1.50–12,346)");
         assert_eq!(name("service_p9999_ns"), "service p99.99");
         assert_eq!(name("service_p999_ns"), "service p99.9");
+        for (key, words) in [
+            ("server_cpu_us_per_message", "server CPU per message"),
+            ("cpu_user_us_per_mb", "CPU user per MB"),
+        ] {
+            assert_eq!((name(key).as_str(), unit(key).1), (words, "µs"));
+        }
         assert_eq!(show_ns(1e6), "1 ms");
         assert_eq!(show_ns(2_500.0), "2.5 µs");
     }

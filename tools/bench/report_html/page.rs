@@ -38,7 +38,7 @@ pub fn page(title: &str, works: &[Work<'_>], runs: &[Run], drawn: &[Vec<Drawn>])
             }
             body {
                 h1 { (title) }
-                p.soft { (valid) " runs count, " (void.len()) " are void. " (reading()) }
+                p.soft { (valid) " runs count, " (void.len()) " void. " (reading()) }
                 nav {
                     @for (at, work) in works.iter().enumerate() { a href={ "#work-" (at) } { (work.name) } }
                     a href="#environment" { "environment" }
@@ -85,8 +85,14 @@ fn void_runs(void: &[&Run]) -> Markup {
 fn swatch(contender: &Contender<'_>) -> Markup {
     html! {
         span.swatch style={ "background:" (css_colour(contender.index)) } {}
-        (contender.name)
+        (breakable(contender.name))
     }
+}
+
+/// A long name may be broken where its parts meet.
+fn breakable(name: &str) -> Markup {
+    let parts = name.split_inclusive(['-', '=', '.', '/']);
+    html! { @for part in parts { (part) wbr; } }
 }
 
 fn heading(key: &str) -> Markup {
@@ -99,11 +105,11 @@ fn overview(works: &[Work<'_>]) -> Markup {
     let keys: Vec<&str> = OVERVIEW.into_iter().filter(is_there).collect();
     html! {
         div.scroll { table {
-            tr { th { "load" } th { "who" } th { "runs" } @for key in &keys { (heading(key)) } }
+            tr { th { "load" } th.words { "who" } th { "runs" } @for key in &keys { (heading(key)) } }
             @for work in works {
                 @for (at, contender) in work.contenders.iter().enumerate() {
                     tr {
-                        @if at == 0 { td.words rowspan=(work.contenders.len()) { (work.name) } }
+                        @if at == 0 { td.words rowspan=(work.contenders.len()) { (breakable(work.name)) } }
                         td.words { (swatch(contender)) }
                         td { (contender.runs.len()) }
                         @for key in &keys { (cell(contender, key)) }
@@ -118,7 +124,9 @@ fn cell(contender: &Contender<'_>, key: &str) -> Markup {
     let text = contender
         .spread(key)
         .map_or_else(|| "–".to_owned(), |spread| figures::show(key, &spread));
-    html! { td { (text) } }
+    // Least and most stay together on their line.
+    let (median, range) = text.split_once(' ').unwrap_or((&text, ""));
+    html! { td { (median) @if !range.is_empty() { " " span.range { (range) } } } }
 }
 
 fn one_work(work: &Work<'_>, drawn: &[Drawn]) -> Markup {

@@ -32,6 +32,7 @@ pub fn of(work: &Work<'_>, file: &str) -> Vec<Chart> {
     }
     add("series", series(work));
     add("series-p99", series_p99(work));
+    add("series-behind", series_behind(work));
     add(
         "cost",
         bars(
@@ -49,6 +50,13 @@ fn latency_words(latency: &str) -> &'static str {
         "response" => "response time, intended to answered",
         "e2e" => "end to end, intended to delivered",
         "lateness" => "the generator's own delay, intended to sent",
+        "service_alone" => "service time while nobody was behind",
+        "service_beside" => "service time beside a group that catches up",
+        "response_alone" => "response time while nobody was behind",
+        "response_beside" => "response time beside a group that catches up",
+        "e2e_alone" => "end to end while nobody was behind",
+        "e2e_beside" => "end to end beside a group that catches up",
+        "behind_pull" => "a pull of the group behind, sent to answered",
         _ => "a pull, sent to answered",
     }
 }
@@ -307,6 +315,16 @@ fn series_p99(work: &Work<'_>) -> Option<(String, Shape)> {
     let (low, high) = extent(&lines, |point| point.1)?;
     let y = times("p99 of the second (log)", 10f64.powf(low), 10f64.powf(high));
     let title = "p99 each second, a line for each run".to_owned();
+    Some((title, Shape::Lines { x, y, lines }))
+}
+
+/// What a group far behind got, where there is one.
+fn series_behind(work: &Work<'_>) -> Option<(String, Shape)> {
+    let lines = series_lines(work, |second| second.behind_bytes);
+    let x = seconds(&lines)?;
+    let (_, most) = extent(&lines, |point| point.1)?;
+    let y = linear("bytes in the second", most.max(1.0) * 1.08);
+    let title = "bytes each second to the group behind, a line for each run".to_owned();
     Some((title, Shape::Lines { x, y, lines }))
 }
 

@@ -9,13 +9,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Latencies a run may have: service (sent to answer), response (intended to answer), e2e (intended
-/// to delivered), lateness (intended to sent), and a consumer's requests under both their names.
-pub const LATENCIES: [&str; 6] = [
+/// to delivered), lateness (intended to sent), a consumer's requests under both their names, and
+/// what others got before and while a group far behind was reading.
+pub const LATENCIES: [&str; 13] = [
     "service",
     "response",
     "e2e",
+    "service_alone",
+    "service_beside",
+    "response_alone",
+    "response_beside",
+    "e2e_alone",
+    "e2e_beside",
     "pull",
     "pull_service",
+    "behind_pull",
     "lateness",
 ];
 
@@ -51,6 +59,7 @@ pub struct Second {
     pub second: f64,
     pub messages: f64,
     pub p99_ns: Option<f64>,
+    pub behind_bytes: Option<f64>,
 }
 
 pub struct Run {
@@ -239,6 +248,7 @@ fn series_of(json: &Map<String, Value>) -> Vec<Second> {
                 second: number("second").unwrap_or(index as f64),
                 messages: number("messages")?,
                 p99_ns: number("p99_ns").filter(|ns| 0.0 < *ns),
+                behind_bytes: number("behind_bytes"),
             })
         })
         .collect()

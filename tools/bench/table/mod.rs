@@ -36,7 +36,7 @@ Exit codes: 0 all runs count, 1 some are void, 2 it could not run, 130 a signal 
 is not reached is told and no failure.
 
 Examples:
-  tools/table                        all rows, in about four hours
+  tools/table                        all rows, in about three hours
   tools/table 1 2 5 --reps 5 --warm 180
   tools/table 6 7 8 --no-apache      only beside the floors of this machine";
 
