@@ -2,39 +2,16 @@
 //!
 //! `cargo bench --bench codec`; with `SMOKE=1` a few runs only, to see that it works.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod common;
+
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use common::allocations::{Counting, count};
+use common::{is_smoke, smoke_passed, tiny_or};
 use corelane::base::{PhysicalOffset, QueueOffset};
 use corelane::command::{Answer, FetchStatus, Fetched, LogSpan, Produced};
 use corelane::protocol::rocketmq::{HeaderKind, Scratch, answer, command, decode, encode_request};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's contract is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract is the same.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's contract is the same.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -43,7 +20,7 @@ static ALLOCATOR: Counting = Counting;
 fn measure(name: &str, runs: u32, mut work: impl FnMut()) {
     const ROUNDS: u32 = 500;
     work();
-    let allocated = ALLOCATIONS.load(Ordering::Relaxed);
+    let allocated = count();
     let mut best = f64::MAX;
     for _ in 0..runs {
         let start = Instant::now();
@@ -52,18 +29,16 @@ fn measure(name: &str, runs: u32, mut work: impl FnMut()) {
         }
         best = best.min(start.elapsed().as_nanos() as f64 / f64::from(ROUNDS));
     }
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - allocated;
-    let each = allocations as f64 / f64::from(ROUNDS * runs);
-    println!("{name:<36} {best:>8.0} ns {each:>6.2} allocations");
+    let allocations = count() - allocated;
+    if !is_smoke() {
+        let each = allocations as f64 / f64::from(ROUNDS * runs);
+        println!("{name:<36} {best:>8.0} ns {each:>6.2} allocations");
+    }
     assert_eq!(allocations, 0, "{name}: warm, it must not allocate");
 }
 
 fn main() {
-    let runs = if std::env::var_os("SMOKE").is_some() {
-        2
-    } else {
-        1_000
-    };
+    let runs = tiny_or(2, 1_000);
     let sent = [
         ("a", "JV_PROD_BC"),
         ("b", "JV_BC"),
@@ -146,4 +121,8 @@ fn main() {
             });
         }
     }
+    smoke_passed(
+        "codec",
+        "requests are read and answers written without an allocation",
+    );
 }

@@ -2,9 +2,12 @@
 //!
 //! `cargo bench --bench record`; `SMOKE=1` runs a moment only, to see that it runs.
 
+mod common;
+
 use std::hint::black_box;
 use std::time::Instant;
 
+use common::{is_smoke, smoke_passed, tiny_or};
 use corelane::base::PhysicalOffset;
 use corelane::log::record::{Draft, Properties, Verdict, check, parse};
 
@@ -15,7 +18,6 @@ const ADDED: &[&[u8]] =
     &[b"MSG_REGION\x01DefaultRegion\x02TRACE_ON\x01true\x02CLUSTER\x01DefaultCluster\x02"];
 
 fn main() {
-    let smoke = std::env::var_os("SMOKE").is_some();
     for body_size in [16, 1 << 10, 16 << 10, 256 << 10] {
         let body: Vec<u8> = (0..body_size).map(|at| (at * 31 % 251) as u8).collect();
         let draft = Draft {
@@ -36,7 +38,7 @@ fn main() {
         let offset = PhysicalOffset(4096);
         // As in the log: many records follow one another in one buffer.
         let per_group = (1 << 20) / draft.size() + 1;
-        let rounds = if smoke { 1 } else { 400 };
+        let rounds = tiny_or(1, 400);
         let mut out = Vec::with_capacity(per_group * draft.size());
         let encode = nanoseconds(rounds * per_group, |count| {
             if count % per_group == 0 {
@@ -53,12 +55,16 @@ fn main() {
             let record = parse(black_box(record)).expect("a record");
             black_box(record.tags_code());
         });
+        if is_smoke() {
+            continue;
+        }
         println!(
             "body {body_size:>6} B, record {:>6} B: encode {encode:>8.1} ns, check {judge:>8.1} ns, \
              parse with tags code {read:>6.1} ns",
             draft.size()
         );
     }
+    smoke_passed("record", "records are encoded, judged and read");
 }
 
 /// Per call, in the best of twenty parts: what else the machine does is not the record's cost.

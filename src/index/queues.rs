@@ -1,4 +1,7 @@
-//! All ConsumeQueues of a shard, and how their units reach the files.
+//! All ConsumeQueues of a shard, and how their units reach the files. There may be 80,000 of them: nothing
+//! that happens for a record, a write or in a turn may look at all.
+
+mod load;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,8 +9,7 @@ use std::rc::Rc;
 
 use super::consume_queue::{ConsumeQueue, UNIT_SIZE, Unit};
 use crate::base::{QueueId, QueueOffset};
-use crate::io::{Errno, Io, Op, Payload, Token};
-use crate::log::{parse_file_name, run_one};
+use crate::io::{Errno, Io, Op, Token};
 
 /// This room's byte in tokens.
 pub const ROOM: u8 = 3;
@@ -28,14 +30,16 @@ pub struct Queues {
     by_name: BTreeMap<Rc<str>, BTreeMap<QueueId, QueueIndex>>,
     /// Queues with units that are in memory only.
     dirty: BTreeSet<QueueIndex>,
+    /// Those of them that have many and are not being written.
+    large: BTreeSet<QueueIndex>,
+    /// The next checkpoint's batch is of the first dirty queue from here on.
+    flush_next: QueueIndex,
     /// Files written since they were last made durable.
     unsynced: BTreeSet<PathBuf>,
     /// Batches that the lane has not answered.
     in_flight: u32,
     /// Of the last batch that failed.
     weather: Option<Errno>,
-    /// Some queue has many units in memory only.
-    large: bool,
 }
 
 impl Queues {
@@ -48,10 +52,11 @@ impl Queues {
             list: Vec::new(),
             by_name: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            large: BTreeSet::new(),
+            flush_next: QueueIndex(0),
             unsynced: BTreeSet::new(),
             in_flight: 0,
             weather: None,
-            large: false,
         }
     }
 
@@ -137,7 +142,9 @@ impl Queues {
         if unflushed == 1 {
             self.dirty.insert(index);
         }
-        self.large |= FLUSH_UNITS <= unflushed && !queue.is_flushing();
+        if FLUSH_UNITS <= unflushed && !queue.is_flushing() {
+            self.large.insert(index);
+        }
     }
 
     /// Takes a record in while the log is walked again. `false`: units before it are missing, though the
@@ -169,6 +176,7 @@ impl Queues {
         let queues = self.by_name.remove(topic)?;
         for index in queues.values() {
             self.dirty.remove(index);
+            self.large.remove(index);
             self.list[index.0 as usize].removed = true;
         }
         let folder = self.folder.join(topic);
@@ -179,8 +187,7 @@ impl Queues {
     /// Whether a queue is still known by its name: a removed topic's queues are not.
     #[must_use]
     pub fn is_known(&self, index: QueueIndex) -> bool {
-        let queue = self.queue(index);
-        self.find(queue.topic(), queue.queue_id()) == Some(index)
+        !self.queue(index).removed
     }
 
     /// Queues with units that are in memory only, and where they end now.
@@ -192,34 +199,48 @@ impl Queues {
             .collect()
     }
 
-    /// Writes batches: of every queue with units in memory only if `all`, else of those with many.
+    /// Writes batches: of every queue with units in memory only if `all`, each in its turn, else of those
+    /// with many.
     pub fn flush(&mut self, io: &mut impl Io, all: bool, count_max: u32) {
-        let indexes: Vec<QueueIndex> = self.dirty.iter().copied().collect();
-        for index in indexes {
-            if count_max <= self.in_flight {
-                return;
-            }
-            let queue = &mut self.list[index.0 as usize];
-            if !all && queue.unflushed() < FLUSH_UNITS {
-                continue;
-            }
-            let Some(batch) = queue.batch() else { continue };
-            self.unsynced.insert(batch.path.clone());
-            let op = Op::Put {
-                path: batch.path,
-                size: batch.size,
-                pieces: vec![(batch.at, batch.bytes)],
-            };
-            let pushed = io.push(Token::of(ROOM, u64::from(index.0)), op);
-            assert!(pushed.is_ok(), "the ring has room for a few batches");
-            self.in_flight += 1;
+        let count = count_max.saturating_sub(self.in_flight) as usize;
+        if count == 0 {
+            return;
         }
+        let due: Vec<QueueIndex> = if all {
+            let turn = self.dirty.range(self.flush_next..);
+            let turn = turn.chain(self.dirty.range(..self.flush_next));
+            let idle = turn.filter(|index| !self.queue(**index).is_flushing());
+            idle.take(count).copied().collect()
+        } else {
+            let due: Vec<QueueIndex> = self.large.iter().take(count).copied().collect();
+            // Those that are left over come again with their next unit, or with the checkpoint.
+            self.large.clear();
+            due
+        };
+        for index in due {
+            self.flush_next = QueueIndex(index.0 + 1);
+            self.write(io, index);
+        }
+    }
+
+    fn write(&mut self, io: &mut impl Io, index: QueueIndex) {
+        let Some(batch) = self.list[index.0 as usize].batch() else {
+            return;
+        };
+        self.unsynced.insert(batch.path.clone());
+        let op = Op::Put {
+            path: batch.path,
+            size: batch.size,
+            pieces: vec![(batch.at, batch.bytes)],
+        };
+        let pushed = io.push(Token::of(ROOM, u64::from(index.0)), op);
+        assert!(pushed.is_ok(), "the ring has room for a few batches");
+        self.in_flight += 1;
     }
 
     /// Writes batches of queues with many units in memory only; the rest waits for the checkpoint.
     pub fn flush_large(&mut self, io: &mut impl Io) {
-        if self.large {
-            self.large = false;
+        if !self.large.is_empty() {
             self.flush(io, false, 64);
         }
     }
@@ -252,116 +273,5 @@ impl Queues {
     /// Files to be made durable before a checkpoint may count on them.
     pub fn take_unsynced(&mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.unsynced).into_iter().collect()
-    }
-
-    /// Finds the queues on disk and cuts each back to units of records before `end`.
-    ///
-    /// # Errors
-    /// A folder or file that cannot be read, with its path.
-    pub fn load(&mut self, io: &mut impl Io, end: u64, first: u64) -> Result<(), (PathBuf, Errno)> {
-        let topics = list(io, &self.folder)?;
-        for topic in topics {
-            let folder = self.folder.join(&topic);
-            for queue in list(io, &folder)? {
-                let Ok(queue_id) = queue.parse::<u32>() else {
-                    continue;
-                };
-                self.load_queue(io, &topic, QueueId(queue_id), (end, first))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn load_queue(
-        &mut self,
-        io: &mut impl Io,
-        topic: &str,
-        queue_id: QueueId,
-        (end, first): (u64, u64),
-    ) -> Result<(), (PathBuf, Errno)> {
-        let folder = self.folder.join(topic).join(queue_id.to_string());
-        let bases: Vec<u64> = list(io, &folder)?
-            .iter()
-            .filter_map(|name| parse_file_name(name))
-            .collect();
-        let Some(lowest) = bases.first().map(|base| base / UNIT_SIZE) else {
-            return Ok(());
-        };
-        let files = UnitFiles {
-            folder: &folder,
-            file_size: self.file_size,
-        };
-        let highest = (bases[bases.len() - 1] + self.file_size) / UNIT_SIZE;
-        // Units are written in order, so "is there, and before the end" holds for a front part only.
-        let max = files.partition(io, lowest, highest, |unit| {
-            unit.is_some_and(|unit| unit.offset.0 < end)
-        })?;
-        // A hole of ours has the physical offset of what follows and keeps the order; what Apache's broker
-        // puts in front of a queue that starts late has 0.
-        let min = files.partition(io, lowest, max, |unit| {
-            unit.is_none_or(|unit| unit.offset.0 < first || unit.is_hole() && unit.offset.0 == 0)
-        })?;
-        let index = self.make(topic, queue_id, min, max);
-        self.list[index.0 as usize].last_store_ms = 0;
-        Ok(())
-    }
-}
-
-fn list(io: &mut impl Io, folder: &Path) -> Result<Vec<String>, (PathBuf, Errno)> {
-    let listed = run_one(
-        io,
-        Op::List {
-            path: folder.to_owned(),
-        },
-    );
-    match (listed.result, listed.payload) {
-        (Ok(_), Payload::Names(names)) => Ok(names.into_iter().map(|name| name.name).collect()),
-        (result, _) => Err((folder.to_owned(), result.err().unwrap_or(Errno::EIO))),
-    }
-}
-
-struct UnitFiles<'a> {
-    folder: &'a Path,
-    file_size: u64,
-}
-
-impl UnitFiles<'_> {
-    /// The first offset in `low..high` whose unit does not satisfy `front`.
-    fn partition(
-        &self,
-        io: &mut impl Io,
-        low: u64,
-        high: u64,
-        front: impl Fn(Option<Unit>) -> bool,
-    ) -> Result<u64, (PathBuf, Errno)> {
-        let (mut low, mut high) = (low, high);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if front(self.unit(io, middle)?) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(low)
-    }
-
-    fn unit(&self, io: &mut impl Io, offset: u64) -> Result<Option<Unit>, (PathBuf, Errno)> {
-        let at = offset * UNIT_SIZE;
-        let file = at - at % self.file_size;
-        let path = self.folder.join(format!("{file:020}"));
-        let got = run_one(
-            io,
-            Op::Get {
-                path: path.clone(),
-                at: at - file,
-                len: UNIT_SIZE,
-            },
-        );
-        match (got.result, got.payload) {
-            (Ok(_), Payload::Buffer(bytes)) => Ok(Unit::decode(&bytes)),
-            (Err(Errno::ENOENT), _) => Ok(None),
-            (result, _) => Err((path, result.err().unwrap_or(Errno::EIO))),
-        }
     }
 }

@@ -328,10 +328,10 @@ impl RouteTable {
     }
 
     fn put_queue_data(&mut self, topic: &str, name: &Arc<str>, data: QueueData, replace: bool) {
-        if !self.topics.contains_key(topic) {
-            self.topics.insert(topic.into(), Topic::default());
-        }
-        let entry = self.topics.get_mut(topic).expect("it was just put there");
+        let entry = match self.topics.get_mut(topic) {
+            Some(entry) => entry,
+            None => self.topics.entry(topic.into()).or_default(),
+        };
         match entry.index(name) {
             Ok(at) if replace => entry.queues[at].1 = data,
             Ok(_) => {}

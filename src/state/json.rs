@@ -37,6 +37,8 @@ pub(super) enum Value {
     Text(String),
     List(Vec<Node>),
     Table(Vec<(Key, Node)>),
+    /// A table of [`written`]; the reader makes none.
+    Written(String),
 }
 
 /// The name of a field. A topic may be called `7`, so text and number are told apart.
@@ -337,7 +339,7 @@ pub(super) fn write(node: &Node) -> Vec<u8> {
     out.into_bytes()
 }
 
-fn write_value(node: &Node, depth: usize, out: &mut String) {
+pub(super) fn write_value(node: &Node, depth: usize, out: &mut String) {
     match &node.value {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -364,7 +366,46 @@ fn write_value(node: &Node, depth: usize, out: &mut String) {
             }
             close(fields.is_empty(), depth, '}', out);
         }
+        Value::Written(text) => out.push_str(text),
     }
+}
+
+/// A table that stands at a depth, written field by field: a tree of many thousand fields would cost several
+/// times what their text does, and it is the shard that waits for it.
+pub(super) fn written<T>(
+    depth: usize,
+    fields: impl Iterator<Item = T>,
+    put: impl FnMut(T, &mut String),
+) -> Node {
+    let mut out = String::new();
+    write_fields(depth, fields, &mut out, put);
+    Node::new(Value::Written(out))
+}
+
+/// `put` writes a name, with [`write_name`] or as a number and ':', and a value.
+pub(super) fn write_fields<T>(
+    depth: usize,
+    fields: impl Iterator<Item = T>,
+    out: &mut String,
+    mut put: impl FnMut(T, &mut String),
+) {
+    out.push('{');
+    let mut empty = true;
+    for (index, field) in fields.enumerate() {
+        next_line(index, depth, out);
+        put(field, out);
+        empty = false;
+    }
+    close(empty, depth, '}', out);
+}
+
+pub(super) fn write_name(name: &str, out: &mut String) {
+    write_text(name, out);
+    out.push(':');
+}
+
+pub(super) fn write_number(number: i64, out: &mut String) {
+    out.push_str(itoa::Buffer::new().format(number));
 }
 
 fn next_line(index: usize, depth: usize, out: &mut String) {
@@ -380,8 +421,14 @@ fn close(empty: bool, depth: usize, bracket: char, out: &mut String) {
     out.push(bracket);
 }
 
-fn write_text(text: &str, out: &mut String) {
+pub(super) fn write_text(text: &str, out: &mut String) {
     out.push('"');
+    let is_plain = |byte: u8| b' ' <= byte && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for character in text.chars() {
         match character {
             '"' => out.push_str("\\\""),

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::delay::{decode_numbers, encode_numbers};
+use super::delay::decode_numbers;
 use super::fields::{Fields, version_node};
-use super::json::{Document, Node, Value, write};
+use super::json::{Document, Node, Value, write, write_fields, write_name, write_number, written};
 use super::{Kept, StateError};
 use crate::command::DataVersion;
 
@@ -111,18 +111,19 @@ pub fn encode(offsets: &Offsets) -> Vec<u8> {
 }
 
 fn encode_table(table: &BTreeMap<Reader, Queues>) -> Node {
-    let names = table.iter().map(|(reader, queues)| {
-        (
-            format!("{}@{}", reader.topic, reader.group),
-            encode_numbers(queues),
-        )
-    });
-    let names: Vec<_> = names.collect();
-    Node::table(
-        names
-            .iter()
-            .map(|(name, node)| (name.as_str(), node.clone())),
-    )
+    let mut name = String::new();
+    written(1, table.iter(), |(reader, queues), out| {
+        name.clear();
+        name.push_str(&reader.topic);
+        name.push('@');
+        name.push_str(&reader.group);
+        write_name(&name, out);
+        write_fields(2, queues.iter(), out, |(queue_id, offset), out| {
+            write_number(i64::from(*queue_id), out);
+            out.push(':');
+            write_number(*offset, out);
+        });
+    })
 }
 
 #[cfg(test)]

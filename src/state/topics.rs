@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::fields::{Fields, integer, texts_node, version_node};
-use super::json::{Document, Node, Value, write};
+use super::json::{
+    Document, Node, Value, write, write_fields, write_name, write_number, write_text, write_value,
+    written,
+};
 use super::{Kept, StateError};
 use crate::command::{DataVersion, TopicConfig};
 
@@ -87,14 +90,16 @@ fn decode_topic(
 /// Writes the file.
 #[must_use]
 pub fn encode(topics: &Topics) -> Vec<u8> {
-    let nothing = Kept::default();
-    let table = topics.table.iter().map(|(name, config)| {
-        let kept = topics.kept_of_topic.get(name).unwrap_or(&nothing);
-        (name.as_str(), encode_topic(config, kept))
+    let table = written(1, topics.table.iter(), |(name, config), out| {
+        write_name(name, out);
+        match topics.kept_of_topic.get(name) {
+            None => write_topic(config, out),
+            Some(kept) => write_value(&encode_topic(config, kept), 2, out),
+        }
     });
     let mut known = vec![
         ("dataVersion", version_node(topics.version)),
-        ("topicConfigTable", Node::table(table)),
+        ("topicConfigTable", table),
     ];
     if !topics.deleted.is_empty() {
         let deleted = topics.deleted.iter();
@@ -104,18 +109,53 @@ pub fn encode(topics: &Topics) -> Vec<u8> {
     write(&topics.kept.join(known))
 }
 
-fn encode_topic(config: &TopicConfig, kept: &Kept) -> Node {
-    let filter = if config.multi_tag {
+const fn filter_type(config: &TopicConfig) -> &'static str {
+    if config.multi_tag {
         "MULTI_TAG"
     } else {
         "SINGLE_TAG"
-    };
+    }
+}
+
+/// As [`encode_topic`] of a topic without kept fields, which are nearly all.
+fn write_topic(config: &TopicConfig, out: &mut String) {
+    enum Field<'a> {
+        Texts(&'a [(String, String)]),
+        Flag(bool),
+        Number(u32),
+        Text(&'a str),
+    }
+    let fields = [
+        ("attributes", Field::Texts(&config.attributes)),
+        ("order", Field::Flag(config.order)),
+        ("perm", Field::Number(config.perm)),
+        ("readQueueNums", Field::Number(config.read_queue_count)),
+        ("topicFilterType", Field::Text(filter_type(config))),
+        ("topicName", Field::Text(&config.name)),
+        ("topicSysFlag", Field::Number(config.sys_flag)),
+        ("writeQueueNums", Field::Number(config.write_queue_count)),
+    ];
+    write_fields(2, fields.into_iter(), out, |(name, value), out| {
+        write_name(name, out);
+        match value {
+            Field::Texts(texts) => write_fields(3, texts.iter(), out, |(name, text), out| {
+                write_name(name, out);
+                write_text(text, out);
+            }),
+            Field::Flag(flag) => out.push_str(if flag { "true" } else { "false" }),
+            Field::Number(number) => write_number(i64::from(number), out),
+            Field::Text(text) => write_text(text, out),
+        }
+    });
+}
+
+fn encode_topic(config: &TopicConfig, kept: &Kept) -> Node {
     kept.join(vec![
         ("attributes", texts_node(&config.attributes)),
         ("order", Node::new(Value::Bool(config.order))),
         ("perm", Node::number(config.perm)),
         ("readQueueNums", Node::number(config.read_queue_count)),
-        ("topicFilterType", Node::text(filter)),
+        ("topicFilterType", Node::text(filter_type(config))),
         ("topicName", Node::text(&config.name)),
         ("topicSysFlag", Node::number(config.sys_flag)),
         ("writeQueueNums", Node::number(config.write_queue_count)),
@@ -153,6 +193,31 @@ mod tests {
             "{written}"
         );
         assert_eq!(decode(written.as_bytes()).unwrap(), topics);
+    }
+
+    #[test]
+    fn a_topic_is_written_alike_with_and_without_kept_fields() {
+        let config = TopicConfig {
+            name: "a \"好\"\n".to_owned(),
+            read_queue_count: 3,
+            write_queue_count: 4,
+            perm: 6,
+            multi_tag: true,
+            sys_flag: 2,
+            order: true,
+            attributes: vec![
+                ("+k".to_owned(), "v\\".to_owned()),
+                ("l".to_owned(), String::new()),
+            ],
+        };
+        for attribute_count in 0..=2 {
+            let mut config = config.clone();
+            config.attributes.truncate(attribute_count);
+            let (mut one, mut other) = (String::new(), String::new());
+            write_topic(&config, &mut one);
+            write_value(&encode_topic(&config, &Kept::default()), 2, &mut other);
+            assert_eq!(one, other);
+        }
     }
 
     #[test]
