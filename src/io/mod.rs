@@ -42,7 +42,7 @@ pub use setup::{
 };
 pub use trial::{DiskTrial, SYNC_SIZES, SyncWay, Times, TrialError, try_disk};
 pub use uring::probe::{Found, RingNeed};
-pub use uring::{Options, Uring};
+pub use uring::{Options, SendZc, Uring};
 
 /// Queue operations, then take a turn. `push` never enters the kernel; `turn` enters it once.
 pub trait Io {

@@ -2,9 +2,9 @@
 #![allow(unsafe_code)]
 
 mod arming;
+mod closing;
 pub(super) mod entering;
 pub(super) mod features;
-mod fixed;
 pub(super) mod probe;
 mod sending;
 
@@ -27,13 +27,12 @@ use super::setup::SetupError;
 use super::{Completion, FileId, Io, ListenerId, Op, Payload, SocketId, Token};
 use crate::base::{Key, RingFeatures, Slab};
 use entering::Door;
+pub use features::SendZc;
 use features::{AtOpen, InUse};
 use sending::Gather;
 
 /// `user_data` of the ring's own poll on its bell; no key has all bits set.
 const BELL: u64 = u64::MAX;
-/// Of the cancellation of everything, at the end.
-const CANCEL: u64 = u64::MAX - 1;
 
 /// What a ring is built with.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +101,8 @@ pub struct Uring {
     bell: Bell,
     bell_flight: Option<Key>,
     clock: Clock,
+    /// Everything is cancelled, nothing is armed again.
+    closing: bool,
 }
 
 struct Socket {
@@ -192,6 +193,7 @@ impl Uring {
             bell,
             bell_flight: None,
             clock: Clock::start(),
+            closing: false,
         };
         uring.watch_bell();
         Ok(uring)
@@ -201,6 +203,12 @@ impl Uring {
     #[must_use]
     pub fn bell(&self) -> Bell {
         self.bell.clone()
+    }
+
+    /// Whether this ring may send without a copy.
+    #[must_use]
+    pub fn send_zc(&self) -> Option<SendZc> {
+        self.features.send_zc
     }
 
     fn watch_bell(&mut self) {
@@ -465,12 +473,9 @@ impl Uring {
             };
             if entry.user_data() == BELL {
                 bell_rang = true;
-                if !cqueue::more(entry.flags()) {
+                if !cqueue::more(entry.flags()) && !self.closing {
                     self.watch_bell();
                 }
-                continue;
-            }
-            if entry.user_data() == CANCEL {
                 continue;
             }
             self.complete(&entry, done);
@@ -662,45 +667,5 @@ impl Io for Uring {
 
     fn wall_ms(&self) -> u64 {
         self.clock.wall_ms()
-    }
-}
-
-impl Drop for Uring {
-    /// The kernel may still write into buffers of flights; they are freed only after it let go.
-    fn drop(&mut self) {
-        self.sockets.keys().into_iter().for_each(|key| {
-            let _ = self.sockets.remove(key);
-        });
-        if let Some(key) = self.bell_flight.take() {
-            self.flights.remove(key);
-        }
-        while let Some(key) = self.direct.pop_front() {
-            self.flights.remove(key);
-        }
-        let mut done = Vec::new();
-        for _ in 0..50 {
-            if self.flights.is_empty() {
-                return;
-            }
-            let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
-            self.backlog.push_back(all.user_data(CANCEL));
-            self.fill_queue();
-            if self.enter(1, 100_000_000).is_err() {
-                break;
-            }
-            self.reap(&mut done);
-            done.clear();
-            while let Some(key) = self.direct.pop_front() {
-                self.flights.remove(key);
-            }
-        }
-        if !self.flights.is_empty() {
-            // Better lost than used after free: the memory of what the kernel still holds is leaked.
-            tracing::error!(
-                operations = self.flights.len(),
-                "the kernel did not give all operations back within 5 s; their memory is left to it"
-            );
-            std::mem::forget(std::mem::take(&mut self.flights));
-        }
     }
 }

@@ -32,6 +32,7 @@ pub(in crate::io) struct AtOpen {
 pub(super) struct InUse {
     pub(super) multishot_accept: Option<MultishotAccept>,
     pub(super) multishot_receive: Option<MultishotReceive>,
+    pub(super) send_zc: Option<SendZc>,
 }
 
 struct SingleIssuer(());
@@ -54,6 +55,10 @@ enum Taskrun {
     /// At once, and the thread is interrupted for it.
     Interrupting,
 }
+
+/// Sending (`IORING_OP_SEND_ZC`, `IORING_OP_SENDMSG_ZC`) from the memory of the process without a copy.
+#[derive(Debug, Clone, Copy)]
+pub struct SendZc(());
 
 /// An accept that stays armed.
 pub(super) struct MultishotAccept(());
@@ -152,6 +157,7 @@ impl InUse {
         Self {
             multishot_accept: has(RingFeature::MultishotAccept).then_some(MultishotAccept(())),
             multishot_receive: has(RingFeature::MultishotReceive).then_some(MultishotReceive(())),
+            send_zc: has(RingFeature::SendZc).then_some(SendZc(())),
         }
     }
 }
@@ -169,6 +175,12 @@ mod tests {
         assert!(!ring.params().is_setup_single_issuer());
         assert_eq!(door.ways(), (false, false, false));
         let (ring, door) = AtOpen::of(found).open(8).unwrap();
+        let mut workers = [0, 0]; // Asks and changes nothing.
+        let submitter = ring.submitter();
+        submitter.register_iowq_max_workers(&mut workers).unwrap();
+        if found.has(RingFeature::WorkerBound) {
+            assert_eq!(workers, [WORKERS_OF_FILES, WORKERS_OF_SOCKETS]);
+        }
         let has = |feature| found.has(feature);
         assert_eq!(
             ring.params().is_setup_single_issuer(),
