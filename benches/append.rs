@@ -8,15 +8,19 @@ mod common;
 use common::door::{Driven, check_records, record, ring};
 use common::{Study, cost, folder, is_smoke, smoke_passed, tiny_or};
 use corelane::io::{Fill, Uring};
-use corelane::log::{FlushPolicy, Options};
+use corelane::log::{Append, FlushPolicy, Options};
 
 /// Records that go into one write.
 const GROUPS: [usize; 4] = [1, 8, 64, 512];
 
-const FILLS: [(&str, Fill); 3] = [
-    ("zeros", Fill::Zeros),
-    ("direct zeros", Fill::DirectZeros),
-    ("reserve", Fill::Reserve),
+/// What lies there, and how a group gets there; a way is a row here.
+const WAYS: [(&str, Fill, Append); 6] = [
+    ("zeros", Fill::Zeros, Append::Ring),
+    ("direct zeros", Fill::DirectZeros, Append::Ring),
+    ("reserve", Fill::Reserve, Append::Ring),
+    ("reserve, in place", Fill::Reserve, Append::InPlace),
+    ("direct zeros, O_DIRECT", Fill::DirectZeros, Append::Direct),
+    ("reserve, O_DIRECT", Fill::Reserve, Append::Direct),
 ];
 
 /// Nobody syncs while it is measured, and a round fits into what was prepared before.
@@ -30,12 +34,12 @@ fn main() {
     let folder = folder();
     let mut io = ring(Vec::new());
     let mut round = 0;
-    let names = FILLS.map(|(name, _)| name);
+    let names = WAYS.map(|(name, ..)| name);
     let rows = GROUPS.map(|group| format!("{group} × 1 KiB"));
     let study = Study::measure(&rows, &names, |row, column| {
         round += 1;
         let folder = folder.path().join(round.to_string());
-        let figures = sample(&mut io, &folder, GROUPS[row], FILLS[column].1);
+        let figures = sample(&mut io, &folder, GROUPS[row], WAYS[column]);
         std::fs::remove_dir_all(&folder).expect("the log can be removed");
         figures
     });
@@ -49,11 +53,17 @@ fn main() {
     );
 }
 
-fn sample(io: &mut Uring, folder: &std::path::Path, group: usize, fill: Fill) -> [f64; 4] {
+fn sample(
+    io: &mut Uring,
+    folder: &std::path::Path,
+    group: usize,
+    (_, fill, append): (&str, Fill, Append),
+) -> [f64; 4] {
     let options = Options {
         prepare_step: tiny_or(1 << 20, STEP),
         horizon_ahead_max: tiny_or(1 << 20, STEP),
         fill,
+        append,
         ..Options::new(tiny_or(2 << 20, 64 << 20), NEVER)
     };
     let mut opened = None;

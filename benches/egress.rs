@@ -40,9 +40,10 @@ const SIZES: [u64; 8] = [
 ];
 
 /// A way out is a row here.
-const WAYS: [(&str, Way); 4] = [
+const WAYS: [(&str, Way); 5] = [
     ("sendfile", Way::Sendfile),
     ("gather", Way::Gather),
+    ("send-zc", Way::SendZc),
     ("copy", Way::Copy),
     ("splice", Way::Splice),
 ];
@@ -222,7 +223,7 @@ impl Outlet {
         file: &[u8],
     ) -> [f64; 2] {
         let times = tiny_or(1, ((16 << 20) / (count * size)).clamp(4, 500));
-        let mut egress = Egress::new(Policy::Fixed(way));
+        let mut egress = Egress::new(Policy::Fixed(way), 4);
         // The far side is idle before and after, so that what it used is known.
         let before = (process_cpu_ns(), self.peer.cpu_ns.load(Ordering::Relaxed));
         let start = std::time::Instant::now();
@@ -233,6 +234,7 @@ impl Outlet {
                 head: vec![b'h'; HEAD_SIZE],
                 spans: spans(self.file, count, size, self.start),
                 hot: true,
+                unsettled: None,
             };
             if is_smoke() {
                 wanted.extend_from_slice(&delivery.head);

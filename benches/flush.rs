@@ -11,15 +11,21 @@ use std::time::Instant;
 use common::door::{Driven, check_records, record, ring};
 use common::{Study, cost, folder, is_smoke, smoke_passed, tiny_or};
 use corelane::io::Uring;
-use corelane::log::{FlushPolicy, Options};
+use corelane::log::{Append, FlushPolicy, Options};
 
 /// Records that are durable together.
 const GROUPS: [usize; 5] = [1, 8, 32, 256, 1024];
 
 /// A way to flush is a row here.
-const WAYS: [(&str, FlushPolicy); 2] = [
-    ("fdatasync", FlushPolicy::GroupCommit),
-    ("RWF_DSYNC", FlushPolicy::DurableWrites),
+const WAYS: [(&str, FlushPolicy, Append); 4] = [
+    ("fdatasync", FlushPolicy::GroupCommit, Append::Ring),
+    (
+        "in place, fdatasync",
+        FlushPolicy::GroupCommit,
+        Append::InPlace,
+    ),
+    ("RWF_DSYNC", FlushPolicy::DurableWrites, Append::Ring),
+    ("O_DIRECT", FlushPolicy::DurableWrites, Append::Direct),
 ];
 
 /// Groups that are not durable yet, at most.
@@ -30,18 +36,21 @@ fn main() {
     let mut io = ring(Vec::new());
     let mut round = 0;
     let rows = GROUPS.map(|group| format!("{group} × 1 KiB"));
-    let cases: Vec<(String, FlushPolicy, usize)> = WAYS
+    let cases: Vec<(String, (FlushPolicy, Append), usize)> = WAYS
         .iter()
-        .flat_map(|(name, policy)| {
-            OVERLAPS.map(|overlap| (format!("{name}, {overlap} under way"), *policy, overlap))
+        .flat_map(|(name, policy, append)| {
+            OVERLAPS.map(|overlap| {
+                let way = (*policy, *append);
+                (format!("{name}, {overlap} under way"), way, overlap)
+            })
         })
         .collect();
     let columns: Vec<&str> = cases.iter().map(|(name, ..)| name.as_str()).collect();
     let study = Study::measure(&rows, &columns, |row, column| {
         round += 1;
         let folder = folder.path().join(round.to_string());
-        let (_, policy, overlap) = cases[column];
-        let figures = sample(&mut io, &folder, GROUPS[row], policy, overlap);
+        let (_, way, overlap) = cases[column];
+        let figures = sample(&mut io, &folder, GROUPS[row], way, overlap);
         std::fs::remove_dir_all(&folder).expect("the log can be removed");
         figures
     });
@@ -59,7 +68,7 @@ fn sample(
     io: &mut Uring,
     folder: &std::path::Path,
     group: usize,
-    policy: FlushPolicy,
+    (policy, append): (FlushPolicy, Append),
     overlap: usize,
 ) -> [f64; 4] {
     let groups = tiny_or(3, (16_384 / group).clamp(16, 300));
@@ -68,6 +77,7 @@ fn sample(
     let options = Options {
         prepare_step: step,
         horizon_ahead_max: step,
+        append,
         ..Options::new(2 * step, policy)
     };
     let mut driven = Driven::open(io, folder, options);

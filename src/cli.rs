@@ -135,7 +135,7 @@ pub struct Serve {
     egress: Option<String>,
     /// Do without this of io_uring even where the kernel has it: coop-taskrun, single-issuer,
     /// defer-taskrun, no-sqarray, multishot-accept, multishot-receive, worker-bound, registered-ring,
-    /// registered-files, send-zc, registered-wait or no-iowait; several with commas, or repeated
+    /// send-zc, registered-wait or no-iowait; several with commas, or repeated
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     without: Vec<String>,
     /// Listen beyond this host although everybody who reaches the ports may do everything

@@ -129,10 +129,10 @@ const COLUMNS_MAX: usize = 150;
 /// Files that are longer, tests not counted. A number here may only become smaller.
 const LONG_FILES: &[(&str, usize)] = &[
     ("src/broker/registration.rs", 559),
-    ("src/broker/worker.rs", 625),
+    ("src/broker/worker.rs", 624),
     ("src/command.rs", 675),
-    ("src/io/uring.rs", 728),
-    ("src/log/commit_log.rs", 732),
+    ("src/io/uring.rs", 659),
+    ("src/log/commit_log.rs", 658),
     ("src/index/index_file/load.rs", 508),
     ("src/log/record.rs", 718),
     ("src/nameserver/table.rs", 593),

@@ -23,8 +23,6 @@ pub enum RingFeature {
     WorkerBound,
     /// The ring is entered without looking its descriptor up.
     RegisteredRing,
-    /// Files that the ring keeps open, so that no operation looks a descriptor up.
-    RegisteredFiles,
     /// Sending from the memory of the process without a copy.
     SendZc,
     /// How long to wait is read from memory that both sides share.
@@ -35,7 +33,7 @@ pub enum RingFeature {
 
 impl RingFeature {
     /// All, oldest first where it makes no other difference.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::CoopTaskrun,
         Self::SingleIssuer,
         Self::DeferTaskrun,
@@ -44,7 +42,6 @@ impl RingFeature {
         Self::MultishotReceive,
         Self::WorkerBound,
         Self::RegisteredRing,
-        Self::RegisteredFiles,
         Self::SendZc,
         Self::RegisteredWait,
         Self::NoIowait,
@@ -62,7 +59,6 @@ impl RingFeature {
             Self::MultishotReceive => "multishot-receive",
             Self::WorkerBound => "worker-bound",
             Self::RegisteredRing => "registered-ring",
-            Self::RegisteredFiles => "registered-files",
             Self::SendZc => "send-zc",
             Self::RegisteredWait => "registered-wait",
             Self::NoIowait => "no-iowait",
@@ -75,7 +71,7 @@ impl RingFeature {
         match self {
             Self::WorkerBound => "5.15",
             Self::RegisteredRing => "5.18",
-            Self::CoopTaskrun | Self::MultishotAccept | Self::RegisteredFiles => "5.19",
+            Self::CoopTaskrun | Self::MultishotAccept => "5.19",
             Self::SingleIssuer | Self::MultishotReceive => "6.0",
             Self::DeferTaskrun | Self::SendZc => "6.1",
             Self::NoSqarray => "6.6",

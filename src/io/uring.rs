@@ -2,10 +2,10 @@
 #![allow(unsafe_code)]
 
 mod arming;
+mod closing;
 pub(super) mod entering;
 pub(super) mod features;
 mod files;
-mod fixed;
 pub(super) mod probe;
 mod sending;
 mod spin;
@@ -38,8 +38,6 @@ use spin::Spin;
 
 /// `user_data` of the ring's own poll on its bell; no key has all bits set.
 const BELL: u64 = u64::MAX;
-/// Of the cancellation of everything, at the end.
-const CANCEL: u64 = u64::MAX - 1;
 
 /// What a ring is built with.
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +117,8 @@ pub struct Uring {
     slept_from_ns: u64,
     /// Operations in flight that another thread of this CPU may have to run: nobody spins in its way.
     elsewhere: usize,
+    /// Everything is cancelled, nothing is armed again.
+    closing: bool,
 }
 
 struct Socket {
@@ -220,6 +220,7 @@ impl Uring {
             spin: Spin::new(options.spin_ns_max),
             slept_from_ns: 0,
             elsewhere: 0,
+            closing: false,
         };
         uring.watch_bell();
         Ok(uring)
@@ -466,12 +467,9 @@ impl Uring {
             };
             if entry.user_data() == BELL {
                 bell_rang = true;
-                if !cqueue::more(entry.flags()) {
+                if !cqueue::more(entry.flags()) && !self.closing {
                     self.watch_bell();
                 }
-                continue;
-            }
-            if entry.user_data() == CANCEL {
                 continue;
             }
             self.complete(&entry, done);
@@ -657,45 +655,5 @@ impl Io for Uring {
 
     fn wall_ms(&self) -> u64 {
         self.clock.wall_ms()
-    }
-}
-
-impl Drop for Uring {
-    /// The kernel may still write into buffers of flights; they are freed only after it let go.
-    fn drop(&mut self) {
-        self.sockets.keys().into_iter().for_each(|key| {
-            let _ = self.sockets.remove(key);
-        });
-        if let Some(key) = self.bell_flight.take() {
-            self.flights.remove(key);
-        }
-        while let Some(key) = self.direct.pop_front() {
-            self.flights.remove(key);
-        }
-        let mut done = Vec::new();
-        for _ in 0..50 {
-            if self.flights.is_empty() {
-                return;
-            }
-            let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
-            self.backlog.push_back(all.user_data(CANCEL));
-            self.fill_queue();
-            if self.enter(1, 100_000_000).is_err() {
-                break;
-            }
-            self.reap(&mut done);
-            done.clear();
-            while let Some(key) = self.direct.pop_front() {
-                self.flights.remove(key);
-            }
-        }
-        if !self.flights.is_empty() {
-            // Better lost than used after free: the memory of what the kernel still holds is leaked.
-            tracing::error!(
-                operations = self.flights.len(),
-                "the kernel did not give all operations back within 5 s; their memory is left to it"
-            );
-            std::mem::forget(std::mem::take(&mut self.flights));
-        }
     }
 }

@@ -67,6 +67,9 @@ impl Uring {
     /// Arms what was meant to go on and was armed for one completion only, which has come. Answers
     /// whether it goes on.
     pub(super) fn arm_again(&mut self, key: Key, result: Result<u32, Errno>) -> bool {
+        if self.closing {
+            return false;
+        }
         let entry = match (self.flights.get(key), result) {
             (
                 Some(Flight {

@@ -56,6 +56,9 @@ enum Taskrun {
     Interrupting,
 }
 
+/// Sending (`IORING_OP_SEND_ZC`, `IORING_OP_SENDMSG_ZC`) from the memory of the process without a copy.
+pub(super) struct SendZc(());
+
 /// An accept that stays armed.
 pub(super) struct MultishotAccept(());
 
@@ -74,9 +77,6 @@ impl MultishotReceive {
         opcode::RecvMulti::new(socket, GROUP).build()
     }
 }
-
-/// A send of the pages themselves.
-pub(super) struct SendZc(());
 
 impl SendZc {
     pub(super) fn entry(
@@ -186,6 +186,12 @@ mod tests {
         assert!(!ring.params().is_setup_single_issuer());
         assert_eq!(door.ways(), (false, false, false));
         let (ring, door) = AtOpen::of(found).open(8).unwrap();
+        let mut workers = [0, 0]; // Asks and changes nothing.
+        let submitter = ring.submitter();
+        submitter.register_iowq_max_workers(&mut workers).unwrap();
+        if found.has(RingFeature::WorkerBound) {
+            assert_eq!(workers, [WORKERS_OF_FILES, WORKERS_OF_SOCKETS]);
+        }
         let has = |feature| found.has(feature);
         assert_eq!(
             ring.params().is_setup_single_issuer(),

@@ -14,7 +14,6 @@ use nix::errno::Errno;
 use super::super::buffers::{BufferRing, GROUP};
 use super::super::setup::SetupError;
 use super::entering::{Door, RegisteredWait};
-use super::fixed::FixedFiles;
 use crate::base::{RingFeature, RingFeatures};
 
 /// What every ring of a broker must have; Linux 5.19 has all of it.
@@ -125,7 +124,6 @@ fn look() -> Result<Found, Errno> {
             asked.is_ok()
         }
         RingFeature::RegisteredRing => Door::registered(&plain).is_some(),
-        RingFeature::RegisteredFiles => FixedFiles::new(&plain, 1).is_some(),
         RingFeature::SendZc => [opcode::SendZc::CODE, opcode::SendMsgZc::CODE]
             .iter()
             .all(knows),
@@ -133,7 +131,11 @@ fn look() -> Result<Found, Errno> {
         RingFeature::NoIowait => params.is_feature_no_iowait(),
     };
     let features = RingFeature::ALL.into_iter().filter(|it| may(*it)).collect();
+    let has_files = plain.submitter().register_files_sparse(1).is_ok();
+    let has_buffers = plain.submitter().register_buffers_sparse(1).is_ok();
     let unused = [
+        (has_files, "registered files (5.19)"),
+        (has_buffers, "registered buffers (5.19)"),
         (params.is_feature_recvsend_bundle(), "bundles (6.10)"),
         (params.is_feature_min_timeout(), "gathering waits (6.12)"),
     ];
