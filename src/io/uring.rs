@@ -495,7 +495,10 @@ impl Uring {
             let token = flight.token;
             let payload = match &flight.borrowed {
                 Borrowed::Accept(_) => self.accepted(result),
-                Borrowed::Receive(_) => self.received(entry, result),
+                Borrowed::Receive(_) => {
+                    self.spin.heard(key.to_u64());
+                    self.received(entry, result)
+                }
                 _ => Payload::None,
             };
             done.push(Completion {

@@ -1,10 +1,15 @@
 //! Waiting awake for a moment before sleeping, where that pays. See kernel-notes/cores.md.
 
-/// A wait that ends within the bound earns one, one that does not costs some.
+/// A wait that ends within twice the bound earns one (awake it would have been shorter: whoever is answered
+/// sooner asks again sooner), one that does not costs some.
 const CREDIT_MAX: i32 = 16;
 /// From here on it is worth while.
 const CREDIT_TO_SPIN: i32 = 8;
 const MISS: i32 = 4;
+
+/// Peers that are known from lately. Where it is only these few that come and go, each waits for its answer
+/// and a spin is felt by all; among many, one is only awake in vain for the CPU's sake.
+const PEERS: usize = 4;
 
 /// A spin that was away for so long in its middle had to leave the CPU to a program of its kind; workers of
 /// the kernel take some ten microseconds.
@@ -21,6 +26,11 @@ pub(super) struct Spin {
     /// As long as a spin may take; 0 = never.
     max_ns: u64,
     credit: i32,
+    /// Whom something came from last, in a ring.
+    peers: [u64; PEERS],
+    next_peer: usize,
+    /// High while those are the only ones.
+    familiar: i32,
     /// Spins since somebody else last wanted the CPU.
     peace: u32,
     off_until_ns: u64,
@@ -32,6 +42,9 @@ impl Spin {
         Self {
             max_ns,
             credit: 0,
+            peers: [u64::MAX; PEERS],
+            next_peer: 0,
+            familiar: 0,
             peace: 0,
             off_until_ns: 0,
             off_ns: OFF_NS,
@@ -40,7 +53,8 @@ impl Spin {
 
     /// How long to stay awake now; 0 = sleep at once.
     pub(super) const fn bound_ns(&self, now_ns: u64) -> u64 {
-        if self.credit < CREDIT_TO_SPIN || now_ns < self.off_until_ns {
+        let pays = CREDIT_TO_SPIN <= self.credit && CREDIT_TO_SPIN <= self.familiar;
+        if !pays || now_ns < self.off_until_ns {
             0
         } else {
             self.max_ns
@@ -52,9 +66,21 @@ impl Spin {
         0 < self.max_ns
     }
 
+    /// Something came from a peer.
+    #[inline]
+    pub(super) fn heard(&mut self, peer: u64) {
+        if self.peers.contains(&peer) {
+            self.familiar = (self.familiar + 1).min(CREDIT_MAX);
+            return;
+        }
+        self.familiar = (self.familiar - MISS).max(0);
+        self.peers[self.next_peer] = peer;
+        self.next_peer = (self.next_peer + 1) % PEERS;
+    }
+
     /// A sleep took so long.
     pub(super) fn slept(&mut self, ns: u64) {
-        let earned = if ns <= self.max_ns { 1 } else { -1 };
+        let earned = if ns <= 2 * self.max_ns { 1 } else { -1 };
         self.credit = (self.credit + earned).clamp(0, CREDIT_MAX);
     }
 
@@ -83,11 +109,16 @@ mod tests {
     fn it_spins_while_waits_are_short_and_nobody_wants_the_cpu() {
         let mut spin = Spin::new(50_000);
         assert_eq!(spin.bound_ns(0), 0, "nothing is known yet");
-        for _ in 0..8 {
+        for peer in 0..20 {
             spin.slept(10_000);
+            spin.heard(peer);
         }
-        assert_eq!(spin.bound_ns(0), 50_000);
-        spin.spun(false, 1_000, 0);
+        assert_eq!(spin.bound_ns(0), 0, "many peers");
+        for turn in 0..20 {
+            spin.heard(turn % PEERS as u64);
+        }
+        assert_eq!(spin.bound_ns(0), 50_000, "the same few");
+        (0..3).for_each(|_| spin.spun(false, 1_000, 0));
         assert_eq!(spin.bound_ns(0), 0, "in vain");
         let earn = |spin: &mut Spin| (0..16).for_each(|_| spin.slept(10_000));
         earn(&mut spin);
