@@ -368,9 +368,9 @@ fn what_a_server_does_wrong_makes_the_exit_code_1_and_is_said() {
 fn a_generator_that_is_late_itself_says_so_and_fails() {
     let folder = tempfile::tempdir().unwrap();
     let floor = Floor::start("echo");
-    // A burst of 20,000 is made one after another: the last of them waits for the first ones.
+    // A burst of 8,000 is made one after another: the last of them waits for the first ones.
     let words = format!(
-        "produce --addr 127.0.0.1:{} --queues 2 --connections 4 --in-flight 6000 --size 64 --rate 40000 --arrival burst:20000 --duration 1 --warmup 0 --percentile 50",
+        "produce --addr 127.0.0.1:{} --queues 2 --connections 4 --in-flight 2500 --size 64 --rate 16000 --arrival burst:8000 --duration 1 --warmup 0 --percentile 50",
         floor.1
     );
     let (code, json, text) = run(folder.path(), &words);

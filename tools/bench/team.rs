@@ -51,11 +51,11 @@ impl Team {
     /// The moment at which the run begins: that of the thread which asks first.
     pub fn start_ns(&self) -> u64 {
         let now_ns = clock::now_ns();
-        let first = Ordering::AcqRel;
-        let told = self
-            .start_ns
-            .compare_exchange(0, now_ns, first, Ordering::Acquire);
-        told.err().unwrap_or(now_ns)
+        let (set, read) = (Ordering::AcqRel, Ordering::Acquire);
+        match self.start_ns.compare_exchange(0, now_ns, set, read) {
+            Ok(_) => now_ns,
+            Err(first_ns) => first_ns,
+        }
     }
 
     pub fn tell(&self, thread: usize, told: Told) {

@@ -201,10 +201,13 @@ fn a_request_without_answer_voids_the_run() {
 
 #[test]
 fn a_closed_connection_ends_the_run() {
-    let addr = broker(Wrong::Close);
-    let load = load_of(&format!("--addr {addr} {BRIEFLY}"));
-    let told = produce_all(&load).err().unwrap();
-    assert!(told.0.contains("closed"), "{}", told.0);
+    // Of several threads it is the one whose connection it was that tells.
+    for threads in ["", "--threads 3"] {
+        let addr = broker(Wrong::Close);
+        let load = load_of(&format!("--addr {addr} {BRIEFLY} {threads}"));
+        let told = produce_all(&load).err().unwrap();
+        assert!(told.0.contains("closed"), "{}", told.0);
+    }
 }
 
 #[test]

@@ -85,7 +85,8 @@ impl Table {
     fn start_after_kill(&mut self) -> Outcome<()> {
         let ours = self.ours("async", &[]);
         let at = self.session.entry(&ours)?;
-        let count = self.scale.log_bytes() / 1024;
+        let bytes = self.scale.log_bytes(self.options.log_gib);
+        let count = bytes / 1024;
         let fill = format!(
             "produce --connections 4 --in-flight 4 --batch 62 --count {count} --duration 600 --warmup 0 --read-back none"
         );
@@ -111,7 +112,7 @@ impl Table {
         } else {
             "was not emptied"
         };
-        let gib = self.scale.log_bytes() as f64 / f64::from(1 << 30);
+        let gib = bytes as f64 / f64::from(1 << 30);
         self.note(14, format!("a log of {gib:.1} GiB; the page cache {cold}"));
         Ok(())
     }

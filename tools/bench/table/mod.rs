@@ -73,6 +73,18 @@ pub struct Options {
     /// RocketMQ's maximum, messages a second, for rows 2 and 9 where it is not measured
     #[arg(long, value_name = "PER_S")]
     apache_max: Option<f64>,
+    /// In rows 6 and 7 the floor writes no byte twice: its zeros have their price too
+    #[arg(long)]
+    fresh_floor: bool,
+    /// Count runs in which the generator's own delay shows in a percentile; the report tells which
+    #[arg(long)]
+    tell_own_delay: bool,
+    /// Window of row 9, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
+    steady: f64,
+    /// Log that row 14's broker has when it is killed, GiB
+    #[arg(long, value_name = "GIB", default_value_t = 10)]
+    log_gib: u64,
     /// Memory of the control group of rows 12 and 13, MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(32..))]
     memory_mib: u64,
@@ -150,6 +162,10 @@ impl Table {
             match row {
                 2 => self.at_maximum()?,
                 9 => self.steady()?,
+                11 => self.note(
+                    11,
+                    "the goal beside Kafka is for Kafka's own tools, not for these",
+                ),
                 12 => self.drain()?,
                 13 => self.write_past_memory()?,
                 14 => self.footprint()?,
@@ -231,6 +247,10 @@ impl Table {
         if reads {
             words.extend(["--topic".to_owned(), work.topic()]);
         }
+        let is_fresh = kind == "flush" && self.options.fresh_floor;
+        if is_fresh {
+            words.push("--fresh".to_owned());
+        }
         if kind != "echo" {
             words.extend(["--file".to_owned(), "{store}/floor".to_owned()]);
         }
@@ -238,7 +258,7 @@ impl Table {
             words.extend(["--file-mib".to_owned(), mib.to_string()]);
         }
         Ok(Contender {
-            name: format!("floor {kind}"),
+            name: format!("floor {kind}{}", if is_fresh { " fresh" } else { "" }),
             words,
             has_records: reads,
             ..Contender::default()
@@ -249,6 +269,9 @@ impl Table {
     fn work(&self, name: &str, load: &str) -> Outcome<Work> {
         let mut words = matrix::split(load)?;
         let kind = words.remove(0);
+        if self.options.tell_own_delay {
+            words.extend(["--own-delay", "tell"].map(str::to_owned));
+        }
         self.scale.shrink_load(&kind, &mut words);
         Ok(Work {
             name: name.to_owned(),

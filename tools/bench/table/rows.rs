@@ -53,7 +53,6 @@ const fn test(
 /// A physical floor writes the same bytes as the broker: what came in, in the groups in which it came.
 const APPEND: &str = "append --file-mib 512";
 const FLUSH: &str = "flush --file-mib 1024";
-const ONE: &str = "produce --connections 1 --in-flight 1 --percentile 99.9";
 
 pub const TESTS: [Test; 18] = [
     test(
@@ -140,7 +139,7 @@ pub const TESTS: [Test; 18] = [
         FLUSH,
         "produce --connections 64 --in-flight 16",
     ),
-    // A five-thousandth of RocketMQ's thousand a second has to be more than ten of all runs.
+    // RocketMQ takes a thousand a second: what five runs of 30 s hold together tells a p99.99.
     test(
         7,
         "7-sync-1x1",
@@ -148,7 +147,13 @@ pub const TESTS: [Test; 18] = [
         FLUSH,
         "produce --connections 1 --in-flight 1 --duration 30",
     ),
-    test(8, "8-async-1x1", "async", "echo", ONE),
+    test(
+        8,
+        "8-async-1x1",
+        "async",
+        "echo",
+        "produce --connections 1 --in-flight 1",
+    ),
     test(
         10,
         "10-e2e",

@@ -50,8 +50,8 @@ impl Scale {
     }
 
     /// Window of row 9, seconds.
-    pub fn steady_s(self) -> f64 {
-        self.pick(600.0, 3.0)
+    pub fn steady_s(self, told: f64) -> f64 {
+        self.pick(told, 3.0)
     }
 
     pub fn steady_rate_most(self) -> f64 {
@@ -89,8 +89,8 @@ impl Scale {
     }
 
     /// Row 14: the log that is there when the broker is killed.
-    pub fn log_bytes(self) -> u64 {
-        self.pick(10 << 30, 8 << 20)
+    pub fn log_bytes(self, told_gib: u64) -> u64 {
+        self.pick(told_gib << 30, 8 << 20)
     }
 
     /// Row 14: whether the machine's page cache is emptied, which others feel.
