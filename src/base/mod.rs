@@ -8,6 +8,7 @@ mod latency;
 mod marks;
 mod prng;
 mod ring_feature;
+mod short_text;
 mod slab;
 
 pub use bytes::{Reader, Writer};
@@ -17,4 +18,5 @@ pub use latency::{Latency, Quantiles};
 pub use marks::Marks;
 pub use prng::Prng;
 pub use ring_feature::{RingFeature, RingFeatures};
+pub use short_text::ShortText;
 pub use slab::{Key, Slab};
