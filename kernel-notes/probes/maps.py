@@ -3,9 +3,12 @@
 import mmap
 import os
 import socket
+import statistics
 
 SIZE = 64 << 20
 PAGE = 4096
+TURNS = 5
+STORES = 25
 
 
 def device_bytes(path):
@@ -16,28 +19,52 @@ def device_bytes(path):
         return int(stat.read().split()[6]) * 512
 
 
-def write_sizes(piece):
+def dirtied_bytes():
+    """Bytes of the page cache that this process made dirty: whole folios, and no other program's."""
+    with open("/proc/self/io") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
+
+
+def write_sizes(piece, sync):
+    """The ways take turns; each store goes to a page far from all others."""
     file = os.open("probe-map", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     for at in range(0, SIZE, piece):
         os.pwrite(file, bytes(piece), at)
     os.fsync(file)
     view = mmap.mmap(file, SIZE)
-    for how in ("map", "pwrite"):
-        before = device_bytes("probe-map")
-        for at in range(0, 50 << 20, 1 << 20):
-            if how == "map":
-                view[at : at + PAGE] = b"m" * PAGE
-            else:
-                os.pwrite(file, b"w" * PAGE, at)
-            os.fdatasync(file)
-        each = (device_bytes("probe-map") - before) / 50 / 1024
-        print(f"zeros in pieces of {piece >> 10:4} KiB, 4 KiB by {how:6} and fdatasync: {each:7.1f} KiB to the device")
+    sent = {"map": [], "pwrite": []}
+    dirtied = {"map": [], "pwrite": []}
+    for turn in range(TURNS):
+        for how in sent:
+            before = device_bytes("probe-map"), dirtied_bytes()
+            for step in range(STORES):
+                # One store in each 2 MiB, which is the largest folio there is.
+                at = (step * (2 << 20) + turn * 64 * PAGE) % SIZE
+                if how == "map":
+                    view[at : at + PAGE] = b"m" * PAGE
+                    if sync == "msync":
+                        view.flush(at, PAGE)
+                else:
+                    os.pwrite(file, b"w" * PAGE, at)
+                if sync == "fdatasync" or how == "pwrite":
+                    os.fdatasync(file)
+            after = device_bytes("probe-map"), dirtied_bytes()
+            sent[how].append((after[0] - before[0]) / STORES / 1024)
+            dirtied[how].append((after[1] - before[1]) / STORES / 1024)
+    for how in sent:
+        way = sync if how == "map" else "fdatasync"
+        print(
+            f"zeros in pieces of {piece >> 10:4} KiB, 4 KiB by {how:6} and {way:9}: "
+            f"{statistics.median(sent[how]):7.1f} KiB to the device ({min(sent[how]):.1f}-{max(sent[how]):.1f}), "
+            f"{statistics.median(dirtied[how]):7.1f} KiB made dirty"
+        )
     view.close()
     os.close(file)
 
 
-write_sizes(PAGE)
-write_sizes(1 << 20)
+for piece in (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20):
+    write_sizes(piece, "fdatasync")
+write_sizes(1 << 20, "msync")
 file = os.open("probe-map", os.O_RDWR | os.O_TRUNC)
 os.write(file, b"a" * 2 * PAGE)
 view = mmap.mmap(file, 2 * PAGE, prot=mmap.PROT_READ)

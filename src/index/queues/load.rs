@@ -204,6 +204,11 @@ impl Search {
         }
     }
 
+    /// Units of the first read: no more than a file has.
+    fn window(&self) -> u64 {
+        WINDOW.min(self.file_size / UNIT_SIZE)
+    }
+
     fn take_front(&mut self, bytes: &[u8]) {
         let units = bytes.chunks_exact(UNIT_SIZE as usize).map(Unit::decode);
         let units: Vec<Option<Unit>> = units.take_while(|unit| self.is_before_end(*unit)).collect();
@@ -211,7 +216,7 @@ impl Search {
         let max = self.lowest + units.len() as u64;
         self.min = (gone < units.len()).then_some(self.lowest + gone as u64);
         self.low = max;
-        if units.len() as u64 == WINDOW {
+        if units.len() as u64 == self.window() {
             self.stage = Stage::Files { front_read: true };
         } else {
             self.end(self.min.unwrap_or(max), max);
@@ -261,7 +266,7 @@ impl Search {
             // Everything in the first window is gone.
             (_, None) => {
                 let max = self.low;
-                self.low = (self.lowest + WINDOW).min(max);
+                self.low = (self.lowest + self.window()).min(max);
                 self.high = max;
                 self.stage = Stage::Min { max };
                 self.look_if_halved();
@@ -284,7 +289,7 @@ impl<T> Asking for (T, QueueId, Search) {
                 let path = search.folder.clone();
                 return Some(Op::List { path });
             }
-            Stage::Front => WINDOW * UNIT_SIZE,
+            Stage::Front => search.window() * UNIT_SIZE,
             Stage::Max | Stage::Min { .. } => UNIT_SIZE,
         };
         let (path, at) = search.path_of(search.asked());
@@ -323,22 +328,23 @@ mod tests {
     use crate::log::run_one;
     use crate::sim::{Faults, Sim};
 
-    const FILE_SIZE: u64 = 700 * UNIT_SIZE;
+    /// Units of a file: more than a window, and less.
+    const PER_FILE: [u64; 2] = [700, 10];
 
-    fn put(io: &mut Sim, folder: &str, base: u64, units: &[Unit]) {
+    fn put(io: &mut Sim, folder: &str, (per_file, file): (u64, u64), units: &[Unit]) {
         let bytes: Vec<u8> = units.iter().flat_map(|unit| unit.encode()).collect();
-        let path = Path::new("/cq").join(folder).join(file_name(base));
+        let size = per_file * UNIT_SIZE;
+        let path = Path::new("/cq").join(folder).join(file_name(file * size));
         let op = Op::Put {
             path,
-            size: FILE_SIZE,
+            size,
             pieces: vec![(0, bytes)],
         };
         assert!(run_one(io, op).result.is_ok());
     }
 
     /// A queue whose units lie 100 bytes apart in the log, from its lowest file on.
-    fn put_queue(io: &mut Sim, folder: &str, lowest_file: u64, max: u64) {
-        let per_file = FILE_SIZE / UNIT_SIZE;
+    fn put_queue(io: &mut Sim, folder: &str, per_file: u64, lowest_file: u64, max: u64) {
         for file in lowest_file..=max.saturating_sub(1) / per_file {
             let units = file * per_file..max.min((file + 1) * per_file);
             let units: Vec<Unit> = units
@@ -348,49 +354,60 @@ mod tests {
                     tags_code: 0,
                 })
                 .collect();
-            put(io, folder, file * FILE_SIZE, &units);
+            put(io, folder, (per_file, file), &units);
+        }
+    }
+
+    fn ends(seed: u64, per_file: u64) {
+        let mut io = Sim::with_faults(seed, Faults::none());
+        let mut prng = Prng::from_seed(seed);
+        let mut wanted = Vec::new();
+        let (first, end) = (prng.below(90_000), 90_000 + prng.below(90_000));
+        for queue in 0..20 {
+            let window = WINDOW.min(per_file);
+            let lengths = [
+                0,
+                1,
+                window - 1,
+                window,
+                window + 1,
+                per_file - 1,
+                per_file,
+                per_file + 1,
+            ];
+            let max = match prng.below(9) as usize {
+                8 => prng.below(2_500),
+                at => lengths[at],
+            };
+            let lowest_file = prng.below(3).min(max.saturating_sub(1) / per_file);
+            let folder = format!("t-{}/{queue}", queue % 7);
+            put_queue(&mut io, &folder, per_file, lowest_file, max);
+            let lowest = lowest_file * per_file;
+            let max = max.min(end.div_ceil(100)).max(lowest);
+            let min = first.div_ceil(100).clamp(lowest, max);
+            wanted.push((format!("t-{}", queue % 7), QueueId(queue), min, max));
+        }
+        put(&mut io, "t-0/not a queue", (per_file, 0), &[]);
+        let mut queues = Queues::new(Path::new("/cq"), per_file * UNIT_SIZE);
+        queues.load(&mut io, end, first).expect("all can be read");
+        assert_eq!(queues.iter().count(), wanted.len(), "seed {seed}");
+        for (topic, queue_id, min, max) in wanted {
+            let index = queues.find(&topic, queue_id).expect("a queue with a file");
+            let found = (queues.queue(index).min(), queues.queue(index).max());
+            assert_eq!(
+                found,
+                (min, max),
+                "seed {seed}, {per_file} a file, {topic} {queue_id}"
+            );
         }
     }
 
     #[test]
     fn queues_of_every_length_are_found_between_the_log_s_ends() {
-        for seed in 0..30 {
-            let mut io = Sim::with_faults(seed, Faults::none());
-            let mut prng = Prng::from_seed(seed);
-            let mut wanted = Vec::new();
-            let (first, end) = (prng.below(90_000), 90_000 + prng.below(90_000));
-            for queue in 0..40 {
-                let max = [
-                    0,
-                    1,
-                    WINDOW - 1,
-                    WINDOW,
-                    WINDOW + 1,
-                    699,
-                    700,
-                    701,
-                    prng.below(2_500),
-                ][prng.below(9) as usize];
-                let lowest_file = prng.below(3).min(max.saturating_sub(1) / 700);
-                put_queue(
-                    &mut io,
-                    &format!("t-{}/{queue}", queue % 7),
-                    lowest_file,
-                    max,
-                );
-                let max = max.min(end.div_ceil(100)).max(lowest_file * 700);
-                let min = first.div_ceil(100).clamp(lowest_file * 700, max);
-                wanted.push((format!("t-{}", queue % 7), QueueId(queue), min, max));
-            }
-            put(&mut io, "t-0/not a queue", 0, &[]);
-            let mut queues = Queues::new(Path::new("/cq"), FILE_SIZE);
-            queues.load(&mut io, end, first).expect("all can be read");
-            assert_eq!(queues.iter().count(), wanted.len(), "seed {seed}");
-            for (topic, queue_id, min, max) in wanted {
-                let index = queues.find(&topic, queue_id).expect("a queue with a file");
-                let found = (queues.queue(index).min(), queues.queue(index).max());
-                assert_eq!(found, (min, max), "seed {seed}, {topic} {queue_id}");
-            }
+        for seed in 0..20 {
+            PER_FILE
+                .into_iter()
+                .for_each(|per_file| ends(seed, per_file));
         }
     }
 
@@ -409,9 +426,9 @@ mod tests {
                 size: 100,
                 tags_code: 0,
             }));
-            put(&mut io, &format!("late/{queue}"), 0, &units);
+            put(&mut io, &format!("late/{queue}"), (PER_FILE[0], 0), &units);
         }
-        let mut queues = Queues::new(Path::new("/cq"), FILE_SIZE);
+        let mut queues = Queues::new(Path::new("/cq"), PER_FILE[0] * UNIT_SIZE);
         queues.load(&mut io, 1_000_000, 0).expect("all can be read");
         for (queue, holes) in [(0, 3), (1, 400)] {
             let index = queues.find("late", QueueId(queue)).expect("it is there");
