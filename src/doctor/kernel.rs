@@ -159,7 +159,9 @@ const MORE_FILES: &str = "ulimit -n 65536  # LimitNOFILE=65536 in a unit of syst
 /// What stands in where a feature is missing, if that is worth a newer kernel.
 const fn stands_in(feature: RingFeature) -> Option<&'static str> {
     match feature {
-        RingFeature::DeferTaskrun => Some("COOP_TASKRUN stands in, each completion costs more"),
+        RingFeature::DeferTaskrun => {
+            Some("COOP_TASKRUN stands in, and its work comes in the middle of other calls")
+        }
         RingFeature::MultishotReceive => Some("each receive is armed again"),
         _ => None,
     }
