@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::base::Reader;
 
+use super::arena::Arena;
 use super::codes;
 use super::header_binary;
 use super::header_json;
@@ -176,6 +177,8 @@ impl Piece {
         ((self.0 & !Self::IN_ARENA) >> 32) as usize
     }
 
+    /// As text, of what has been found to be text.
+    #[inline]
     pub(super) fn text<'a>(self, header: &'a str, arena: &'a str) -> &'a str {
         let text = if self.0 & Self::IN_ARENA == 0 {
             header
@@ -185,13 +188,25 @@ impl Piece {
         let start = self.0 as u32 as usize;
         &text[start..start + self.len()]
     }
+
+    /// As bytes, while the arena is still being filled.
+    #[inline]
+    pub(super) fn bytes<'a>(self, header: &'a [u8], arena: &'a [u8]) -> &'a [u8] {
+        let bytes = if self.0 & Self::IN_ARENA == 0 {
+            header
+        } else {
+            arena
+        };
+        let start = self.0 as u32 as usize;
+        &bytes[start..start + self.len()]
+    }
 }
 
 /// Memory that decoding uses again and again: once warm, a request allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// Text that does not stand in the frame as it is: JSON strings with escapes, all text of binary headers.
-    pub(super) arena: String,
+    pub(super) arena: Arena,
     /// Names and values of the extension fields.
     pub(super) fields: Vec<(Piece, Piece)>,
 }
@@ -353,6 +368,7 @@ pub fn decode<'a>(frame: &'a [u8], scratch: &'a mut Scratch) -> Result<Request<'
         (HeaderKind::Binary, "", header_binary::read(bytes, scratch)?)
     };
     let scratch: &'a Scratch = scratch;
+    let arena = scratch.arena.text()?;
     Ok(Request {
         code: header.code,
         kind,
@@ -360,10 +376,10 @@ pub fn decode<'a>(frame: &'a [u8], scratch: &'a mut Scratch) -> Result<Request<'
         version: header.version,
         opaque: header.opaque,
         flag: header.flag,
-        remark: header.remark.map(|piece| piece.text(text, &scratch.arena)),
+        remark: header.remark.map(|piece| piece.text(text, arena)),
         body,
         header: text,
-        arena: &scratch.arena,
+        arena,
         fields: &scratch.fields,
     })
 }

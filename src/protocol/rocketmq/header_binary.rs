@@ -1,85 +1,116 @@
-//! Reads and writes a ROCKETMQ header (P§1.4). All its text goes through the arena: it is short.
+//! Reads and writes a ROCKETMQ header (P§1.4).
 
-use crate::base::{Reader, Writer};
+use crate::base::Writer;
 
 use super::codes;
 use super::frame::{FIELD_COUNT_MAX, FrameError, Header, Piece, Scratch, VERSION, Written};
 
 /// Reads the header; extension fields go to `scratch`.
+///
+/// Its text is looked at once and not piece by piece: the arena holds the whole header with zeros where its
+/// numbers stood. Zeros are ASCII and stand around every text, so that the whole is UTF-8 where each is, and
+/// the first wrong byte of the one is that of the other.
 pub(super) fn read(bytes: &[u8], scratch: &mut Scratch) -> Result<Header, FrameError> {
-    let mut reader = Reader::new(bytes);
-    let short = |reader: &Reader<'_>| {
-        FrameError::header(
-            bytes.len() - reader.rest().len(),
-            "the ROCKETMQ header ends too early",
-        )
+    let Scratch { arena, fields } = scratch;
+    let mut scan = Scan {
+        bytes,
+        text: arena.fill(bytes),
+        at: 0,
     };
-    let mut header = Header {
-        code: codes::from_16_bits(reader.i16().ok_or_else(|| short(&reader))?),
-        language: Some(codes::language_name(i64::from(
-            reader.i8().ok_or_else(|| short(&reader))?,
-        ))),
-        version: i32::from(reader.i16().ok_or_else(|| short(&reader))?),
-        opaque: reader.i32().ok_or_else(|| short(&reader))?,
-        flag: reader.i32().ok_or_else(|| short(&reader))?,
-        remark: None,
-    };
-    let remark_len = reader.i32().ok_or_else(|| short(&reader))?;
-    header.remark = text_of(&mut reader, bytes.len(), remark_len, scratch)?;
-    let ext_len = reader.i32().ok_or_else(|| short(&reader))?;
-    let ext_at = bytes.len() - reader.rest().len();
-    let ext = usize::try_from(ext_len)
-        .ok()
-        .and_then(|len| reader.bytes(len))
-        .ok_or_else(|| {
+    let header = scan.header(fields);
+    let end = scan.at;
+    arena.truncate(end);
+    if header.is_err() {
+        // Text in front of what is wrong was wrong before it.
+        arena.text()?;
+    }
+    header
+}
+
+struct Scan<'a> {
+    bytes: &'a [u8],
+    /// The same bytes, those zero that are read and no text.
+    text: &'a mut [u8],
+    at: usize,
+}
+
+impl Scan<'_> {
+    fn header(&mut self, fields: &mut Vec<(Piece, Piece)>) -> Result<Header, FrameError> {
+        let mut header = Header {
+            code: codes::from_16_bits(i16::from_be_bytes(self.head()?)),
+            language: Some(codes::language_name(i64::from(i8::from_be_bytes(
+                self.head()?,
+            )))),
+            version: i32::from(i16::from_be_bytes(self.head()?)),
+            opaque: i32::from_be_bytes(self.head()?),
+            flag: i32::from_be_bytes(self.head()?),
+            remark: None,
+        };
+        let remark_len = i32::from_be_bytes(self.head()?);
+        header.remark = self.piece(remark_len)?;
+        let ext_len = i32::from_be_bytes(self.head()?);
+        let end = self.end_of(ext_len).ok_or_else(|| {
             FrameError::header(
-                ext_at,
+                self.at,
                 format!("the extension fields are said to have {ext_len} bytes"),
             )
         })?;
-    let end = ext_at + ext.len();
-    let mut reader = Reader::new(ext);
-    while !reader.rest().is_empty() {
-        let at = end - reader.rest().len();
-        let short = || FrameError::header(at, "an extension field ends too early");
-        let name_len = reader.i16().ok_or_else(short)?;
-        let name = text_of(&mut reader, end, i32::from(name_len), scratch)?;
-        let value_len = reader.i32().ok_or_else(short)?;
-        let value = text_of(&mut reader, end, value_len, scratch)?;
-        // As in Java, text of length 0 is none.
-        if let (Some(name), Some(value)) = (name, value) {
-            if scratch.fields.len() == FIELD_COUNT_MAX {
-                return Err(FrameError::header(
-                    at,
-                    format!("more than {FIELD_COUNT_MAX} extension fields"),
-                ));
+        self.bytes = &self.bytes[..end];
+        while self.at < end {
+            let at = self.at;
+            let short = || FrameError::header(at, "an extension field ends too early");
+            let name_len = i16::from_be_bytes(self.number().ok_or_else(short)?);
+            let name = self.piece(i32::from(name_len))?;
+            let value_len = i32::from_be_bytes(self.number().ok_or_else(short)?);
+            let value = self.piece(value_len)?;
+            // As in Java, text of length 0 is none.
+            if let (Some(name), Some(value)) = (name, value) {
+                if fields.len() == FIELD_COUNT_MAX {
+                    return Err(FrameError::header(
+                        at,
+                        format!("more than {FIELD_COUNT_MAX} extension fields"),
+                    ));
+                }
+                fields.push((name, value));
             }
-            scratch.fields.push((name, value));
         }
+        Ok(header)
     }
-    Ok(header)
-}
 
-/// The next `len` bytes, as text in the arena.
-fn text_of(
-    reader: &mut Reader<'_>,
-    end: usize,
-    len: i32,
-    scratch: &mut Scratch,
-) -> Result<Option<Piece>, FrameError> {
-    let at = end - reader.rest().len();
-    let bytes = usize::try_from(len)
-        .ok()
-        .and_then(|len| reader.bytes(len))
-        .ok_or_else(|| FrameError::header(at, format!("a text is said to have {len} bytes")))?;
-    if bytes.is_empty() {
-        return Ok(None);
+    /// The bytes of a number.
+    #[inline]
+    fn number<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {
+        let number = *self.bytes.get(self.at..)?.first_chunk()?;
+        *self.text.get_mut(self.at..)?.first_chunk_mut()? = [0; LEN];
+        self.at += LEN;
+        Some(number)
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| FrameError::header(at + error.valid_up_to(), "text that is not UTF-8"))?;
-    let start = scratch.arena.len();
-    scratch.arena.push_str(text);
-    Ok(Some(Piece::of_arena(start, scratch.arena.len())))
+
+    /// The bytes of a number in front of the extension fields.
+    #[inline]
+    fn head<const LEN: usize>(&mut self) -> Result<[u8; LEN], FrameError> {
+        self.number()
+            .ok_or_else(|| FrameError::header(self.at, "the ROCKETMQ header ends too early"))
+    }
+
+    /// Where so many bytes end, if they are there.
+    #[inline]
+    fn end_of(&self, len: i32) -> Option<usize> {
+        let end = self.at.checked_add(usize::try_from(len).ok()?)?;
+        (end <= self.bytes.len()).then_some(end)
+    }
+
+    /// The next `len` bytes, as text.
+    #[inline]
+    fn piece(&mut self, len: i32) -> Result<Option<Piece>, FrameError> {
+        let at = self.at;
+        let Some(end) = self.end_of(len) else {
+            let what = format!("a text is said to have {len} bytes");
+            return Err(FrameError::header(at, what));
+        };
+        self.at = end;
+        Ok((at < end).then(|| Piece::of_arena(at, end)))
+    }
 }
 
 /// Appends the header.

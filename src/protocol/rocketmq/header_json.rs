@@ -4,8 +4,12 @@
 //! header with an escape (each property string has some), and turns the numbers that C++ and Node send into
 //! floats, whose text a signature would no longer match.
 
+mod marks;
+
+use super::arena::Arena;
 use super::codes;
 use super::frame::{FIELD_COUNT_MAX, FrameError, Header, Piece, Scratch};
+use marks::Marks;
 
 /// Objects and arrays inside one another in what we skip.
 const DEPTH_MAX: u32 = 32;
@@ -13,9 +17,9 @@ const DEPTH_MAX: u32 = 32;
 /// Reads the header; extension fields go to `scratch`.
 pub(super) fn read(text: &str, scratch: &mut Scratch) -> Result<Header, FrameError> {
     let mut scan = Scan {
-        text,
         bytes: text.as_bytes(),
         at: 0,
+        marks: Marks::default(),
     };
     let mut header = Header::default();
     scan.expect(b'{', "the JSON header must be an object")?;
@@ -23,28 +27,28 @@ pub(super) fn read(text: &str, scratch: &mut Scratch) -> Result<Header, FrameErr
     while scan.next_member(&mut first)? {
         let name = scan.string(scratch)?;
         scan.colon()?;
-        match name.text(text, &scratch.arena) {
-            "code" => header.code = scan.number("code", scratch)?,
-            "version" => header.version = scan.number("version", scratch)?,
-            "opaque" => header.opaque = scan.number("opaque", scratch)?,
-            "flag" => header.flag = scan.number("flag", scratch)?,
-            "language" => {
+        match name.bytes(scan.bytes, scratch.arena.bytes()) {
+            b"code" => header.code = scan.number("code", scratch)?,
+            b"version" => header.version = scan.number("version", scratch)?,
+            b"opaque" => header.opaque = scan.number("opaque", scratch)?,
+            b"flag" => header.flag = scan.number("flag", scratch)?,
+            b"language" => {
                 header.language = match scan.scalar("language", scratch)? {
-                    Scalar::Text(piece) => Some(codes::language(piece.text(text, &scratch.arena))),
+                    Scalar::Text(piece) => Some(codes::language(scan.text(piece, &scratch.arena))),
                     Scalar::Bare(piece) => {
-                        let number = piece.text(text, &scratch.arena).parse().unwrap_or(-1);
+                        let number = scan.text(piece, &scratch.arena).parse().unwrap_or(-1);
                         Some(codes::language_name(number))
                     }
                     Scalar::Null => None,
                 }
             }
-            "remark" => {
+            b"remark" => {
                 header.remark = match scan.scalar("remark", scratch)? {
                     Scalar::Text(piece) | Scalar::Bare(piece) => Some(piece),
                     Scalar::Null => None,
                 }
             }
-            "extFields" => scan.fields(scratch)?,
+            b"extFields" => scan.fields(scratch)?,
             _ => scan.skip()?,
         }
     }
@@ -60,12 +64,13 @@ enum Scalar {
 }
 
 struct Scan<'a> {
-    text: &'a str,
+    /// UTF-8, and so is every piece that ends where an ASCII character stands.
     bytes: &'a [u8],
     at: usize,
+    marks: Marks,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
     fn error(&self, what: impl Into<String>) -> FrameError {
         FrameError::header(self.at, what)
     }
@@ -79,6 +84,20 @@ impl Scan<'_> {
                 other => return other.copied(),
             }
         }
+    }
+
+    /// Whether the next two bytes are these: what nearly every client writes, without white space.
+    #[inline]
+    fn is_next(&self, both: [u8; 2]) -> bool {
+        self.bytes.get(self.at..self.at + 2) == Some(&both)
+    }
+
+    /// A piece that was just read.
+    fn text<'b>(&self, piece: Piece, arena: &'b Arena) -> &'b str
+    where
+        'a: 'b,
+    {
+        std::str::from_utf8(piece.bytes(self.bytes, arena.bytes())).unwrap_or_default()
     }
 
     fn expect(&mut self, byte: u8, what: &str) -> Result<(), FrameError> {
@@ -97,6 +116,10 @@ impl Scan<'_> {
     #[inline]
     fn next_member(&mut self, first: &mut bool) -> Result<bool, FrameError> {
         let is_first = std::mem::replace(first, false);
+        if !is_first && self.is_next(*b",\"") {
+            self.at += 1;
+            return Ok(true);
+        }
         match self.peek() {
             Some(b'}') => {
                 self.at += 1;
@@ -127,7 +150,7 @@ impl Scan<'_> {
     #[inline]
     fn string(&mut self, scratch: &mut Scratch) -> Result<Piece, FrameError> {
         let start = self.at + 1;
-        let end = find_quote_or_backslash(self.bytes, start);
+        let end = self.marks.next(self.bytes, start);
         if self.bytes.get(end) == Some(&b'"') {
             self.at = end + 1;
             return Ok(Piece::of_header(start, end));
@@ -143,23 +166,41 @@ impl Scan<'_> {
         mut end: usize,
         scratch: &mut Scratch,
     ) -> Result<Piece, FrameError> {
+        // What an escape stands for is never longer than the escape.
+        scratch.arena.reserve(self.bytes.len());
         let arena_start = scratch.arena.len();
         loop {
-            scratch.arena.push_str(&self.text[start..end]);
+            scratch.arena.copy(self.bytes, start, end);
             match self.bytes.get(end) {
                 Some(b'"') => break,
                 Some(_) => {
                     self.at = end + 1;
-                    let character = self.escape()?;
-                    scratch.arena.push(character);
+                    if let Some(byte) = self.separator() {
+                        scratch.arena.push(byte);
+                    } else {
+                        let character = self.escape()?;
+                        scratch.arena.push_char(character);
+                    }
                     start = self.at;
-                    end = find_quote_or_backslash(self.bytes, start);
+                    end = self.marks.next(self.bytes, start);
                 }
                 None => return Err(self.error("a string has no end")),
             }
         }
         self.at = end + 1;
         Ok(Piece::of_arena(arena_start, scratch.arena.len()))
+    }
+
+    /// What stands behind the backslash of `\u0001` and `\u0002`, of which a string of properties is full.
+    #[inline]
+    fn separator(&mut self) -> Option<u8> {
+        let [u, a, b, c, digit] = *self.bytes.get(self.at..)?.first_chunk()?;
+        let byte = digit.wrapping_sub(b'0');
+        if [u, a, b, c] != *b"u000" || 9 < byte {
+            return None;
+        }
+        self.at += 5;
+        Some(byte)
     }
 
     /// What stands behind a backslash.
@@ -246,17 +287,49 @@ impl Scan<'_> {
 
     /// A 32-bit number, in quotes or not. Null counts as absent, hence as 0.
     fn number(&mut self, name: &str, scratch: &mut Scratch) -> Result<i32, FrameError> {
+        if let Some(number) = self.plain_number() {
+            return Ok(number);
+        }
         self.peek();
         let start = self.at;
         let piece = match self.scalar(name, scratch)? {
             Scalar::Text(piece) | Scalar::Bare(piece) => piece,
             Scalar::Null => return Ok(0),
         };
-        let text = piece.text(self.text, &scratch.arena);
+        let text = self.text(piece, &scratch.arena);
         text.parse().map_err(|_| {
             let shown: String = text.chars().take(32).collect();
             FrameError::header(start, format!("`{name}` is {shown:?}, not a 32-bit number"))
         })
+    }
+
+    /// A number as clients write it: digits and nothing else up to the end of its member. Nothing is read
+    /// where something else stands.
+    #[inline]
+    fn plain_number(&mut self) -> Option<i32> {
+        let rest = self.bytes.get(self.at..)?;
+        let sign = usize::from(rest.first() == Some(&b'-'));
+        let mut number = 0i64;
+        let mut len = sign;
+        loop {
+            let byte = *rest.get(len)?;
+            let digit = byte.wrapping_sub(b'0');
+            if 9 < digit {
+                if len == sign || !matches!(byte, b',' | b'}') {
+                    return None;
+                }
+                break;
+            }
+            number = number * 10 + i64::from(digit);
+            len += 1;
+            // Ten digits do not overflow, and no 32-bit number has more.
+            if sign + 10 < len {
+                return None;
+            }
+        }
+        let number = i32::try_from(if sign == 0 { number } else { -number }).ok()?;
+        self.at += len;
+        Some(number)
     }
 
     /// The value of `extFields`. As the last of two such keys counts in Java, it begins anew.
@@ -272,11 +345,13 @@ impl Scan<'_> {
         let mut first = true;
         while self.next_member(&mut first)? {
             let name = self.string(scratch)?;
-            self.colon()?;
             // Nearly all values are text.
-            let value = if self.peek() == Some(b'"') {
+            let value = if self.is_next(*b":\"") {
+                self.at += 1;
                 self.string(scratch)?
             } else {
+                self.colon()?;
+                self.peek();
                 match self.scalar("a field of extFields", scratch)? {
                     Scalar::Text(piece) | Scalar::Bare(piece) => piece,
                     Scalar::Null => continue,
@@ -339,7 +414,7 @@ impl Scan<'_> {
     fn skip_string(&mut self) -> Result<(), FrameError> {
         self.at += 1;
         loop {
-            self.at = find_quote_or_backslash(self.bytes, self.at);
+            self.at = self.marks.next(self.bytes, self.at);
             match self.bytes.get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
@@ -350,29 +425,6 @@ impl Scan<'_> {
             }
         }
     }
-}
-
-/// Index of the first quote or backslash from `start` on, or the length. Eight bytes at a time.
-#[inline]
-fn find_quote_or_backslash(bytes: &[u8], start: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    const QUOTES: u64 = ONES * b'"' as u64;
-    const BACKSLASHES: u64 = ONES * b'\\' as u64;
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-    let mut at = start;
-    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*chunk);
-        // The lowest mark is always a true one; only those above it can be wrong.
-        let found = zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES);
-        if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    let rest = bytes.get(at..).unwrap_or_default();
-    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
-    found.map_or(bytes.len(), |index| at + index)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! RocketMQ remoting: frames, headers, one file per family of requests. Pure functions.
 
+mod arena;
 mod clients;
 pub mod codes;
 mod fields;

@@ -1,6 +1,5 @@
 //! JSON headers as each client writes them, and broken ones.
 
-use super::find_quote_or_backslash;
 use crate::protocol::rocketmq::frame::{FrameError, Scratch, decode};
 
 fn framed(header: &str) -> Vec<u8> {
@@ -143,20 +142,4 @@ fn too_much_of_anything_is_refused() {
     let many: Vec<_> = (0..129).map(|n| format!("\"{n}\":{n}")).collect();
     let many = format!("{{\"extFields\":{{{}}}}}", many.join(","));
     assert!(fault(&many).contains("more than 128 extension fields"));
-}
-
-#[test]
-fn quotes_are_found_at_every_place() {
-    for len in 0..40 {
-        for mark in [b'"', b'\\'] {
-            for at in 0..len {
-                let mut bytes = vec![0xa3; len];
-                bytes[at] = mark;
-                for start in 0..=at {
-                    assert_eq!(find_quote_or_backslash(&bytes, start), at);
-                }
-                assert_eq!(find_quote_or_backslash(&bytes, at + 1), len);
-            }
-        }
-    }
 }

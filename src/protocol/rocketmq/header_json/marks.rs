@@ -1,0 +1,113 @@
+//! Where the quotes and backslashes of a header stand, sixty-four bytes at a time.
+//!
+//! A header has some fifty strings of a few bytes each: to look for the end of each of them anew costs more
+//! than to mark all ends of a block at once and to count zeros from one to the next.
+
+use wide::u8x16;
+
+const BLOCK: usize = 64;
+
+/// The marks of the block that was looked at last.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    base: usize,
+    /// Bytes that the bits speak of: none at first, a block from then on.
+    len: usize,
+    /// Bit n: at `base + n` stands a quote or a backslash.
+    bits: u64,
+}
+
+impl Marks {
+    /// Index of the first quote or backslash from `start` on, or the length of all.
+    #[inline]
+    pub(super) fn next(&mut self, bytes: &[u8], start: usize) -> usize {
+        let offset = start.wrapping_sub(self.base);
+        if offset < self.len {
+            let rest = self.bits >> offset;
+            if rest != 0 {
+                return start + rest.trailing_zeros() as usize;
+            }
+            return self.look(bytes, self.base + BLOCK);
+        }
+        self.look(bytes, start)
+    }
+
+    /// Looks at block after block until one has a mark.
+    #[inline(never)]
+    fn look(&mut self, bytes: &[u8], start: usize) -> usize {
+        let mut at = start;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let bits = match rest.first_chunk() {
+                Some(block) => marks(block),
+                None => {
+                    let mut block = [0; BLOCK];
+                    block[..rest.len()].copy_from_slice(rest);
+                    marks(&block)
+                }
+            };
+            if bits != 0 {
+                (self.base, self.len, self.bits) = (at, BLOCK, bits);
+                return at + bits.trailing_zeros() as usize;
+            }
+            at += BLOCK;
+        }
+        bytes.len()
+    }
+}
+
+/// One bit a byte.
+#[inline]
+fn marks(block: &[u8; BLOCK]) -> u64 {
+    let quotes = u8x16::splat(b'"');
+    let backslashes = u8x16::splat(b'\\');
+    let (chunks, _) = block.as_chunks::<16>();
+    let mut bits = 0;
+    for (index, chunk) in chunks.iter().enumerate() {
+        let bytes = u8x16::new(*chunk);
+        let found = bytes.simd_eq(quotes) | bytes.simd_eq(backslashes);
+        bits |= u64::from(found.to_bitmask()) << (16 * index);
+    }
+    bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_found_at_every_place() {
+        for len in 0..200 {
+            for mark in [b'"', b'\\'] {
+                for at in 0..len {
+                    let mut bytes = vec![0xa3; len];
+                    bytes[at] = mark;
+                    let mut marks = Marks::default();
+                    for start in 0..=at {
+                        assert_eq!(marks.next(&bytes, start), at);
+                        assert_eq!(Marks::default().next(&bytes, start), at);
+                    }
+                    assert_eq!(marks.next(&bytes, at + 1), len);
+                    assert_eq!(marks.next(&bytes, at), at, "back again");
+                    assert_eq!(marks.next(&bytes, len + 1), len);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_has_a_bit_for_each_mark_and_no_other() {
+        let mut prng = crate::base::Prng::from_seed(7);
+        for _ in 0..10_000 {
+            // Neighbours of the two marks, and bytes that differ from them in one bit, come often.
+            let block = std::array::from_fn(|_| {
+                let base = [b'"', b'\\', 0, 0xff][prng.below(4) as usize];
+                base ^ [0, 0, 1, 0x80][prng.below(4) as usize]
+            });
+            let plain = block.iter().rev().fold(0, |bits, byte| {
+                bits << 1 | u64::from(matches!(byte, b'"' | b'\\'))
+            });
+            assert_eq!(marks(&block), plain, "{block:x?}");
+        }
+    }
+}
