@@ -174,14 +174,10 @@ pub fn language_name(ordinal: i64) -> &'static str {
 /// The known name that a text means: `OTHER` for an unknown one, which would break the tools that list connections.
 #[must_use]
 pub fn language(text: &str) -> &'static str {
-    if let Ok(ordinal) = text.parse() {
-        return language_name(ordinal);
+    if let Some(name) = LANGUAGES.iter().find(|name| **name == text) {
+        return name;
     }
-    LANGUAGES
-        .iter()
-        .find(|name| **name == text)
-        .copied()
-        .unwrap_or(LANGUAGE_OTHER)
+    text.parse().map_or(LANGUAGE_OTHER, language_name)
 }
 
 #[cfg(test)]

@@ -19,20 +19,18 @@ pub(super) fn read(text: &str, scratch: &mut Scratch) -> Result<Header, FrameErr
     let mut scan = Scan {
         bytes: text.as_bytes(),
         at: 0,
-        marks: Marks::default(),
+        marks: Marks::new(text.as_bytes()),
     };
     let mut header = Header::default();
     scan.expect(b'{', "the JSON header must be an object")?;
     let mut first = true;
     while scan.next_member(&mut first)? {
-        let name = scan.string(scratch)?;
-        scan.colon()?;
-        match name.bytes(scan.bytes, scratch.arena.bytes()) {
-            b"code" => header.code = scan.number("code", scratch)?,
-            b"version" => header.version = scan.number("version", scratch)?,
-            b"opaque" => header.opaque = scan.number("opaque", scratch)?,
-            b"flag" => header.flag = scan.number("flag", scratch)?,
-            b"language" => {
+        match scan.member(scratch)? {
+            Member::Code => header.code = scan.number("code", scratch)?,
+            Member::Version => header.version = scan.number("version", scratch)?,
+            Member::Opaque => header.opaque = scan.number("opaque", scratch)?,
+            Member::Flag => header.flag = scan.number("flag", scratch)?,
+            Member::Language => {
                 header.language = match scan.scalar("language", scratch)? {
                     Scalar::Text(piece) => Some(codes::language(scan.text(piece, &scratch.arena))),
                     Scalar::Bare(piece) => {
@@ -42,18 +40,30 @@ pub(super) fn read(text: &str, scratch: &mut Scratch) -> Result<Header, FrameErr
                     Scalar::Null => None,
                 }
             }
-            b"remark" => {
+            Member::Remark => {
                 header.remark = match scan.scalar("remark", scratch)? {
                     Scalar::Text(piece) | Scalar::Bare(piece) => Some(piece),
                     Scalar::Null => None,
                 }
             }
-            b"extFields" => scan.fields(scratch)?,
-            _ => scan.skip()?,
+            Member::ExtFields => scan.fields(scratch)?,
+            Member::Other => scan.skip()?,
         }
     }
     scan.end()?;
     Ok(header)
+}
+
+/// The members of a header that mean something.
+enum Member {
+    Code,
+    Version,
+    Opaque,
+    Flag,
+    Language,
+    Remark,
+    ExtFields,
+    Other,
 }
 
 enum Scalar {
@@ -86,12 +96,6 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Whether the next two bytes are these: what nearly every client writes, without white space.
-    #[inline]
-    fn is_next(&self, both: [u8; 2]) -> bool {
-        self.bytes.get(self.at..self.at + 2) == Some(&both)
-    }
-
     /// A piece that was just read.
     fn text<'b>(&self, piece: Piece, arena: &'b Arena) -> &'b str
     where
@@ -116,10 +120,6 @@ impl<'a> Scan<'a> {
     #[inline]
     fn next_member(&mut self, first: &mut bool) -> Result<bool, FrameError> {
         let is_first = std::mem::replace(first, false);
-        if !is_first && self.is_next(*b",\"") {
-            self.at += 1;
-            return Ok(true);
-        }
         match self.peek() {
             Some(b'}') => {
                 self.at += 1;
@@ -136,6 +136,42 @@ impl<'a> Scan<'a> {
             return Ok(true);
         }
         Err(self.error("expected a name in quotes"))
+    }
+
+    /// The name of a member, and the colon behind it.
+    #[inline]
+    fn member(&mut self, scratch: &mut Scratch) -> Result<Member, FrameError> {
+        if let Some((len, member)) = self.plain_member() {
+            self.at += len;
+            return Ok(member);
+        }
+        let name = self.string(scratch)?;
+        self.colon()?;
+        Ok(match name.bytes(self.bytes, scratch.arena.bytes()) {
+            b"code" => Member::Code,
+            b"version" => Member::Version,
+            b"opaque" => Member::Opaque,
+            b"flag" => Member::Flag,
+            b"language" => Member::Language,
+            b"remark" => Member::Remark,
+            b"extFields" => Member::ExtFields,
+            _ => Member::Other,
+        })
+    }
+
+    /// A name that is written as nearly every client writes it, and how many bytes it has with its colon.
+    #[inline]
+    fn plain_member(&self) -> Option<(usize, Member)> {
+        let rest = &self.bytes[self.at..];
+        match rest.get(1)? {
+            b'c' if rest.starts_with(b"\"code\":") => Some((7, Member::Code)),
+            b'e' if rest.starts_with(b"\"extFields\":") => Some((12, Member::ExtFields)),
+            b'f' if rest.starts_with(b"\"flag\":") => Some((7, Member::Flag)),
+            b'l' if rest.starts_with(b"\"language\":") => Some((11, Member::Language)),
+            b'o' if rest.starts_with(b"\"opaque\":") => Some((9, Member::Opaque)),
+            b'v' if rest.starts_with(b"\"version\":") => Some((10, Member::Version)),
+            _ => None,
+        }
     }
 
     /// Nothing but white space may follow (C++ ends its header with a newline).
@@ -344,14 +380,15 @@ impl<'a> Scan<'a> {
         self.expect(b'{', "`extFields` is no object")?;
         let mut first = true;
         while self.next_member(&mut first)? {
+            if self.plain_fields(scratch)? {
+                continue;
+            }
             let name = self.string(scratch)?;
             // Nearly all values are text.
-            let value = if self.is_next(*b":\"") {
-                self.at += 1;
+            self.colon()?;
+            let value = if self.peek() == Some(b'"') {
                 self.string(scratch)?
             } else {
-                self.colon()?;
-                self.peek();
                 match self.scalar("a field of extFields", scratch)? {
                     Scalar::Text(piece) | Scalar::Bare(piece) => piece,
                     Scalar::Null => continue,
@@ -363,6 +400,46 @@ impl<'a> Scan<'a> {
             scratch.fields.push((name, value));
         }
         Ok(())
+    }
+
+    /// Fields as nearly every client writes them, text without white space between. Stops in front of what is
+    /// written otherwise, the comma before it included; false where the first one is.
+    #[inline]
+    fn plain_fields(&mut self, scratch: &mut Scratch) -> Result<bool, FrameError> {
+        let bytes = self.bytes;
+        let mut marks = self.marks;
+        let mut any = false;
+        let mut quote = self.at;
+        while scratch.fields.len() < FIELD_COUNT_MAX {
+            let name_end = marks.next(bytes, quote + 1);
+            if !starts_with(bytes, name_end, *b"\":\"") {
+                break;
+            }
+            let start = name_end + 3;
+            let end = marks.next(bytes, start);
+            let value = match bytes.get(end) {
+                Some(b'"') => {
+                    self.at = end + 1;
+                    Piece::of_header(start, end)
+                }
+                _ => {
+                    self.at = start - 1;
+                    self.marks = marks;
+                    let piece = self.escaped_string(start, end, scratch)?;
+                    marks = self.marks;
+                    piece
+                }
+            };
+            let name = Piece::of_header(quote + 1, name_end);
+            scratch.fields.push((name, value));
+            any = true;
+            if !starts_with(bytes, self.at, *b",\"") {
+                break;
+            }
+            quote = self.at + 1;
+        }
+        self.marks = marks;
+        Ok(any)
     }
 
     /// Passes over a value that nobody asked for. Only strings and brackets are looked at.
@@ -425,6 +502,12 @@ impl<'a> Scan<'a> {
             }
         }
     }
+}
+
+/// Whether these bytes stand there.
+#[inline]
+fn starts_with<const LEN: usize>(bytes: &[u8], at: usize, what: [u8; LEN]) -> bool {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()) == Some(&what)
 }
 
 #[cfg(test)]

@@ -7,53 +7,61 @@ use wide::u8x16;
 
 const BLOCK: usize = 64;
 
-/// The marks of the block that was looked at last.
-#[derive(Debug, Default)]
+/// The marks of the block that was looked at last. A value: a loop keeps it in registers.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Marks {
     base: usize,
-    /// Bytes that the bits speak of: none at first, a block from then on.
-    len: usize,
     /// Bit n: at `base + n` stands a quote or a backslash.
     bits: u64,
 }
 
 impl Marks {
+    /// Looks at the first bytes.
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        let (base, bits) = look(bytes, 0);
+        Self { base, bits }
+    }
+
     /// Index of the first quote or backslash from `start` on, or the length of all.
     #[inline]
     pub(super) fn next(&mut self, bytes: &[u8], start: usize) -> usize {
         let offset = start.wrapping_sub(self.base);
-        if offset < self.len {
+        let behind = if offset < BLOCK {
             let rest = self.bits >> offset;
             if rest != 0 {
                 return start + rest.trailing_zeros() as usize;
             }
-            return self.look(bytes, self.base + BLOCK);
+            self.base + BLOCK
+        } else {
+            start
+        };
+        (self.base, self.bits) = look(bytes, behind);
+        if self.bits == 0 {
+            return bytes.len();
         }
-        self.look(bytes, start)
+        self.base + self.bits.trailing_zeros() as usize
     }
+}
 
-    /// Looks at block after block until one has a mark.
-    #[inline(never)]
-    fn look(&mut self, bytes: &[u8], start: usize) -> usize {
-        let mut at = start;
-        while at < bytes.len() {
-            let rest = &bytes[at..];
-            let bits = match rest.first_chunk() {
-                Some(block) => marks(block),
-                None => {
-                    let mut block = [0; BLOCK];
-                    block[..rest.len()].copy_from_slice(rest);
-                    marks(&block)
-                }
-            };
-            if bits != 0 {
-                (self.base, self.len, self.bits) = (at, BLOCK, bits);
-                return at + bits.trailing_zeros() as usize;
+/// Where the first block from `at` on that has a mark begins, and its marks; none where none has one.
+#[inline(never)]
+fn look(bytes: &[u8], mut at: usize) -> (usize, u64) {
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let bits = match rest.first_chunk() {
+            Some(block) => marks(block),
+            None => {
+                let mut block = [0; BLOCK];
+                block[..rest.len()].copy_from_slice(rest);
+                marks(&block)
             }
-            at += BLOCK;
+        };
+        if bits != 0 {
+            return (at, bits);
         }
-        bytes.len()
+        at += BLOCK;
     }
+    (at, 0)
 }
 
 /// One bit a byte.
@@ -82,10 +90,10 @@ mod tests {
                 for at in 0..len {
                     let mut bytes = vec![0xa3; len];
                     bytes[at] = mark;
-                    let mut marks = Marks::default();
+                    let mut marks = Marks::new(&bytes);
                     for start in 0..=at {
                         assert_eq!(marks.next(&bytes, start), at);
-                        assert_eq!(Marks::default().next(&bytes, start), at);
+                        assert_eq!(Marks::new(&bytes).next(&bytes, start), at);
                     }
                     assert_eq!(marks.next(&bytes, at + 1), len);
                     assert_eq!(marks.next(&bytes, at), at, "back again");
