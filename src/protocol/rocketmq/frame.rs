@@ -173,7 +173,7 @@ impl Piece {
         Self(Self::of_header(start, end).0 | Self::IN_ARENA)
     }
 
-    const fn len(self) -> usize {
+    pub(super) const fn len(self) -> usize {
         ((self.0 & !Self::IN_ARENA) >> 32) as usize
     }
 
@@ -265,16 +265,33 @@ impl<'a> Request<'a> {
         self.fields
             .iter()
             .rev()
-            .find(|(key, _)| key.len() == name.len() && key.text(self.header, self.arena) == name)
-            .map(|(_, value)| value.text(self.header, self.arena))
+            .find(|(key, _)| key.len() == name.len() && self.bytes_of(*key) == name.as_bytes())
+            .map(|(_, value)| self.text_of(*value))
     }
 
     /// All extension fields, in the order in which they stand.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let (header, arena) = (self.header, self.arena);
+        let text = move |piece: Piece| piece.text(header, arena);
+        let fields = self.fields.iter();
+        fields.map(move |(key, value)| (text(*key), text(*value)))
+    }
+
+    /// All extension fields as they lie in memory, for whoever wants few of them as text.
+    pub(super) const fn pieces(&self) -> &'a [(Piece, Piece)] {
         self.fields
-            .iter()
-            .map(move |(key, value)| (key.text(header, arena), value.text(header, arena)))
+    }
+
+    /// The text of a piece.
+    #[inline]
+    pub(super) fn text_of(&self, piece: Piece) -> &'a str {
+        piece.text(self.header, self.arena)
+    }
+
+    /// The bytes of a piece: no place in them is asked whether a character begins there.
+    #[inline]
+    pub(super) fn bytes_of(&self, piece: Piece) -> &'a [u8] {
+        piece.bytes(self.header.as_bytes(), self.arena.as_bytes())
     }
 
     /// What [`encode_response`] must know of this request, for its ticket.

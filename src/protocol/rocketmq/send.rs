@@ -6,8 +6,8 @@ use crate::base::PhysicalOffset;
 use crate::command::{Command, Produce, Produced, Refusal, RefusalKind};
 
 use super::codes::{request, response};
-use super::fields::{is_true, missing, number};
-use super::frame::{Request, encode_response};
+use super::fields::{Number, is_true, missing, number};
+use super::frame::{Piece, Request, encode_response};
 
 /// `MSG_REGION` where no other region is known: refusals carry it too.
 const REGION: &str = "DefaultRegion";
@@ -35,61 +35,74 @@ const LETTERS: [&str; 14] = [
 ];
 
 /// The fields of one send. The code says whether they have letters or names.
-struct Fields<'a> {
-    code: i32,
+struct Fields<'a, 'b> {
+    request: &'b Request<'a>,
     names: &'static [&'static str; 14],
-    found: [Option<&'a str>; 14],
+    found: [Option<Piece>; 14],
 }
 
-impl<'a> Fields<'a> {
-    fn of(request: &Request<'a>) -> Self {
+impl<'a, 'b> Fields<'a, 'b> {
+    fn of(request: &'b Request<'a>) -> Self {
         let mut found = [None; 14];
-        if request.code == request::SEND_MESSAGE {
-            for (name, value) in request.fields() {
-                if let Some(index) = NAMES.iter().position(|known| *known == name) {
-                    found[index] = Some(value);
+        let is_long = request.code == request::SEND_MESSAGE;
+        for (name, value) in request.pieces() {
+            let name = request.bytes_of(*name);
+            if is_long {
+                if let Some(index) = NAMES.iter().position(|known| known.as_bytes() == name) {
+                    found[index] = Some(*value);
                 }
-            }
-        } else {
-            for (name, value) in request.fields() {
-                if let [letter @ b'a'..=b'n'] = name.as_bytes() {
-                    found[usize::from(letter - b'a')] = Some(value);
-                }
+            } else if let [letter @ b'a'..=b'n'] = name {
+                found[usize::from(letter - b'a')] = Some(*value);
             }
         }
-        let is_long = request.code == request::SEND_MESSAGE;
         Self {
-            code: request.code,
+            request,
             names: if is_long { &NAMES } else { &LETTERS },
             found,
         }
     }
 
+    #[inline]
+    fn piece(&self, index: usize) -> Result<Piece, Refusal> {
+        self.found[index].ok_or_else(|| self.missing(index))
+    }
+
+    #[cold]
+    fn missing(&self, index: usize) -> Refusal {
+        let mut refusal = missing(self.request.code, self.names[index]);
+        if self.names[index] != NAMES[index] {
+            refusal.text.push_str(" (the ");
+            refusal.text.push_str(NAMES[index]);
+            refusal.text.push(')');
+        }
+        refusal
+    }
+
+    #[inline]
     fn text(&self, index: usize) -> Result<&'a str, Refusal> {
-        self.found[index].ok_or_else(|| {
-            let mut refusal = missing(self.code, self.names[index]);
-            if self.names[index] != NAMES[index] {
-                refusal.text.push_str(" (the ");
-                refusal.text.push_str(NAMES[index]);
-                refusal.text.push(')');
-            }
-            refusal
-        })
+        Ok(self.request.text_of(self.piece(index)?))
     }
 
-    fn number<T: super::fields::Number>(&self, index: usize) -> Result<T, Refusal> {
-        number(self.code, self.names[index], self.text(index)?)
+    #[inline]
+    fn number<T: Number>(&self, index: usize) -> Result<T, Refusal> {
+        let text = self.request.bytes_of(self.piece(index)?);
+        number(self.request.code, self.names[index], text)
     }
 
-    fn number_if_any<T: super::fields::Number>(&self, index: usize) -> Result<Option<T>, Refusal> {
+    #[inline]
+    fn number_if_any<T: Number>(&self, index: usize) -> Result<Option<T>, Refusal> {
         self.found[index]
-            .filter(|text| !text.is_empty())
-            .map(|text| number(self.code, self.names[index], text))
+            .filter(|piece| piece.len() != 0)
+            .map(|piece| {
+                let text = self.request.bytes_of(piece);
+                number(self.request.code, self.names[index], text)
+            })
             .transpose()
     }
 
+    #[inline]
     fn flag(&self, index: usize) -> bool {
-        self.found[index].is_some_and(is_true)
+        self.found[index].is_some_and(|piece| is_true(self.request.bytes_of(piece)))
     }
 }
 
@@ -105,7 +118,7 @@ pub(super) fn produce<'a>(request: &Request<'a>) -> Result<Command<'a>, Refusal>
         sys_flag: fields.number(5)?,
         born_ms: fields.number(6)?,
         flag: fields.number(7)?,
-        properties: fields.found[8].unwrap_or_default(),
+        properties: fields.found[8].map_or("", |piece| request.text_of(piece)),
         reconsume_times: fields.number_if_any(9)?.unwrap_or(0),
         unit_mode: fields.flag(10),
         max_reconsume_times: fields.number_if_any(11)?,
