@@ -17,7 +17,10 @@ pub(super) fn read(bytes: &[u8], scratch: &mut Scratch) -> Result<Header, FrameE
         text: arena.fill(bytes),
         at: 0,
     };
-    let header = scan.header(fields);
+    let header = scan.header().and_then(|(header, end)| {
+        scan.fields(end, fields)?;
+        Ok(header)
+    });
     let end = scan.at;
     arena.truncate(end);
     if header.is_err() {
@@ -35,7 +38,8 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    fn header(&mut self, fields: &mut Vec<(Piece, Piece)>) -> Result<Header, FrameError> {
+    /// What stands in front of the extension fields, and where these end.
+    fn header(&mut self) -> Result<(Header, usize), FrameError> {
         let mut header = Header {
             code: codes::from_16_bits(i16::from_be_bytes(self.head()?)),
             language: Some(codes::language_name(i64::from(i8::from_be_bytes(
@@ -47,70 +51,85 @@ impl Scan<'_> {
             remark: None,
         };
         let remark_len = i32::from_be_bytes(self.head()?);
-        header.remark = self.piece(remark_len)?;
+        let at = self.at;
+        self.at = end_of(self.bytes, at, remark_len)?;
+        header.remark = (at < self.at).then(|| Piece::of_arena(at, self.at));
         let ext_len = i32::from_be_bytes(self.head()?);
-        let end = self.end_of(ext_len).ok_or_else(|| {
+        let end = end_of(self.bytes, self.at, ext_len).map_err(|_| {
             FrameError::header(
                 self.at,
                 format!("the extension fields are said to have {ext_len} bytes"),
             )
         })?;
-        self.bytes = &self.bytes[..end];
+        Ok((header, end))
+    }
+
+    /// The extension fields, which end at `end`.
+    fn fields(&mut self, end: usize, fields: &mut Vec<(Piece, Piece)>) -> Result<(), FrameError> {
+        let bytes = &self.bytes[..end];
         while self.at < end {
+            // Where this field has been read to: a text is read when its end is known to be there.
             let at = self.at;
             let short = || FrameError::header(at, "an extension field ends too early");
-            let name_len = i16::from_be_bytes(self.number().ok_or_else(short)?);
-            let name = self.piece(i32::from(name_len))?;
-            let value_len = i32::from_be_bytes(self.number().ok_or_else(short)?);
-            let value = self.piece(value_len)?;
+            let name_len = i16::from_be_bytes(blank(bytes, self.text, at).ok_or_else(short)?);
+            let name_at = at + 2;
+            self.at = name_at;
+            let name_end = end_of(bytes, name_at, i32::from(name_len))?;
+            self.at = name_end;
+            let value_len = blank(bytes, self.text, name_end).ok_or_else(short)?;
+            let value_at = name_end + 4;
+            self.at = value_at;
+            let value_end = end_of(bytes, value_at, i32::from_be_bytes(value_len))?;
+            self.at = value_end;
             // As in Java, text of length 0 is none.
-            if let (Some(name), Some(value)) = (name, value) {
+            if name_at < name_end && value_at < value_end {
                 if fields.len() == FIELD_COUNT_MAX {
                     return Err(FrameError::header(
                         at,
                         format!("more than {FIELD_COUNT_MAX} extension fields"),
                     ));
                 }
-                fields.push((name, value));
+                fields.push((
+                    Piece::of_arena(name_at, name_end),
+                    Piece::of_arena(value_at, value_end),
+                ));
             }
         }
-        Ok(header)
-    }
-
-    /// The bytes of a number.
-    #[inline]
-    fn number<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {
-        let number = *self.bytes.get(self.at..)?.first_chunk()?;
-        *self.text.get_mut(self.at..)?.first_chunk_mut()? = [0; LEN];
-        self.at += LEN;
-        Some(number)
+        Ok(())
     }
 
     /// The bytes of a number in front of the extension fields.
     #[inline]
     fn head<const LEN: usize>(&mut self) -> Result<[u8; LEN], FrameError> {
-        self.number()
-            .ok_or_else(|| FrameError::header(self.at, "the ROCKETMQ header ends too early"))
+        let number = blank(self.bytes, self.text, self.at)
+            .ok_or_else(|| FrameError::header(self.at, "the ROCKETMQ header ends too early"))?;
+        self.at += LEN;
+        Ok(number)
     }
+}
 
-    /// Where so many bytes end, if they are there.
-    #[inline]
-    fn end_of(&self, len: i32) -> Option<usize> {
-        let end = self.at.checked_add(usize::try_from(len).ok()?)?;
-        (end <= self.bytes.len()).then_some(end)
-    }
+/// The bytes of a number, which is no text.
+#[inline]
+fn blank<const LEN: usize>(bytes: &[u8], text: &mut [u8], at: usize) -> Option<[u8; LEN]> {
+    let number = *bytes.get(at..)?.first_chunk()?;
+    *text.get_mut(at..)?.first_chunk_mut()? = [0; LEN];
+    Some(number)
+}
 
-    /// The next `len` bytes, as text.
-    #[inline]
-    fn piece(&mut self, len: i32) -> Result<Option<Piece>, FrameError> {
-        let at = self.at;
-        let Some(end) = self.end_of(len) else {
-            let what = format!("a text is said to have {len} bytes");
-            return Err(FrameError::header(at, what));
-        };
-        self.at = end;
-        Ok((at < end).then(|| Piece::of_arena(at, end)))
+/// Where a text of `len` bytes ends that begins at `at`.
+#[inline]
+fn end_of(bytes: &[u8], at: usize, len: i32) -> Result<usize, FrameError> {
+    // A negative length becomes one that no frame has.
+    let end = at + len as u32 as usize;
+    if end <= bytes.len() {
+        return Ok(end);
     }
+    Err(too_long(at, len))
+}
+
+#[cold]
+fn too_long(at: usize, len: i32) -> FrameError {
+    FrameError::header(at, format!("a text is said to have {len} bytes"))
 }
 
 /// Appends the header.
