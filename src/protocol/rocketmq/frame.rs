@@ -8,6 +8,7 @@ use super::arena::Arena;
 use super::codes;
 use super::header_binary;
 use super::header_json;
+pub use super::note::Note;
 
 /// The largest frame, including the 4 bytes of its own length: Java's decoder closes the channel above it.
 pub const FRAME_SIZE_MAX: usize = 16 * 1024 * 1024;
@@ -24,6 +25,9 @@ const REMARK_SIZE_MAX: usize = 32 * 1024;
 
 /// What we report as our version: V5_3_3 (P§1.6).
 pub const VERSION: i32 = 479;
+
+/// Nearly every header that we write is shorter.
+const HEADER_SIZE_USUAL: usize = 512;
 
 /// Length (4), header kind (1) and header length (3).
 pub(super) const HEAD_SIZE: usize = 8;
@@ -145,7 +149,7 @@ impl HeaderKind {
     }
 
     /// The other way round.
-    const fn to_byte(self) -> u8 {
+    pub(super) const fn to_byte(self) -> u8 {
         match self {
             Self::Json => 0,
             Self::Binary => 1,
@@ -307,58 +311,6 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What an answer must know of its request: in a `u64`, bits 0 to 31 opaque, 32 header kind, 33 oneway,
-/// 34 to 53 request code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Note {
-    /// Echoed as it is.
-    pub opaque: i32,
-    /// Of the request.
-    pub kind: HeaderKind,
-    /// Nothing is to be answered.
-    pub oneway: bool,
-    /// Request code; −1 where the number is no code of RocketMQ's.
-    pub code: i32,
-}
-
-impl Note {
-    /// All ones in 20 bits: a request code that fits nowhere.
-    const CODE_OTHER: u64 = 0x000f_ffff;
-
-    /// As a number.
-    #[must_use]
-    pub fn pack(self) -> u64 {
-        let code = match u64::try_from(self.code) {
-            Ok(code) if code < Self::CODE_OTHER => code,
-            _ => Self::CODE_OTHER,
-        };
-        u64::from(self.opaque as u32)
-            | u64::from(self.kind.to_byte()) << 32
-            | u64::from(self.oneway) << 33
-            | code << 34
-    }
-
-    /// The other way round.
-    #[must_use]
-    pub fn unpack(note: u64) -> Self {
-        let code = note >> 34 & Self::CODE_OTHER;
-        Self {
-            opaque: note as u32 as i32,
-            kind: if note >> 32 & 1 == 0 {
-                HeaderKind::Json
-            } else {
-                HeaderKind::Binary
-            },
-            oneway: note >> 33 & 1 != 0,
-            code: if code == Self::CODE_OTHER {
-                -1
-            } else {
-                code as i32
-            },
-        }
-    }
-}
-
 /// Reads one whole frame. What the request lends comes from the frame or from `scratch`.
 pub fn decode<'a>(frame: &'a [u8], scratch: &'a mut Scratch) -> Result<Request<'a>, FrameError> {
     match frame_size(frame)? {
@@ -468,64 +420,31 @@ pub(super) struct Written<'a> {
 }
 
 fn encode(out: &mut Vec<u8>, header: &Written<'_>, body_size: usize) {
-    let start = out.len();
-    out.extend_from_slice(&[0; HEAD_SIZE]);
-    match header.kind {
-        HeaderKind::Json => encode_json(out, header),
+    enclose(out, header.kind, body_size, |out| match header.kind {
+        HeaderKind::Json => header_json::write(out, header),
         HeaderKind::Binary => header_binary::write(out, header),
-    }
+    });
+}
+
+/// Appends a frame up to its body, with the header that `put` writes.
+#[inline]
+pub(super) fn enclose(
+    out: &mut Vec<u8>,
+    kind: HeaderKind,
+    body_size: usize,
+    put: impl FnOnce(&mut Vec<u8>),
+) {
+    let start = out.len();
+    out.reserve(HEADER_SIZE_USUAL);
+    out.extend_from_slice(&[0; HEAD_SIZE]);
+    put(out);
     let header_size = out.len() - start - HEAD_SIZE;
     assert!(header_size < 1 << 24, "a header of {header_size} bytes");
     let length = 4 + header_size + body_size;
     assert!(length + 4 <= FRAME_SIZE_MAX, "a frame of {length} bytes");
-    out[start..start + 4].copy_from_slice(&(length as u32).to_be_bytes());
-    let kind_and_header = u32::from(header.kind.to_byte()) << 24 | header_size as u32;
-    out[start + 4..start + HEAD_SIZE].copy_from_slice(&kind_and_header.to_be_bytes());
-}
-
-/// The keys stand in the order of the alphabet, as Java writes them.
-fn encode_json(out: &mut Vec<u8>, header: &Written<'_>) {
-    out.extend_from_slice(b"{\"code\":");
-    put_number(out, i64::from(header.code));
-    if let Some(fields) = header.ext {
-        out.extend_from_slice(b",\"extFields\":{");
-        for (index, (name, value)) in fields.iter().enumerate() {
-            if index != 0 {
-                out.push(b',');
-            }
-            put_text(out, name);
-            out.push(b':');
-            put_text(out, value);
-        }
-        out.push(b'}');
-    }
-    out.extend_from_slice(b",\"flag\":");
-    put_number(out, i64::from(header.flag));
-    out.extend_from_slice(b",\"language\":\"JAVA\",\"opaque\":");
-    put_number(out, i64::from(header.opaque));
-    if let Some(remark) = header.remark {
-        out.extend_from_slice(b",\"remark\":");
-        put_text(out, remark);
-    }
-    out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
-    put_number(out, i64::from(VERSION));
-    out.push(b'}');
-}
-
-/// Appends a decimal number.
-pub(super) fn put_number(out: &mut Vec<u8>, number: i64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-/// Appends a JSON string.
-pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
-    let is_plain = |byte: u8| 0x20 <= byte && byte != b'"' && byte != b'\\';
-    if text.bytes().all(is_plain) {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        return out.push(b'"');
-    }
-    serde_json::to_writer(out, text).expect("a Vec takes every byte, and text is always JSON");
+    let kind_and_header = u32::from(kind.to_byte()) << 24 | header_size as u32;
+    let head = u64::from(length as u32) << 32 | u64::from(kind_and_header);
+    out[start..start + HEAD_SIZE].copy_from_slice(&head.to_be_bytes());
 }
 
 #[cfg(test)]

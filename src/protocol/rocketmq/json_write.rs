@@ -3,8 +3,6 @@
 
 use crate::command::{DataVersion, QueueName, Subscription};
 
-use super::frame::{put_number, put_text};
-
 /// An object that is being written.
 pub(super) struct Object<'a> {
     out: &'a mut Vec<u8>,
@@ -37,7 +35,7 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn number(&mut self, name: &str, value: impl Into<i64>) {
-        put_number(self.name(name), value.into());
+        put_number::<i64>(self.name(name), value.into());
     }
 
     /// As Java writes doubles: always with a point.
@@ -93,6 +91,54 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Appends a decimal number.
+#[inline]
+pub(super) fn put_number<N: itoa::Integer>(out: &mut Vec<u8>, number: N) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Appends a JSON string.
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
+    if !is_plain(text.as_bytes()) {
+        return put_escaped(out, text);
+    }
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
+#[cold]
+fn put_escaped(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a Vec takes every byte, and text is always JSON");
+}
+
+/// Whether a JSON string holds these bytes as they are. Eight at a time, and all of them: a loop that ends
+/// early is slower, and nearly all text is plain.
+#[inline]
+fn is_plain(text: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // High bits, at least one where a byte is below the number, none where no byte is.
+    let below = |word: u64, number: u8| word.wrapping_sub(ONES * u64::from(number)) & !word;
+    let odd = |bytes: &[u8; 8]| {
+        let word = u64::from_le_bytes(*bytes);
+        let quotes = word ^ (ONES * u64::from(b'"'));
+        let backslashes = word ^ (ONES * u64::from(b'\\'));
+        below(word, b' ') | below(quotes, 1) | below(backslashes, 1)
+    };
+    let Some(last) = text.last_chunk() else {
+        return text
+            .iter()
+            .all(|byte| b' ' <= *byte && *byte != b'"' && *byte != b'\\');
+    };
+    let (words, _) = text.as_chunks();
+    let found = words
+        .iter()
+        .fold(odd(last), |found, word| found | odd(word));
+    found & HIGHS == 0
+}
+
 /// A list or a set.
 pub(super) fn put_list<T>(out: &mut Vec<u8>, all: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
     out.push(b'[');
@@ -128,7 +174,7 @@ pub(super) fn put_subscription(out: &mut Vec<u8>, subscription: &Subscription) {
     let mut object = Object::begin(out);
     object.flag("classFilterMode", subscription.class_filter);
     put_list(object.name("codeSet"), &subscription.codes, |out, code| {
-        put_number(out, i64::from(*code));
+        put_number(out, *code);
     });
     object.text("expressionType", &subscription.expression_type);
     object.text("subString", &subscription.expression);
@@ -136,4 +182,29 @@ pub(super) fn put_subscription(out: &mut Vec<u8>, subscription: &Subscription) {
     object.texts("tagsSet", &subscription.tags);
     object.text("topic", &subscription.topic);
     object.end();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped_wherever_its_odd_byte_stands() {
+        let odd = ['"', '\\', '\0', '\u{1}', '\u{1f}', '\n'];
+        let plain = [' ', '!', '#', '[', ']', '\u{7f}', 'é', '中', 'a'];
+        for len in 0..40 {
+            for at in 0..=len {
+                for character in odd.iter().chain(&plain) {
+                    let mut text = "~".repeat(at);
+                    text.push(*character);
+                    text.extend(std::iter::repeat_n('~', len - at));
+                    let mut out = Vec::new();
+                    put_text(&mut out, &text);
+                    let expected = serde_json::to_string(&text).unwrap();
+                    assert_eq!(String::from_utf8(out).unwrap(), expected);
+                    assert_eq!(is_plain(text.as_bytes()), plain.contains(character));
+                }
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod header_binary;
 mod header_json;
 mod json_read;
 mod json_write;
+mod note;
 mod offsets;
 mod properties_text;
 mod pull;

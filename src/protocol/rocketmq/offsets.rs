@@ -3,8 +3,8 @@
 use crate::command::{Command, DataVersion, QueueName, Refusal};
 
 use super::codes::{request, response};
-use super::frame::{Request, encode_response, put_number};
-use super::json_write::Object;
+use super::frame::{Request, encode_response};
+use super::json_write::{Object, put_number};
 
 /// 14. Only a field that says "no" forbids the answer 0 for a young queue.
 pub(super) fn query<'a>(request: &Request<'a>) -> Result<Command<'a>, Refusal> {

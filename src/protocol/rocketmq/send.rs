@@ -2,12 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use smallvec::SmallVec;
+
 use crate::base::PhysicalOffset;
 use crate::command::{Command, Produce, Produced, Refusal, RefusalKind};
 
 use super::codes::{request, response};
 use super::fields::{Number, is_true, missing, number};
-use super::frame::{Piece, Request, encode_response};
+use super::frame::{HeaderKind, Note, Piece, Request, enclose, encode_response};
+use super::header_json;
+use super::json_write::{put_number, put_text};
 
 /// `MSG_REGION` where no other region is known: refusals carry it too.
 const REGION: &str = "DefaultRegion";
@@ -145,6 +149,18 @@ struct OffsetId {
     len: usize,
 }
 
+/// Two digits a byte.
+const DIGITS: [[u8; 2]; 256] = {
+    let digits = b"0123456789ABCDEF";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 impl OffsetId {
     fn new(host: SocketAddr, offset: PhysicalOffset) -> Self {
         let mut id = Self {
@@ -152,51 +168,53 @@ impl OffsetId {
             len: 0,
         };
         match host.ip() {
-            IpAddr::V4(address) => id.push(&address.octets()),
-            IpAddr::V6(address) => id.push(&address.octets()),
+            IpAddr::V4(address) => id.push(address.octets()),
+            IpAddr::V6(address) => id.push(address.octets()),
         }
-        id.push(&u32::from(host.port()).to_be_bytes());
-        id.push(&offset.0.to_be_bytes());
+        id.push(u32::from(host.port()).to_be_bytes());
+        id.push(offset.0.to_be_bytes());
         id
     }
 
-    fn push(&mut self, bytes: &[u8]) {
-        const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-        for byte in bytes {
-            self.digits[self.len] = DIGITS[usize::from(byte >> 4)];
-            self.digits[self.len + 1] = DIGITS[usize::from(byte & 15)];
-            self.len += 2;
+    #[inline]
+    fn push<const LEN: usize>(&mut self, bytes: [u8; LEN]) {
+        let room = &mut self.digits[self.len..self.len + 2 * LEN];
+        for (room, byte) in room.as_chunks_mut().0.iter_mut().zip(bytes) {
+            *room = DIGITS[usize::from(byte)];
         }
+        self.len += 2 * LEN;
     }
 
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.digits[..self.len]).expect("digits are ASCII")
+    fn digits(&self) -> &[u8] {
+        &self.digits[..self.len]
     }
 }
 
-/// The answer to a stored send. A batch has one id for each message, with commas between.
+/// The ids of all messages, with commas between.
+#[inline]
+fn put_ids(produced: &Produced, mut put: impl FnMut(&[u8])) {
+    let first = produced.offsets.first().copied().unwrap_or_default();
+    put(OffsetId::new(produced.store_host, first).digits());
+    for offset in produced.offsets.iter().skip(1) {
+        put(b",");
+        put(OffsetId::new(produced.store_host, *offset).digits());
+    }
+}
+
+/// The answer to a stored send. A batch has one id for each message.
 pub(super) fn produced(out: &mut Vec<u8>, note: u64, produced: &Produced) {
     let code = if produced.flush_timed_out {
         response::FLUSH_DISK_TIMEOUT
     } else {
         response::SUCCESS
     };
-    let first = produced.offsets.first().copied().unwrap_or_default();
-    let first = OffsetId::new(produced.store_host, first);
-    let mut list = String::new();
-    if 1 < produced.offsets.len() {
-        for offset in &produced.offsets {
-            if !list.is_empty() {
-                list.push(',');
-            }
-            list.push_str(OffsetId::new(produced.store_host, *offset).as_str());
-        }
+    let about = Note::unpack(note);
+    if about.kind == HeaderKind::Json && !about.oneway {
+        return produced_json(out, about.opaque, code, produced);
     }
-    let ids = if list.is_empty() {
-        first.as_str()
-    } else {
-        &list
-    };
+    let mut ids = SmallVec::<[u8; 32]>::new();
+    put_ids(produced, |digits| ids.extend_from_slice(digits));
+    let ids = std::str::from_utf8(&ids).expect("digits and commas are ASCII");
     let mut queue_id = itoa::Buffer::new();
     let mut queue_offset = itoa::Buffer::new();
     let fields = [
@@ -217,6 +235,34 @@ pub(super) fn produced(out: &mut Vec<u8>, note: u64, produced: &Produced) {
     encode_response(out, note, code, None, &fields[..count], 0);
 }
 
+/// The same fields in JSON, where nearly all of an answer is the same in each: one is written for every
+/// message, and copying few long pieces takes half the time of many short ones.
+fn produced_json(out: &mut Vec<u8>, opaque: i32, code: i32, produced: &Produced) {
+    enclose(out, HeaderKind::Json, 0, |out| {
+        if code == response::SUCCESS {
+            out.extend_from_slice(b"{\"code\":0,\"extFields\":{\"queueId\":\"");
+        } else {
+            out.extend_from_slice(b"{\"code\":");
+            put_number(out, code);
+            out.extend_from_slice(b",\"extFields\":{\"queueId\":\"");
+        }
+        put_number(out, produced.queue_id);
+        out.extend_from_slice(b"\",\"msgId\":\"");
+        put_ids(produced, |digits| out.extend_from_slice(digits));
+        out.extend_from_slice(b"\",\"TRACE_ON\":\"true\",\"MSG_REGION\":");
+        put_text(out, produced.region);
+        out.extend_from_slice(b",\"queueOffset\":\"");
+        put_number(out, produced.queue_offset.0);
+        out.push(b'"');
+        if let Some(id) = &produced.transaction_id {
+            out.extend_from_slice(b",\"transactionId\":");
+            put_text(out, id);
+        }
+        out.push(b'}');
+        header_json::put_tail(out, 1, opaque, None);
+    });
+}
+
 /// What a refused send says beside code and remark. Exceptions and unknown codes say nothing.
 pub(super) fn refusal_fields(refusal: &Refusal) -> &'static [(&'static str, &'static str)] {
     match refusal.kind {
@@ -229,7 +275,7 @@ pub(super) fn refusal_fields(refusal: &Refusal) -> &'static [(&'static str, &'st
 mod tests {
     use super::*;
     use crate::base::QueueOffset;
-    use crate::protocol::rocketmq::frame::{HeaderKind, Note, Scratch, decode, encode_request};
+    use crate::protocol::rocketmq::frame::{Scratch, decode, encode_request};
 
     fn sent(code: i32, fields: &[(&str, &str)], check: impl Fn(Result<Produce<'_>, Refusal>)) {
         for kind in [HeaderKind::Json, HeaderKind::Binary] {
@@ -364,12 +410,50 @@ mod tests {
         // Protocol reference, A.3.
         let host = "127.0.0.1:10911".parse().unwrap();
         let id = OffsetId::new(host, PhysicalOffset(4096));
-        assert_eq!(id.as_str(), "7F00000100002A9F0000000000001000");
+        assert_eq!(id.digits(), b"7F00000100002A9F0000000000001000");
         let id = OffsetId::new("[::1]:10911".parse().unwrap(), PhysicalOffset(u64::MAX));
         assert_eq!(
-            id.as_str(),
-            "0000000000000000000000000000000100002A9FFFFFFFFFFFFFFFFF"
+            id.digits(),
+            b"0000000000000000000000000000000100002A9FFFFFFFFFFFFFFFFF"
         );
+    }
+
+    #[test]
+    fn an_answer_in_json_is_what_its_fields_make_of_it() {
+        let mut value = Produced {
+            flush_timed_out: false,
+            offsets: [PhysicalOffset(4096)].into_iter().collect(),
+            store_host: "127.0.0.1:10911".parse().unwrap(),
+            queue_id: -3,
+            queue_offset: QueueOffset(u64::MAX),
+            transaction_id: None,
+            region: "Default\"Region",
+        };
+        for (flush_timed_out, code) in [(false, 0), (true, 10)] {
+            for id in [None, Some("KEY"), Some("K\u{1}\"Y"), Some("")] {
+                value.flush_timed_out = flush_timed_out;
+                value.transaction_id = id.map(Into::into);
+                let fields = [
+                    ("queueId", "-3"),
+                    ("msgId", "7F00000100002A9F0000000000001000"),
+                    ("TRACE_ON", "true"),
+                    ("MSG_REGION", value.region),
+                    ("queueOffset", "18446744073709551615"),
+                    ("transactionId", id.unwrap_or_default()),
+                ];
+                let fields = &fields[..5 + usize::from(id.is_some())];
+                for bits in [0, 1 << 32, 1 << 33] {
+                    let note = u64::from(-7i32 as u32) | bits;
+                    let (mut expected, mut out) = (b"before".to_vec(), b"before".to_vec());
+                    encode_response(&mut expected, note, code, None, fields, 0);
+                    produced(&mut out, note, &value);
+                    assert_eq!(
+                        String::from_utf8_lossy(&out),
+                        String::from_utf8_lossy(&expected)
+                    );
+                }
+            }
+        }
     }
 
     #[test]

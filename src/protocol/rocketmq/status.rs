@@ -7,9 +7,11 @@ use crate::command::{
 };
 
 use super::clients::{CONSUME_FROMS, CONSUME_TYPES, MESSAGE_MODELS, name_of};
-use super::frame::{Request, put_number};
+use super::frame::Request;
 use super::json_read;
-use super::json_write::{Object, put_data_version, put_list, put_queue, put_subscription};
+use super::json_write::{
+    Object, put_data_version, put_list, put_number, put_queue, put_subscription,
+};
 use super::properties_text;
 
 /// 208. Topic names hold neither of the two separators.
