@@ -1,7 +1,8 @@
-//! Where the quotes and backslashes of a header stand, sixty-four bytes at a time.
+//! Where two bytes stand among others, sixty-four at a time.
 //!
-//! A header has some fifty strings of a few bytes each: to look for the end of each of them anew costs more
-//! than to mark all ends of a block at once and to count zeros from one to the next.
+//! A header has some fifty strings of a few bytes each, a record's properties as many names and values: to
+//! look for the end of each of them anew costs more than to mark all ends of a block at once and to count
+//! zeros from one to the next.
 
 use wide::u8x16;
 
@@ -9,22 +10,24 @@ const BLOCK: usize = 64;
 
 /// The marks of the block that was looked at last. A value: a loop keeps it in registers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Marks {
+pub struct Marks<const ONE: u8, const OTHER: u8> {
     base: usize,
-    /// Bit n: at `base + n` stands a quote or a backslash.
+    /// Bit n: one of the two stands at `base + n`.
     bits: u64,
 }
 
-impl Marks {
+impl<const ONE: u8, const OTHER: u8> Marks<ONE, OTHER> {
     /// Looks at the first bytes.
-    pub(super) fn new(bytes: &[u8]) -> Self {
-        let (base, bits) = look(bytes, 0);
+    #[must_use]
+    #[inline]
+    pub fn new(bytes: &[u8]) -> Self {
+        let (base, bits) = look::<ONE, OTHER>(bytes, 0);
         Self { base, bits }
     }
 
-    /// Index of the first quote or backslash from `start` on, or the length of all.
+    /// Index of the first of the two from `start` on, or the length of all. `bytes` must be those it began with.
     #[inline]
-    pub(super) fn next(&mut self, bytes: &[u8], start: usize) -> usize {
+    pub fn next(&mut self, bytes: &[u8], start: usize) -> usize {
         let offset = start.wrapping_sub(self.base);
         let behind = if offset < BLOCK {
             let rest = self.bits >> offset;
@@ -35,7 +38,7 @@ impl Marks {
         } else {
             start
         };
-        (self.base, self.bits) = look(bytes, behind);
+        (self.base, self.bits) = look::<ONE, OTHER>(bytes, behind);
         if self.bits == 0 {
             return bytes.len();
         }
@@ -45,15 +48,15 @@ impl Marks {
 
 /// Where the first block from `at` on that has a mark begins, and its marks; none where none has one.
 #[inline(never)]
-fn look(bytes: &[u8], mut at: usize) -> (usize, u64) {
+fn look<const ONE: u8, const OTHER: u8>(bytes: &[u8], mut at: usize) -> (usize, u64) {
     while at < bytes.len() {
         let rest = &bytes[at..];
         let bits = match rest.first_chunk() {
-            Some(block) => marks(block),
+            Some(block) => marks::<ONE, OTHER>(block),
             None => {
                 let mut block = [0; BLOCK];
                 block[..rest.len()].copy_from_slice(rest);
-                marks(&block)
+                marks::<ONE, OTHER>(&block)
             }
         };
         if bits != 0 {
@@ -66,14 +69,13 @@ fn look(bytes: &[u8], mut at: usize) -> (usize, u64) {
 
 /// One bit a byte.
 #[inline]
-fn marks(block: &[u8; BLOCK]) -> u64 {
-    let quotes = u8x16::splat(b'"');
-    let backslashes = u8x16::splat(b'\\');
+fn marks<const ONE: u8, const OTHER: u8>(block: &[u8; BLOCK]) -> u64 {
+    let (one, other) = (u8x16::splat(ONE), u8x16::splat(OTHER));
     let (chunks, _) = block.as_chunks::<16>();
     let mut bits = 0;
     for (index, chunk) in chunks.iter().enumerate() {
         let bytes = u8x16::new(*chunk);
-        let found = bytes.simd_eq(quotes) | bytes.simd_eq(backslashes);
+        let found = bytes.simd_eq(one) | bytes.simd_eq(other);
         bits |= u64::from(found.to_bitmask()) << (16 * index);
     }
     bits
@@ -83,6 +85,8 @@ fn marks(block: &[u8; BLOCK]) -> u64 {
 mod tests {
     use super::*;
 
+    type Quotes = Marks<b'"', b'\\'>;
+
     #[test]
     fn marks_are_found_at_every_place() {
         for len in 0..200 {
@@ -90,10 +94,10 @@ mod tests {
                 for at in 0..len {
                     let mut bytes = vec![0xa3; len];
                     bytes[at] = mark;
-                    let mut marks = Marks::new(&bytes);
+                    let mut marks = Quotes::new(&bytes);
                     for start in 0..=at {
                         assert_eq!(marks.next(&bytes, start), at);
-                        assert_eq!(Marks::new(&bytes).next(&bytes, start), at);
+                        assert_eq!(Quotes::new(&bytes).next(&bytes, start), at);
                     }
                     assert_eq!(marks.next(&bytes, at + 1), len);
                     assert_eq!(marks.next(&bytes, at), at, "back again");
@@ -105,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_block_has_a_bit_for_each_mark_and_no_other() {
-        let mut prng = crate::base::Prng::from_seed(7);
+        let mut prng = super::super::Prng::from_seed(7);
         for _ in 0..10_000 {
             // Neighbours of the two marks, and bytes that differ from them in one bit, come often.
             let block = std::array::from_fn(|_| {
@@ -115,7 +119,7 @@ mod tests {
             let plain = block.iter().rev().fold(0, |bits, byte| {
                 bits << 1 | u64::from(matches!(byte, b'"' | b'\\'))
             });
-            assert_eq!(marks(&block), plain, "{block:x?}");
+            assert_eq!(marks::<b'"', b'\\'>(&block), plain, "{block:x?}");
         }
     }
 }

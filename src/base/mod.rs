@@ -4,6 +4,7 @@ mod bytes;
 mod ids;
 mod java;
 mod latency;
+mod marks;
 mod prng;
 mod slab;
 
@@ -11,5 +12,6 @@ pub use bytes::{Reader, Writer};
 pub use ids::{PhysicalOffset, QueueId, QueueOffset, ShardId};
 pub use java::string_hash;
 pub use latency::{Latency, Quantiles};
+pub use marks::Marks;
 pub use prng::Prng;
 pub use slab::{Key, Slab};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::base::Writer;
+use crate::base::{Marks, Writer};
 
 /// Properties of a record, the trailer included: their length is a signed 16-bit number.
 pub const PROPERTIES_SIZE_MAX: usize = i16::MAX as usize;
@@ -67,14 +67,32 @@ pub(super) fn trailer(crc: u32) -> [u8; TRAILER_SIZE] {
     let (name, rest) = bytes.split_at_mut(TRAILER_NAME.len());
     name.copy_from_slice(TRAILER_NAME);
     rest[0] = NAME_VALUE_SEPARATOR;
-    let mut value = crc;
-    for digit in &mut rest[1..=TRAILER_DIGITS] {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
+    // Two places at a time, each pair by itself: no division waits for another.
+    let pairs = [
+        crc,
+        crc / 100,
+        crc / 10_000,
+        crc / 1_000_000,
+        crc / 100_000_000,
+    ];
+    let (places, _) = rest[1..=TRAILER_DIGITS].as_chunks_mut();
+    for (place, pair) in places.iter_mut().zip(pairs) {
+        *place = PLACES[(pair % 100) as usize];
     }
     rest[TRAILER_DIGITS + 1] = PROPERTY_SEPARATOR;
     bytes
 }
+
+/// Two decimal places, the smaller first.
+const PLACES: [[u8; 2]; 100] = {
+    let mut places = [[0; 2]; 100];
+    let mut value = 0;
+    while value < 100 {
+        places[value] = [b'0' + (value % 10) as u8, b'0' + (value / 10) as u8];
+        value += 1;
+    }
+    places
+};
 
 /// The value in a trailer at the very end of these properties, if one is there.
 pub(super) fn trailer_of(properties: &[u8]) -> Option<u64> {
@@ -92,20 +110,23 @@ pub(super) fn trailer_of(properties: &[u8]) -> Option<u64> {
 /// Pairs of name and value, in stored order. As in Java's decoder a pair without a name, without a value
 /// or without a separator between them is passed over.
 pub fn pairs(properties: &(impl AsRef<[u8]> + ?Sized)) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = properties.as_ref();
-    let pairs = std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
+    let bytes = properties.as_ref();
+    let mut marks = Marks::<NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR>::new(bytes);
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        while start < bytes.len() {
+            let split = marks.next(bytes, start);
+            // Behind the first separator a name's value may have more of its kind.
+            let mut end = split;
+            while bytes.get(end) == Some(&NAME_VALUE_SEPARATOR) {
+                end = marks.next(bytes, end + 1);
+            }
+            let name_at = std::mem::replace(&mut start, end + 1);
+            if name_at < split && split + 1 < end {
+                return Some((&bytes[name_at..split], &bytes[split + 1..end]));
+            }
         }
-        let end = memchr::memchr(PROPERTY_SEPARATOR, rest).unwrap_or(rest.len());
-        let pair = &rest[..end];
-        rest = rest.get(end + 1..).unwrap_or_default();
-        Some(pair)
-    });
-    pairs.filter_map(|pair| {
-        let at = memchr::memchr(NAME_VALUE_SEPARATOR, pair)?;
-        let (name, value) = (&pair[..at], &pair[at + 1..]);
-        (!name.is_empty() && !value.is_empty()).then_some((name, value))
+        None
     })
 }
 

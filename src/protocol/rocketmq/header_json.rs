@@ -4,14 +4,14 @@
 //! header with an escape (each property string has some), and turns the numbers that C++ and Node send into
 //! floats, whose text a signature would no longer match.
 
-mod marks;
 mod skip;
 mod write;
+
+use crate::base::Marks;
 
 use super::arena::Arena;
 use super::codes;
 use super::frame::{FIELD_COUNT_MAX, FrameError, Header, Piece, Scratch};
-use marks::Marks;
 pub(super) use write::{put_tail, write};
 
 /// Reads the header; extension fields go to `scratch`.
@@ -77,7 +77,7 @@ struct Scan<'a> {
     /// UTF-8, and so is every piece that ends where an ASCII character stands.
     bytes: &'a [u8],
     at: usize,
-    marks: Marks,
+    marks: Marks<b'"', b'\\'>,
 }
 
 impl<'a> Scan<'a> {
