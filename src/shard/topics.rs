@@ -1,9 +1,10 @@
 //! Topics of a shard: their settings, their queues, which names are allowed, which are the system's.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::Settings;
-use crate::base::{QueueId, string_hash};
+use crate::base::{Key, QueueId, Slab, string_hash};
 use crate::command::{DataVersion, TopicConfig};
 use crate::index::{QueueIndex, Queues};
 
@@ -84,7 +85,10 @@ impl Topic {
 /// All topics, and how often they have changed.
 #[derive(Debug, Default)]
 pub struct Topics {
-    table: BTreeMap<String, Topic>,
+    table: BTreeMap<String, Key>,
+    topics: Slab<Topic>,
+    /// The topic that was looked up last: a send asks for its own again and again.
+    recent: Cell<Key>,
     version: DataVersion,
     /// Counts changes, for whoever stores them.
     changes: u64,
@@ -96,16 +100,14 @@ impl Topics {
     /// What was stored.
     #[must_use]
     pub fn load(configs: Vec<TopicConfig>, version: DataVersion) -> Self {
-        let table = configs
-            .into_iter()
-            .map(|config| (config.name.clone(), Topic::new(config)))
-            .collect();
-        Self {
-            table,
+        let mut all = Self {
             version,
-            changes: 0,
-            deleted: BTreeMap::new(),
+            ..Self::default()
+        };
+        for config in configs {
+            all.take(config);
         }
+        all
     }
 
     /// Topics that were deleted before, and where their records end.
@@ -157,28 +159,49 @@ impl Topics {
     /// A topic.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Topic> {
-        self.table.get(name)
+        self.topics.get(self.key(name)?)
     }
 
     /// A topic.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Topic> {
-        self.table.get_mut(name)
+        self.topics.get_mut(self.key(name)?)
+    }
+
+    fn key(&self, name: &str) -> Option<Key> {
+        let recent = self.recent.get();
+        if let Some(topic) = self.topics.get(recent)
+            && topic.config.name == name
+        {
+            return Some(recent);
+        }
+        let key = *self.table.get(name)?;
+        self.recent.set(key);
+        Some(key)
+    }
+
+    /// Settings of a new name, or in the place of others of the same name. Queues stay.
+    fn take(&mut self, config: TopicConfig) {
+        match self.get_mut(&config.name) {
+            Some(topic) => topic.config = config,
+            None => {
+                let name = config.name.clone();
+                let key = self.topics.insert(Topic::new(config));
+                self.table.insert(name, key);
+            }
+        }
     }
 
     /// Takes settings in, new or changed. Queues stay.
     pub fn put(&mut self, config: TopicConfig, now_ms: u64) {
-        match self.table.get_mut(&config.name) {
-            Some(topic) => topic.config = config,
-            None => {
-                self.table.insert(config.name.clone(), Topic::new(config));
-            }
-        }
+        self.take(config);
         self.changed(now_ms);
     }
 
     /// Forgets a topic whose records lie in `begin..end` of the log.
     pub fn remove(&mut self, name: &str, (begin, end): (u64, u64), now_ms: u64) {
-        self.table.remove(name);
+        if let Some(key) = self.table.remove(name) {
+            self.topics.remove(key);
+        }
         // What the log has no more, nobody has to pass over.
         self.deleted.retain(|_, end| begin < *end);
         if begin < end {
@@ -200,7 +223,8 @@ impl Topics {
 
     /// All topics, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Topic> {
-        self.table.values()
+        let topic = |key: &Key| self.topics.get(*key).expect("a name has a topic");
+        self.table.values().map(topic)
     }
 
     /// How many there are.
@@ -324,6 +348,38 @@ fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_topic_that_was_asked_for_last_is_no_other() {
+        let mut topics = Topics::load(
+            vec![plain("a", 1, 6), plain("b", 2, 6), plain("a", 3, 6)],
+            DataVersion::default(),
+        );
+        let count = |topics: &Topics, name: &str| {
+            topics.get(name).map(|topic| topic.config.read_queue_count)
+        };
+        assert_eq!(
+            (count(&topics, "a"), count(&topics, "b")),
+            (Some(3), Some(2))
+        );
+        assert_eq!((count(&topics, "b"), count(&topics, "c")), (Some(2), None));
+        topics.remove("b", (0, 1), 1);
+        assert_eq!(count(&topics, "b"), None, "it went while it was the last");
+        topics.put(plain("c", 4, 6), 2);
+        assert_eq!((count(&topics, "b"), count(&topics, "c")), (None, Some(4)));
+        topics.put(plain("c", 5, 6), 3);
+        assert_eq!(
+            topics
+                .get_mut("c")
+                .map(|topic| topic.config.read_queue_count),
+            Some(5)
+        );
+        let names: Vec<_> = topics
+            .iter()
+            .map(|topic| topic.config.name.as_str())
+            .collect();
+        assert_eq!(names, ["a", "c"]);
+    }
 
     #[test]
     fn names_are_held_to_the_list_of_allowed_characters() {
