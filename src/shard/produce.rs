@@ -1,5 +1,7 @@
 //! Sends: every check in RocketMQ's order (P§2.1), the record, and who waits for it.
 
+mod keys;
+
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
@@ -19,6 +21,7 @@ use crate::log::NoRoom;
 use crate::log::record::{
     self, Draft, PROPERTIES_SIZE_MAX, Properties, TRAILER_SIZE, pairs, put_property, sys_flag,
 };
+use keys::{absolute, continue_hash};
 
 /// `MSG_REGION` of every message.
 pub(super) const REGION: &str = "DefaultRegion";
@@ -579,14 +582,14 @@ impl Shard {
         let pieces = std::iter::once(message.properties.sent)
             .chain(message.properties.added.iter().copied());
         for (name, value) in pieces.flat_map(pairs) {
-            let Ok(value) = std::str::from_utf8(value) else {
-                continue;
+            let found = match name {
+                b"UNIQ_KEY" => &mut unique,
+                b"KEYS" => &mut words,
+                b"TAGS" => &mut tag,
+                _ => continue,
             };
-            match name {
-                b"UNIQ_KEY" => unique = Some(value),
-                b"KEYS" => words = Some(value),
-                b"TAGS" => tag = Some(value),
-                _ => (),
+            if let Ok(value) = std::str::from_utf8(value) {
+                *found = Some(value);
             }
         }
         let hash_of = |text: &str| absolute(continue_hash(prefix_hash, text));
@@ -797,23 +800,6 @@ fn split_batch(body: &[u8]) -> Option<Vec<Item<'_>>> {
     (!items.is_empty()).then_some(items)
 }
 
-/// Java's hash of `before + text`, given the hash of `before`.
-fn continue_hash(before: i32, text: &str) -> i32 {
-    let step = |hash: i32, unit: i32| hash.wrapping_mul(31).wrapping_add(unit);
-    if text.is_ascii() {
-        return text
-            .bytes()
-            .fold(before, |hash, byte| step(hash, i32::from(byte)));
-    }
-    text.encode_utf16()
-        .fold(before, |hash, unit| step(hash, i32::from(unit)))
-}
-
-/// The index takes the absolute value; the one that has none becomes 0 (P§3.8).
-fn absolute(hash: i32) -> u32 {
-    hash.checked_abs().map_or(0, |hash| hash as u32)
-}
-
 /// As Apache writes permissions in its remarks.
 fn perm_text(perm: u32) -> String {
     let bit = |mask: u32, sign: char| if perm & mask == mask { sign } else { '-' };
@@ -853,15 +839,5 @@ mod tests {
             }
         }
         assert!(split_batch(&[]).is_none());
-    }
-
-    #[test]
-    fn a_hash_goes_on_where_its_prefix_ends() {
-        assert_eq!(
-            continue_hash(string_hash("TopicTest#"), "KEY1"),
-            -1_656_969_516
-        );
-        assert_eq!(absolute(-1_656_969_516), 1_656_969_516);
-        assert_eq!(absolute(i32::MIN), 0);
     }
 }
