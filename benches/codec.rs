@@ -104,7 +104,7 @@ fn main() {
         store_host: "127.0.0.1:10911".parse().expect("an address"),
         queue_id: 0,
         queue_offset: QueueOffset(3),
-        transaction_id: Some("FD0000000000000000000000000000022B6C4E0E2F2A6862E3CF0000".to_owned()),
+        transaction_id: Some("FD0000000000000000000000000000022B6C4E0E2F2A6862E3CF0000".into()),
         region: "DefaultRegion",
     });
     let fetched = Answer::Fetched(Fetched {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
-use crate::base::{Key, PhysicalOffset, QueueOffset};
+use crate::base::{Key, PhysicalOffset, QueueOffset, ShortText};
 
 /// A connection of this shard, as net names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -500,7 +500,7 @@ pub struct Produced {
     /// Of the first record.
     pub queue_offset: QueueOffset,
     /// The unique key, where there is one.
-    pub transaction_id: Option<String>,
+    pub transaction_id: Option<ShortText>,
     /// `MSG_REGION`.
     pub region: &'static str,
 }

@@ -486,7 +486,7 @@ fn small_answers_are_those_of_apache() {
         store_host: "127.0.0.1:20911".parse().unwrap(),
         queue_id: 0,
         queue_offset: QueueOffset(3),
-        transaction_id: Some("0100007F000005540000AE42C86D0100".to_owned()),
+        transaction_id: Some("0100007F000005540000AE42C86D0100".into()),
         region: "DefaultRegion",
     });
     assert_eq!(

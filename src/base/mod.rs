@@ -6,6 +6,7 @@ mod java;
 mod latency;
 mod marks;
 mod prng;
+mod short_text;
 mod slab;
 
 pub use bytes::{Reader, Writer};
@@ -14,4 +15,5 @@ pub use java::string_hash;
 pub use latency::{Latency, Quantiles};
 pub use marks::Marks;
 pub use prng::Prng;
+pub use short_text::ShortText;
 pub use slab::{Key, Slab};

@@ -394,11 +394,7 @@ impl Shard {
         if target.dead {
             put_property(&mut added, "DELAY", "0");
         }
-        let unique_key = seen
-            .unique_key
-            .or(made_key.as_deref())
-            .unwrap_or("")
-            .to_owned();
+        let unique_key = seen.unique_key.or(made_key.as_deref()).unwrap_or("");
         let delay = seen.delay_level.filter(|level| 0 < *level && !target.dead);
         let message = Message {
             topic: &target.topic,
@@ -414,7 +410,7 @@ impl Shard {
             at_write: seen.at_write,
         };
         let mut produced = self.produced(target, 1);
-        produced.transaction_id = Some(unique_key);
+        produced.transaction_id = Some(unique_key.into());
         let stored = match delay {
             Some(level) => self.store_delayed(io, message, level, &added, |placed| {
                 produced.note(placed);
@@ -680,7 +676,7 @@ impl Shard {
             return self.meet_no_room(Unstored::NoRoom(why));
         }
         let mut produced = self.produced(target, items.len());
-        produced.transaction_id = header.unique_key.map(str::to_owned);
+        produced.transaction_id = header.unique_key.map(Into::into);
         let last = items.len() - 1;
         for (index, (item, added)) in items.iter().zip(&made).enumerate() {
             let pieces = [added.as_slice()];

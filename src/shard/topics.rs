@@ -223,7 +223,7 @@ impl Topics {
 
     /// All topics, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Topic> {
-        let topic = |key: &Key| self.topics.get(*key).expect("a name has a topic");
+        let topic = move |key: &Key| self.topics.get(*key).expect("a name has a topic");
         self.table.values().map(topic)
     }
 

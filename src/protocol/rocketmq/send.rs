@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
 
-use crate::base::PhysicalOffset;
+use crate::base::{PhysicalOffset, ShortText};
 use crate::command::{Command, Produce, Produced, Refusal, RefusalKind};
 
 use super::codes::{request, response};
@@ -225,7 +225,10 @@ pub(super) fn produced(out: &mut Vec<u8>, note: u64, produced: &Produced) {
         ("queueOffset", queue_offset.format(produced.queue_offset.0)),
         (
             "transactionId",
-            produced.transaction_id.as_deref().unwrap_or_default(),
+            produced
+                .transaction_id
+                .as_ref()
+                .map_or("", ShortText::as_str),
         ),
     ];
     let count = match produced.transaction_id {
@@ -256,7 +259,7 @@ fn produced_json(out: &mut Vec<u8>, opaque: i32, code: i32, produced: &Produced)
         out.push(b'"');
         if let Some(id) = &produced.transaction_id {
             out.extend_from_slice(b",\"transactionId\":");
-            put_text(out, id);
+            put_text(out, id.as_str());
         }
         out.push(b'}');
         header_json::put_tail(out, 1, opaque, None);
@@ -475,7 +478,7 @@ mod tests {
             "7F00000100002A9F0000000000001000,7F00000100002A9F0000000000002000".to_owned()
         )));
         assert!(!fields.iter().any(|(name, _)| name == "transactionId"));
-        value.transaction_id = Some("KEY".to_owned());
+        value.transaction_id = Some("KEY".into());
         assert!(answered(&value).contains(&("transactionId".to_owned(), "KEY".to_owned())));
     }
 }
