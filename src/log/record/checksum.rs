@@ -44,7 +44,7 @@ const fn tables() -> [[[u32; 16]; 8]; 32] {
         let mut crc = 1u32 << bit;
         let mut step = 0;
         while step < 8 {
-            crc = crc >> 1 ^ (crc & 1) * POLYNOMIAL;
+            crc = (crc >> 1) ^ ((crc & 1) * POLYNOMIAL);
             step += 1;
         }
         columns[bit] = crc;
