@@ -53,11 +53,15 @@ fn look<const ONE: u8, const OTHER: u8>(bytes: &[u8], mut at: usize) -> (usize, 
         let rest = &bytes[at..];
         let bits = match rest.first_chunk() {
             Some(block) => marks::<ONE, OTHER>(block),
-            None => {
-                let mut block = [0; BLOCK];
-                block[..rest.len()].copy_from_slice(rest);
-                marks::<ONE, OTHER>(&block)
-            }
+            // The last block, without the bytes in front of these.
+            None => match bytes.last_chunk() {
+                Some(block) => marks::<ONE, OTHER>(block) >> (BLOCK - rest.len()),
+                None => {
+                    let mut block = [0; BLOCK];
+                    block[..rest.len()].copy_from_slice(rest);
+                    marks::<ONE, OTHER>(&block)
+                }
+            },
         };
         if bits != 0 {
             return (at, bits);

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use smallvec::SmallVec;
-
 use crate::base::{PhysicalOffset, ShortText};
 use crate::command::{Command, Produce, Produced, Refusal, RefusalKind};
 
@@ -190,11 +188,15 @@ impl OffsetId {
     }
 }
 
+fn first_id(produced: &Produced) -> OffsetId {
+    let first = produced.offsets.first().copied().unwrap_or_default();
+    OffsetId::new(produced.store_host, first)
+}
+
 /// The ids of all messages, with commas between.
 #[inline]
 fn put_ids(produced: &Produced, mut put: impl FnMut(&[u8])) {
-    let first = produced.offsets.first().copied().unwrap_or_default();
-    put(OffsetId::new(produced.store_host, first).digits());
+    put(first_id(produced).digits());
     for offset in produced.offsets.iter().skip(1) {
         put(b",");
         put(OffsetId::new(produced.store_host, *offset).digits());
@@ -212,9 +214,16 @@ pub(super) fn produced(out: &mut Vec<u8>, note: u64, produced: &Produced) {
     if about.kind == HeaderKind::Json && !about.oneway {
         return produced_json(out, about.opaque, code, produced);
     }
-    let mut ids = SmallVec::<[u8; 32]>::new();
-    put_ids(produced, |digits| ids.extend_from_slice(digits));
-    let ids = std::str::from_utf8(&ids).expect("digits and commas are ASCII");
+    let (first, mut list) = (first_id(produced), Vec::new());
+    if 1 < produced.offsets.len() {
+        put_ids(produced, |digits| list.extend_from_slice(digits));
+    }
+    let ids = if list.is_empty() {
+        first.digits()
+    } else {
+        &list
+    };
+    let ids = std::str::from_utf8(ids).expect("digits and commas are ASCII");
     let mut queue_id = itoa::Buffer::new();
     let mut queue_offset = itoa::Buffer::new();
     let fields = [
