@@ -158,6 +158,9 @@ impl<I: Io> Worker<I> {
         }
         self.done = done;
         self.mark(Step::Completions);
+        // Who waited for room comes before who has only just come.
+        self.parts.shard.look_for_room();
+        self.run_again();
         self.take_events();
         self.parts.shard.advance(&mut self.parts.io);
         self.give_out();

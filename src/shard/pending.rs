@@ -117,6 +117,14 @@ impl Shard {
         self.pending.visible = offset;
     }
 
+    /// Sees whether who waits for room in the log may go on. Asked before anything new is executed, so that
+    /// nobody overtakes them.
+    pub fn look_for_room(&mut self) {
+        if self.log.room_grew() || self.log.weather().is_some() {
+            self.met.push(Condition::Room);
+        }
+    }
+
     /// Takes note of how far the log has come: answers, units, keys, wake-ups. Once a turn, after the
     /// completions of the turn.
     pub fn advance(&mut self, io: &mut impl Io) {
@@ -127,9 +135,6 @@ impl Shard {
             // Nothing is acknowledged any more; whoever waits will see the connection close.
             tracing::debug!(?failed, "nothing becomes visible any more");
             return;
-        }
-        if self.log.room_grew() || self.log.weather().is_some() {
-            self.met.push(Condition::Room);
         }
         let now_ns = io.now_ns();
         self.answer_written(now_ns);
