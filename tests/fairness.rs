@@ -41,7 +41,7 @@ fn flood(arguments: &[&str]) {
 }
 
 /// What a peer sent before it went is executed, held back or not.
-fn leave(arguments: &[&str]) {
+fn leave(arguments: &[&str], flag: &str) {
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path(), arguments);
     let mut other = broker.client();
@@ -51,6 +51,7 @@ fn leave(arguments: &[&str]) {
     let bytes: Vec<u8> = (1..=1_500)
         .flat_map(|opaque| frame(310, opaque, &fields, &[7; 2_000]))
         .collect();
+    let bytes = with_flag(bytes, flag);
     (&leaving.stream).write_all(&bytes).unwrap();
     leaving.stream.shutdown(std::net::Shutdown::Write).unwrap();
     let fields = json!({"topic": "flood", "queueId": "0"});
@@ -61,10 +62,27 @@ fn leave(arguments: &[&str]) {
     assert!(stored, "{}", broker.log());
 }
 
+fn with_flag(mut frames: Vec<u8>, flag: &str) -> Vec<u8> {
+    let plain = br#""flag":0"#;
+    for at in 0..frames.len() - plain.len() {
+        if frames[at..].starts_with(plain) {
+            frames[at + plain.len() - 1] = flag.as_bytes()[0];
+        }
+    }
+    frames
+}
+
 #[test]
 fn who_leaves_is_heard_to_the_end() {
-    leave(&[]);
-    leave(&["--without", "multishot-receive"]);
+    leave(&[], "0");
+    leave(&["--without", "multishot-receive"], "0");
+}
+
+/// Nothing is answered then, so that nothing but the next turn makes the broker read on.
+#[test]
+fn who_wants_no_answers_is_heard_to_the_end() {
+    leave(&[], "2");
+    leave(&["--without", "multishot-receive"], "2");
 }
 
 /// A request of somebody else meanwhile.
