@@ -54,7 +54,7 @@ const fn test(
 const APPEND: &str = "append --file-mib 512";
 const FLUSH: &str = "flush --file-mib 1024";
 
-pub const TESTS: [Test; 18] = [
+pub const TESTS: [Test; 17] = [
     test(
         1,
         "1-64x1",
@@ -167,13 +167,6 @@ pub const TESTS: [Test; 18] = [
         "async",
         "sendfile --queues 1 --file-mib 256",
         "consume --queues 1 --groups 8 --connections 8 --pull-messages 512 --pull-bytes 1048576",
-    ),
-    test(
-        11,
-        "11-large-batches",
-        "async",
-        "sendfile --queues 16 --file-mib 256",
-        "consume --queues 16 --groups 8 --connections 8 --pull-messages 512 --pull-bytes 1048576",
     ),
     test(
         11,
@@ -363,11 +356,6 @@ fn deliveries(goals: &mut Vec<Goal>) {
         (
             "CPU per GB to 8 groups, one queue",
             "11-one-queue",
-            1.0 / 15.0,
-        ),
-        (
-            "CPU per GB to 8 groups, large answers",
-            "11-large-batches",
             1.0 / 15.0,
         ),
         (
