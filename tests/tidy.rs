@@ -129,7 +129,7 @@ const COLUMNS_MAX: usize = 150;
 /// Files that are longer, tests not counted. A number here may only become smaller.
 const LONG_FILES: &[(&str, usize)] = &[
     ("src/broker/registration.rs", 559),
-    ("src/broker/worker.rs", 624),
+    ("src/broker/worker.rs", 623),
     ("src/command.rs", 675),
     ("src/io/uring.rs", 662),
     ("src/log/commit_log.rs", 658),

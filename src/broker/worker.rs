@@ -209,9 +209,7 @@ impl<I: Io> Worker<I> {
                 }
             }
             egress::COLD_ROOM => {
-                let mut progress = Vec::new();
-                egress.complete_cold(io, done, &mut progress);
-                for (key, progress) in progress {
+                for (key, progress) in egress.complete_cold(io, done) {
                     net.delivered(io, key, progress, &mut self.events);
                 }
             }
@@ -558,9 +556,7 @@ impl<I: Io> Worker<I> {
             ..
         } = &mut self.parts;
         let ask_again_ns = shard.log.pump(io);
-        for file in shard.log.take_released() {
-            egress.forget_file(file);
-        }
+        egress.forget_files(&shard.log.take_released());
         shard.queues.flush_large(io);
         net.flush(io, egress);
         self.wait_ns = self.wait_ns.min(ask_again_ns);

@@ -244,26 +244,23 @@ impl Egress {
     }
 
     /// Takes the answer to a read that deliveries share: each that waited for it, and where it stands now.
-    pub fn complete_cold(
-        &mut self,
-        io: &mut impl Io,
-        done: Completion,
-        progress: &mut Vec<(Key, Progress)>,
-    ) {
+    pub fn complete_cold(&mut self, io: &mut impl Io, done: Completion) -> Vec<(Key, Progress)> {
         let (waiters, result) = self.cold.complete(io, done);
+        let mut all = Vec::new();
         for key in waiters {
             let waits = |sending: &Sending| sending.stage == Stage::WaitForWindow;
             if !self.sending.get(key).is_some_and(waits) {
                 continue;
             }
             let step = result.map(|()| Step::Cold);
-            progress.push((key, self.progress(io, key, step)));
+            all.push((key, self.progress(io, key, step)));
         }
+        all
     }
 
-    /// A segment was removed: its id will name another file.
-    pub fn forget_file(&mut self, file: FileId) {
-        self.cold.forget(file);
+    /// Segments were removed: their ids will name other files.
+    pub fn forget_files(&mut self, files: &[FileId]) {
+        files.iter().for_each(|file| self.cold.forget(*file));
     }
 
     /// Gives back what nobody has needed for a while.

@@ -9,8 +9,7 @@ use std::path::PathBuf;
 pub const HELP: &str = "\
 In the COMMAND of a broker or peer these are replaced: {store}, {port}, {nameserver-port}, {flush}
 and {flush-disk-type} (ASYNC_FLUSH or SYNC_FLUSH). Settings for which a broker's command has no
-place are appended to it: --flush VALUE, for sync-METHOD --flush sync --set flushMethod=METHOD, and
-for none --flush async --set flushMethod=none.
+place are appended to it: --flush VALUE, and for sync-METHOD --flush sync --set flushMethod=METHOD.
 
 Every server runs on one CPU, the generator on another. A broker gets a fresh store for each load;
 a peer keeps its own and stays up, so that its compiled code stays warm. Who is not being measured
