@@ -177,6 +177,7 @@ on_both! {
     a_receive_is_stopped_with_bytes_on_the_way: stopping_late;
     files_travel_to_peers: delivering;
     closed_sockets_are_named: closed;
+    released_files_are_named: released;
     a_bell_wakes: ringing;
 }
 
@@ -813,6 +814,73 @@ fn closed<W: World>(desk: &mut Desk<W>) {
     });
     assert_eq!(done.result, Err(Errno::EBADF));
     assert!(matches!(done.payload, Payload::Gathered(head, _) if head == b"head"));
+}
+
+fn released<W: World>(desk: &mut Desk<W>) {
+    let (_, socket, _accept) = desk.pair();
+    let (file, _) = desk.open(&desk.path("log/0"), OpenMode::Create { size: 10_000 });
+    desk.done(Op::Release { file });
+    let (other, _) = desk.open(&desk.path("log/1"), OpenMode::Create { size: 10_000 });
+    assert_ne!(file, other, "an id of a released file names nothing");
+    let span = Span {
+        file,
+        at: 0,
+        len: 1,
+    };
+    let (at, len) = (0, 4096);
+    let (durable, route) = (false, Route::Direct);
+    let ops = [
+        Op::SendFile {
+            socket,
+            span,
+            hot: true,
+        },
+        Op::Gather {
+            socket,
+            head: b"head".to_vec(),
+            spans: vec![span],
+            skip: 0,
+            hot: true,
+            zero_copy: true,
+        },
+        Op::Splice {
+            from: End::File { file, at },
+            to: End::Pipe(PipeId(0)),
+            len: 1,
+            more: false,
+        },
+        Op::Read {
+            file,
+            at,
+            into: vec![0; 1],
+        },
+        Op::ReadCold {
+            file,
+            at,
+            into: Pages::new(4096).unwrap(),
+        },
+        Op::Write {
+            file,
+            at,
+            from: vec![0; 4096],
+            durable,
+            route,
+        },
+        Op::Sync { file },
+        Op::WriteBack { file, at, len },
+        Op::Prepare {
+            file,
+            at,
+            len,
+            fill: Fill::Reserve,
+        },
+        Op::Release { file },
+    ];
+    for op in ops {
+        let what = format!("{op:?}");
+        assert_eq!(desk.run(op).result, Err(Errno::EBADF), "{what}");
+    }
+    assert_eq!(desk.read(other, 0, 4), [0; 4], "the other is untouched");
 }
 
 fn ringing<W: World>(desk: &mut Desk<W>) {

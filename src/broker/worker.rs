@@ -524,7 +524,7 @@ impl<I: Io> Worker<I> {
         if self.next_tick_ns <= now_ns {
             self.next_tick_ns = now_ns + TICK_NS;
             net.sweep(io, &mut self.events);
-            egress.rest(now_ns);
+            egress.rest(io);
             shard.answer_late_flushes(now_ns);
             shard.note_time(io.wall_ms());
             for (index, way) in egress::WAYS.into_iter().enumerate() {

@@ -286,6 +286,9 @@ impl Cold {
             Ok(count) => {
                 pages.set_len(count as usize);
                 window.state = State::Ready(pages);
+                // Nobody has looked at it yet: it is not the one to make room for others.
+                self.uses += 1;
+                window.used = self.uses;
                 Ok(())
             }
             Err(errno) => {
@@ -341,8 +344,10 @@ impl Cold {
         }
     }
 
-    /// Gives memory back that nobody has used for a while.
-    pub(super) fn rest(&mut self, now_ns: u64) {
+    /// Gives memory back that nobody has used for a while; begins what had found none.
+    pub(super) fn rest(&mut self, io: &mut impl Io) {
+        self.start_reads(io);
+        let now_ns = io.now_ns();
         if now_ns < self.used_ns + REST_NS || (self.places.is_empty() && self.spare.is_empty()) {
             return;
         }

@@ -264,8 +264,8 @@ impl Egress {
     }
 
     /// Gives back what nobody has needed for a while.
-    pub fn rest(&mut self, now_ns: u64) {
-        self.cold.rest(now_ns);
+    pub fn rest(&mut self, io: &mut impl Io) {
+        self.cold.rest(io);
     }
 
     fn forget(&mut self, key: Key) {

@@ -14,6 +14,7 @@ mod bell;
 mod buffers;
 mod clock;
 mod direct;
+mod file_table;
 mod host;
 mod lane;
 mod lease;
@@ -33,6 +34,7 @@ pub use nix::errno::Errno;
 
 pub use bell::Bell;
 pub use clock::local_hour;
+pub(crate) use file_table::FileTable;
 pub use host::{Limit, Place, Tree, Unseen, clock_read_ns, limits, place};
 pub use lane::{Lanes, read_small};
 pub use lease::Lease;
@@ -90,7 +92,7 @@ impl Token {
     }
 }
 
-/// An open file. Worthless after its [`Op::Release`].
+/// An open file. After its [`Op::Release`] it names nothing: operations on it complete with EBADF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u32);
 

@@ -28,7 +28,7 @@ use super::lane::{Finished, Inbox, Lanes, Outcome, Work};
 use super::mapping::Mapped;
 use super::pages::Pages;
 use super::setup::SetupError;
-use super::{Completion, FileId, Io, ListenerId, Op, Payload, SocketId, Token};
+use super::{Completion, FileId, FileTable, Io, ListenerId, Op, Payload, SocketId, Token};
 use crate::base::{Key, RingFeatures, Slab};
 use entering::Door;
 use features::{AtOpen, InUse};
@@ -101,8 +101,7 @@ pub struct Uring {
     ready: Vec<Completion>,
     listeners: Vec<TcpListener>,
     sockets: Slab<Rc<Socket>>,
-    files: Vec<Option<Rc<OpenFile>>>,
-    files_free: Vec<u32>,
+    files: FileTable<Rc<OpenFile>>,
     pipes: Vec<(OwnedFd, OwnedFd)>,
     buffers: Rc<BufferRing>,
     bounce: Bounce,
@@ -206,8 +205,7 @@ impl Uring {
             ready: Vec::new(),
             listeners,
             sockets: Slab::default(),
-            files: Vec::new(),
-            files_free: Vec::new(),
+            files: FileTable::default(),
             pipes: Vec::new(),
             buffers,
             bounce: Bounce::default(),
@@ -244,23 +242,16 @@ impl Uring {
         self.sockets.get(Key::from_u64(socket.0)).cloned()
     }
 
-    fn file(&self, file: FileId) -> Rc<OpenFile> {
-        let open = self.files.get(file.0 as usize).and_then(Option::as_ref);
-        Rc::clone(open.expect("a file is used between its Open and its Release"))
+    fn file(&self, file: FileId) -> Option<Rc<OpenFile>> {
+        self.files.get(file).cloned()
     }
 
-    fn take_in_file(&mut self, file: File) -> FileId {
-        let open = Some(Rc::new(OpenFile {
+    fn take_in_file(&mut self, file: File) -> Option<FileId> {
+        self.files.insert(Rc::new(OpenFile {
             file: Arc::new(file),
             map: Mapped::default(),
             direct: Direct::default(),
-        }));
-        if let Some(index) = self.files_free.pop() {
-            self.files[index as usize] = open;
-            return FileId(index);
-        }
-        self.files.push(open);
-        FileId(self.files.len() as u32 - 1)
+        }))
     }
 
     fn pipe(&mut self, index: u32) -> (RawFd, RawFd) {
@@ -403,12 +394,10 @@ impl Uring {
 
     fn release(&mut self, token: Token, file: FileId) {
         // Operations in flight keep the file open; the descriptor closes with the last of them.
-        let open = self.files.get_mut(file.0 as usize).and_then(Option::take);
-        assert!(open.is_some(), "a file is released once");
-        self.files_free.push(file.0);
+        let open = self.files.remove(file);
         self.ready.push(Completion {
             token,
-            result: Ok(0),
+            result: open.map(|_| 0).ok_or(Errno::EBADF),
             more: false,
             payload: Payload::None,
         });
@@ -434,9 +423,10 @@ impl Uring {
             let (result, payload) = match outcome {
                 Err(errno) => (Err(errno), Payload::None),
                 Ok(Outcome::Done) => (Ok(0), Payload::None),
-                Ok(Outcome::File(file, size)) => {
-                    (Ok(0), Payload::Opened(self.take_in_file(file), size))
-                }
+                Ok(Outcome::File(file, size)) => match self.take_in_file(file) {
+                    Some(file) => (Ok(0), Payload::Opened(file, size)),
+                    None => (Err(Errno::EMFILE), Payload::None),
+                },
                 Ok(Outcome::Bytes(bytes)) => (Ok(bytes.len() as u32), Payload::Buffer(bytes)),
                 Ok(Outcome::Names(names)) => (Ok(names.len() as u32), Payload::Names(names)),
                 Ok(Outcome::Space(space)) => (Ok(0), Payload::Space(space)),
@@ -618,7 +608,11 @@ impl Io for Uring {
                 len,
                 fill,
             } => {
-                let file = Arc::clone(&self.file(file).file);
+                let Some(open) = self.file(file) else {
+                    self.fail(token, Errno::EBADF, Payload::None);
+                    return Ok(());
+                };
+                let file = Arc::clone(&open.file);
                 let work = Work::Prepare {
                     file,
                     at,

@@ -18,7 +18,9 @@ pub use faults::Faults;
 pub use net::PeerId;
 
 use crate::base::Prng;
-use crate::io::{Completion, End, Errno, FileId, Io, ListenerId, Op, OpenMode, Payload, Token};
+use crate::io::{
+    Completion, End, Errno, FileId, FileTable, Io, ListenerId, Op, OpenMode, Payload, Token,
+};
 use disk::{Disk, PathsFlush};
 use inode::Flush;
 use net::Net;
@@ -42,7 +44,7 @@ pub struct Sim {
     flights: Vec<Flight>,
     /// Completions of what never took off.
     ready: Vec<Completion>,
-    files: Vec<Option<Handle>>,
+    files: FileTable<Handle>,
     rung: bool,
     now_ns: u64,
     wall_start_ms: u64,
@@ -92,7 +94,7 @@ impl Sim {
             net: Net::default(),
             flights: Vec::new(),
             ready: Vec::new(),
-            files: Vec::new(),
+            files: FileTable::default(),
             rung: false,
             now_ns: 1_000_000_000,
             wall_start_ms: WALL_START_MS,
@@ -200,9 +202,12 @@ impl Sim {
         of_thousand != 0 && self.prng.chance(of_thousand, 1000)
     }
 
+    /// Of a file that is open: what names others was refused.
     fn handle(&self, file: FileId) -> Handle {
-        let handle = self.files.get(file.0 as usize).copied().flatten();
-        handle.expect("a file is used between its Open and its Release")
+        *self
+            .files
+            .get(file)
+            .expect("an operation on a released file is refused")
     }
 
     /// A count as the kernel might give it.
@@ -274,26 +279,12 @@ impl Sim {
         }
     }
 
-    fn release(&mut self, file: FileId) {
-        let handle = self.files.get_mut(file.0 as usize).and_then(Option::take);
-        assert!(handle.is_some(), "a file is released once");
-    }
-
     fn opened(&mut self, inode: usize, mode: OpenMode) -> FileId {
-        let handle = Some(Handle {
+        let handle = Handle {
             inode,
             writable: mode != OpenMode::Read,
-        });
-        match self.files.iter().position(Option::is_none) {
-            Some(free) => {
-                self.files[free] = handle;
-                FileId(free as u32)
-            }
-            None => {
-                self.files.push(handle);
-                FileId(self.files.len() as u32 - 1)
-            }
-        }
+        };
+        self.files.insert(handle).expect("few files are open")
     }
 
     /// Whether an operation could complete now, time aside.
@@ -391,10 +382,6 @@ impl Io for Sim {
         if IN_FLIGHT_MAX <= self.flights.len() {
             return Err(op);
         }
-        self.assert_lawful(&op);
-        if let Op::Release { file } = op {
-            self.release(file);
-        }
         let op = match self.refuse(op) {
             Ok((errno, payload)) => {
                 self.ready.push(Completion {
@@ -407,6 +394,10 @@ impl Io for Sim {
             }
             Err(op) => op,
         };
+        self.assert_lawful(&op);
+        if let Op::Release { file } = op {
+            self.files.remove(file);
+        }
         let (inodes, promise) = self.hold(&op);
         let due_ns = self.now_ns + self.latency_ns();
         self.flights.push(Flight {

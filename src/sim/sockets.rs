@@ -1,7 +1,7 @@
 //! How operations on sockets and pipes complete.
 
 use super::Sim;
-use crate::io::{End, Errno, Lease, Op, Payload, SocketId, Span};
+use crate::io::{End, Errno, FileId, Lease, Op, Payload, SocketId, Span};
 
 /// Bytes of one receive buffer.
 const BUFFER_SIZE: usize = 32 << 10;
@@ -13,8 +13,8 @@ type Answer = (Result<u32, Errno>, Payload, Option<Op>);
 const LET_GO: u64 = u64::MAX;
 
 impl Sim {
-    /// What never takes off, because it names a socket that is closed: `Ok` with the error, `Err`
-    /// gives the operation back.
+    /// What never takes off, because it names a socket that is closed or a file that was released: `Ok`
+    /// with the error, `Err` gives the operation back.
     pub(super) fn refuse(&mut self, op: Op) -> Result<(Errno, Payload), Op> {
         match op {
             Op::Receive { socket } | Op::SendFile { socket, .. } if !self.net.is_open(socket) => {
@@ -29,6 +29,31 @@ impl Sim {
                 spans,
                 ..
             } if !self.net.is_open(socket) => Ok((Errno::EBADF, Payload::Gathered(head, spans))),
+            Op::Gather { head, spans, .. }
+                if spans.iter().any(|span| self.is_released(span.file)) =>
+            {
+                Ok((Errno::EBADF, Payload::Gathered(head, spans)))
+            }
+            Op::SendFile { span, .. } if self.is_released(span.file) => {
+                Ok((Errno::EBADF, Payload::None))
+            }
+            Op::Read { file, into, .. } if self.is_released(file) => {
+                Ok((Errno::EBADF, Payload::Buffer(into)))
+            }
+            Op::ReadCold { file, into, .. } if self.is_released(file) => {
+                Ok((Errno::EBADF, Payload::Pages(into)))
+            }
+            Op::Write { file, from, .. } if self.is_released(file) => {
+                Ok((Errno::EBADF, Payload::Buffer(from)))
+            }
+            Op::Sync { file }
+            | Op::WriteBack { file, .. }
+            | Op::Prepare { file, .. }
+            | Op::Release { file }
+                if self.is_released(file) =>
+            {
+                Ok((Errno::EBADF, Payload::None))
+            }
             Op::Splice { from, to, .. } if self.is_shut(from) || self.is_shut(to) => {
                 Ok((Errno::EBADF, Payload::None))
             }
@@ -41,8 +66,16 @@ impl Sim {
         }
     }
 
+    fn is_released(&self, file: FileId) -> bool {
+        self.files.get(file).is_none()
+    }
+
     fn is_shut(&self, end: End) -> bool {
-        matches!(end, End::Socket(socket) if !self.net.is_open(socket))
+        match end {
+            End::Socket(socket) => !self.net.is_open(socket),
+            End::File { file, .. } => self.is_released(file),
+            End::Pipe(_) => false,
+        }
     }
 
     fn is_receiving(&self, socket: SocketId) -> bool {

@@ -144,7 +144,9 @@ impl Uring {
     pub(super) fn push_file(&mut self, token: Token, op: Op) {
         let (file, entry, borrowed) = match op {
             Op::Read { file, at, mut into } => {
-                let open = self.file(file);
+                let Some(open) = self.file(file) else {
+                    return self.fail(token, Errno::EBADF, Payload::Buffer(into));
+                };
                 let fd = types::Fd(open.file.as_raw_fd());
                 let entry = opcode::Read::new(fd, into.as_mut_ptr(), into.len() as u32)
                     .offset(at)
@@ -152,7 +154,9 @@ impl Uring {
                 (open, entry, Borrowed::Buffer(into))
             }
             Op::Sync { file } => {
-                let open = self.file(file);
+                let Some(open) = self.file(file) else {
+                    return self.fail(token, Errno::EBADF, Payload::None);
+                };
                 let fd = types::Fd(open.file.as_raw_fd());
                 let entry = opcode::Fsync::new(fd)
                     .flags(types::FsyncFlags::DATASYNC)
@@ -160,7 +164,9 @@ impl Uring {
                 (open, entry, Borrowed::Nothing)
             }
             Op::WriteBack { file, at, len } => {
-                let open = self.file(file);
+                let Some(open) = self.file(file) else {
+                    return self.fail(token, Errno::EBADF, Payload::None);
+                };
                 let fd = types::Fd(open.file.as_raw_fd());
                 let len = u32::try_from(len).unwrap_or(u32::MAX);
                 let entry = opcode::SyncFileRange::new(fd, len)
@@ -194,7 +200,9 @@ impl Uring {
         durable: bool,
         route: Route,
     ) {
-        let open = self.file(file);
+        let Some(open) = self.file(file) else {
+            return self.fail(token, Errno::EBADF, Payload::Buffer(from));
+        };
         match route {
             Route::Ring => {
                 let fd = types::Fd(open.file.as_raw_fd());
@@ -247,7 +255,9 @@ impl Uring {
     }
 
     pub(super) fn push_cold_read(&mut self, token: Token, (file, at): (FileId, u64), into: Pages) {
-        let file = self.file(file);
+        let Some(file) = self.file(file) else {
+            return self.fail(token, Errno::EBADF, Payload::Pages(into));
+        };
         let read = ColdRead {
             file,
             at,

@@ -42,7 +42,10 @@ impl Uring {
         let Some(open) = self.socket(socket) else {
             return self.fail(token, Errno::EBADF, Payload::Gathered(head, spans));
         };
-        let files: Vec<_> = spans.iter().map(|span| self.file(span.file)).collect();
+        let files: Option<Vec<_>> = spans.iter().map(|span| self.file(span.file)).collect();
+        let Some(files) = files else {
+            return self.fail(token, Errno::EBADF, Payload::Gathered(head, spans));
+        };
         let hot = hot || is_resident_as_a_whole(&spans, &files);
         let mut vectors = Vec::with_capacity(spans.len() + 1);
         let mut skip_left = skip;
@@ -111,7 +114,9 @@ impl Uring {
         let Some(open) = self.socket(socket) else {
             return self.fail(token, Errno::EBADF, Payload::None);
         };
-        let file = self.file(span.file);
+        let Some(file) = self.file(span.file) else {
+            return self.fail(token, Errno::EBADF, Payload::None);
+        };
         let left = u64::from(span.len);
         let key = self.fly(
             token,
@@ -132,7 +137,7 @@ impl Uring {
         let mut sockets = Vec::new();
         let mut end = |uring: &mut Self, end: End, is_source: bool| match end {
             End::File { file, at } => {
-                let file = uring.file(file);
+                let file = uring.file(file)?;
                 let fd = file.file.as_raw_fd();
                 files.push(file);
                 Some((fd, at as i64))
