@@ -26,7 +26,8 @@ const BATCHES_MAX: u32 = 32;
 #[derive(Debug)]
 enum Stage {
     Idle,
-    /// Units and entries of all records below `target` go to their files.
+    /// Units and entries of all records below `target` go to their files. Queues that are done leave from
+    /// the end: a turn looks at one, not at all of them.
     Flushing {
         target: u64,
         queues: Vec<(QueueIndex, u64)>,
@@ -140,9 +141,10 @@ impl CheckpointState {
         };
         let target = *target;
         shard.queues.flush(io, true, BATCHES_MAX);
-        queues.retain(|(index, end)| {
+        let waits = |(index, end): &(QueueIndex, u64)| {
             shard.queues.is_known(*index) && shard.queues.queue(*index).flushed() < *end
-        });
+        };
+        while queues.pop_if(|last| !waits(last)).is_some() {}
         let queues_done = queues.is_empty();
         let index_done = target <= shard.index.written().0;
         if !self.index_flushing && !index_done {
@@ -283,11 +285,10 @@ impl CheckpointState {
 
 /// How many ConsumeQueues are in files, and how many IndexFiles begin below a mark.
 pub(super) fn counts(queues: &Queues, index: &Index, dispatched: u64) -> (u32, u32) {
-    let queues = queues.iter().filter(|(_, queue)| 0 < queue.flushed());
     let files = index
         .files()
         .filter(|file| 0 < file.entry_count && file.begin_offset.0 < dispatched);
-    (queues.count() as u32, files.count() as u32)
+    (queues.written_count(), files.count() as u32)
 }
 
 fn push(io: &mut impl Io, what: u64, op: Op) {

@@ -290,7 +290,7 @@ impl ShardPlan {
             let _ = reports.send(Report::Registered);
         });
         self.registrar
-            .update(self.shard, Arc::new(topics), version, Some(done));
+            .update(self.shard, topics, version, Some(done));
         shard.note_time(io.wall_ms());
         let parts = Parts {
             io,

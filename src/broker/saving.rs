@@ -168,12 +168,9 @@ impl Saving {
         match which {
             TOPICS => {
                 loaded.topics.version = shard.topics.version();
-                let configs = shard.topics.iter().map(|topic| topic.config.clone());
-                loaded.topics.table = configs
-                    .map(|config| (config.name.clone(), config))
-                    .collect();
                 loaded.topics.deleted.clone_from(shard.topics.deleted());
-                state::topics::encode(&loaded.topics)
+                let configs = shard.topics.iter().map(|topic| &topic.config);
+                state::topics::encode_table(&loaded.topics, configs)
             }
             GROUPS => {
                 loaded.groups.version = shard.groups.version();

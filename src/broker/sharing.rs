@@ -1,7 +1,5 @@
 //! What a shard tells the other shards and the name servers: topics it has made, settings that have changed.
 
-use std::sync::Arc;
-
 use super::control::Control;
 use super::settings_change;
 use super::worker::Parts;
@@ -82,5 +80,5 @@ pub(super) fn register<I>(parts: &mut Parts<I>, change: ChangeNumber) {
         }
         mailbox.post(Control::Registered { change });
     });
-    registrar.update(*id, Arc::new(topics), shard.topics.version(), Some(done));
+    registrar.update(*id, topics, shard.topics.version(), Some(done));
 }

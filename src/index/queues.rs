@@ -36,6 +36,8 @@ pub struct Queues {
     flush_next: QueueIndex,
     /// Files written since they were last made durable.
     unsynced: BTreeSet<PathBuf>,
+    /// Known queues that are in files as far as anybody has to know.
+    written_count: u32,
     /// Batches that the lane has not answered.
     in_flight: u32,
     /// Of the last batch that failed.
@@ -55,6 +57,7 @@ impl Queues {
             large: BTreeSet::new(),
             flush_next: QueueIndex(0),
             unsynced: BTreeSet::new(),
+            written_count: 0,
             in_flight: 0,
             weather: None,
         }
@@ -88,6 +91,7 @@ impl Queues {
             min,
             max,
         );
+        self.written_count += u32::from(0 < queue.flushed());
         self.list.push(queue);
         self.by_name
             .entry(name)
@@ -163,7 +167,9 @@ impl Queues {
         if !rebuilding && queue.max() < offset.0 {
             return false;
         }
+        let was_written = 0 < queue.flushed();
         queue.replay(offset, unit);
+        self.written_count += u32::from(!was_written && 0 < queue.flushed());
         queue.last_store_ms = queue.last_store_ms.max(store_ms);
         if 0 < queue.unflushed() {
             self.dirty.insert(index);
@@ -177,7 +183,9 @@ impl Queues {
         for index in queues.values() {
             self.dirty.remove(index);
             self.large.remove(index);
-            self.list[index.0 as usize].removed = true;
+            let queue = &mut self.list[index.0 as usize];
+            self.written_count -= u32::from(0 < queue.flushed());
+            queue.removed = true;
         }
         let folder = self.folder.join(topic);
         self.unsynced.retain(|path| !path.starts_with(&folder));
@@ -258,10 +266,22 @@ impl Queues {
         self.weather = result.err();
         let known = self.is_known(index);
         let queue = &mut self.list[index.0 as usize];
+        let was_written = 0 < queue.flushed();
         queue.batch_done(result.is_ok());
+        self.written_count += u32::from(known && !was_written && 0 < queue.flushed());
         if queue.unflushed() == 0 || !known {
             self.dirty.remove(&index);
         }
+    }
+
+    /// Known queues of which something is in files: counted as it happens, for there may be 80,000.
+    #[must_use]
+    pub fn written_count(&self) -> u32 {
+        debug_assert_eq!(
+            self.written_count as usize,
+            self.iter().filter(|(_, queue)| 0 < queue.flushed()).count()
+        );
+        self.written_count
     }
 
     /// Batches under way.

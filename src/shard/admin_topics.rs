@@ -1,5 +1,7 @@
 //! Making, changing, showing and deleting topics (P§2.10).
 
+use std::sync::Arc;
+
 use super::admin::part;
 use super::query::{Question, Target, Times, TimesFor};
 use super::topics::{self, PERM_INHERIT, PERM_READ, PERM_WRITE};
@@ -178,8 +180,14 @@ impl Shard {
     }
 
     /// Topics as name servers are told: what the broker forbids, no route allows.
-    #[must_use]
-    pub fn advertised_topics(&self) -> Vec<TopicConfig> {
+    pub fn advertised_topics(&mut self) -> Arc<Vec<TopicConfig>> {
+        let key = (self.topics.changes(), self.settings.perm);
+        // Topics that are made in one turn are told together.
+        if let Some((known, topics)) = &self.advertised
+            && *known == key
+        {
+            return Arc::clone(topics);
+        }
         let allowed = if self.settings.perm == PERM_READ | PERM_WRITE {
             u32::MAX
         } else {
@@ -189,6 +197,8 @@ impl Shard {
             perm: topic.config.perm & allowed,
             ..topic.config.clone()
         });
-        configs.collect()
+        let topics = Arc::new(configs.collect());
+        self.advertised = Some((key, Arc::clone(&topics)));
+        topics
     }
 }

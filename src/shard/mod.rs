@@ -27,6 +27,7 @@ mod topics;
 mod wakeups;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::command::{
     Answer, Command, ConnectionId, GroupConfig, Notice, Peer, Refusal, RefusalKind, Ticket,
@@ -172,6 +173,8 @@ pub struct Shard {
     pending: Pending,
     wakeups: wakeups::Wakeups,
     changes: changes::Changes,
+    /// What name servers were told last, and in which state of topics and permission.
+    advertised: Option<((u64, u32), Arc<Vec<TopicConfig>>)>,
     outbox: VecDeque<Outbound>,
     /// Conditions that hold since they were last asked for.
     met: Vec<Condition>,
@@ -224,6 +227,7 @@ impl Shard {
             pending: Pending::default(),
             wakeups: wakeups::Wakeups::default(),
             changes: changes::Changes::default(),
+            advertised: None,
             outbox: VecDeque::new(),
             met: Vec::new(),
             disk_full: false,

@@ -90,9 +90,15 @@ fn decode_topic(
 /// Writes the file.
 #[must_use]
 pub fn encode(topics: &Topics) -> Vec<u8> {
-    let table = written(1, topics.table.iter(), |(name, config), out| {
-        write_name(name, out);
-        match topics.kept_of_topic.get(name) {
+    encode_table(topics, topics.table.values())
+}
+
+/// Writes the file with another table, which comes sorted by name.
+#[must_use]
+pub fn encode_table<'a>(topics: &Topics, table: impl Iterator<Item = &'a TopicConfig>) -> Vec<u8> {
+    let table = written(1, table, |config, out| {
+        write_name(&config.name, out);
+        match topics.kept_of_topic.get(&config.name) {
             None => write_topic(config, out),
             Some(kept) => write_value(&encode_topic(config, kept), 2, out),
         }
