@@ -13,8 +13,8 @@ const _: () = assert!(UNIT_SIZE == 8 + 4 + 8); // physical offset, record size, 
 /// A unit of this size stands where no record is: Apache's pre-fill, and records lost to rot.
 pub const HOLE_SIZE: u32 = i32::MAX as u32;
 
-/// Flushed units that stay in memory, for consumers at the tail: 20 KiB a busy queue.
-const TAIL_KEEP: u64 = 1024;
+/// Flushed units that stay in memory, for consumers at the tail: 20 KiB a busy queue, at most.
+pub(super) const TAIL_KEEP: u64 = 1024;
 
 /// Units read back at once.
 const WINDOW: u64 = 1024;
@@ -326,16 +326,16 @@ impl ConsumeQueue {
         })
     }
 
-    /// The batch has been written, or must be written again.
-    pub fn batch_done(&mut self, written: bool) {
+    /// The batch has been written, or must be written again. Of what is in files, `keep` units stay in memory.
+    pub fn batch_done(&mut self, written: bool, keep: u64) {
         let end = self.flushing.take().expect("a batch was under way");
         if !written {
             return;
         }
         self.flushed = end;
-        let keep_from = self.flushed.saturating_sub(TAIL_KEEP).max(self.tail_start);
+        let keep_from = self.flushed.saturating_sub(keep).max(self.tail_start);
         // Moving the tail costs its length: done only when half of it can go.
-        if TAIL_KEEP < keep_from - self.tail_start {
+        if keep < keep_from - self.tail_start {
             self.tail
                 .drain(..((keep_from - self.tail_start) * UNIT_SIZE) as usize);
             self.tail_start = keep_from;
@@ -408,10 +408,10 @@ mod tests {
         );
         assert!(first.path.ends_with("t/3/00000000000000000000"));
         assert_eq!(queue.batch(), None, "one batch at a time");
-        queue.batch_done(true);
+        queue.batch_done(true, TAIL_KEEP);
         let second = queue.batch().expect("15 units wait");
         assert!(second.path.ends_with("00000000000000000200"));
-        queue.batch_done(false);
+        queue.batch_done(false, TAIL_KEEP);
         assert_eq!(
             queue.batch().expect("again").path,
             second.path,

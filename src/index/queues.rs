@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::consume_queue::{ConsumeQueue, UNIT_SIZE, Unit};
+use super::consume_queue::{ConsumeQueue, TAIL_KEEP, UNIT_SIZE, Unit};
 use crate::base::{QueueId, QueueOffset};
 use crate::io::{Errno, Io, Op, Token};
 
@@ -16,6 +16,15 @@ pub const ROOM: u8 = 3;
 
 /// A queue with this many units in memory only is written without waiting for the checkpoint.
 const FLUSH_UNITS: u64 = 4096;
+
+/// Bytes of flushed units that all queues together keep in memory, about: with few queues each keeps as much as
+/// helps, with 80,000 of them some dozens each.
+const TAILS_SIZE: u64 = 64 << 20;
+const TAIL_KEEP_MIN: u64 = 32;
+
+fn tail_keep(queue_count: u64) -> u64 {
+    (TAILS_SIZE / UNIT_SIZE / queue_count.max(1)).clamp(TAIL_KEEP_MIN, TAIL_KEEP)
+}
 
 /// A queue of this shard, for as long as the shard runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -265,9 +274,10 @@ impl Queues {
         }
         self.weather = result.err();
         let known = self.is_known(index);
+        let keep = tail_keep(self.list.len() as u64);
         let queue = &mut self.list[index.0 as usize];
         let was_written = 0 < queue.flushed();
-        queue.batch_done(result.is_ok());
+        queue.batch_done(result.is_ok(), keep);
         self.written_count += u32::from(known && !was_written && 0 < queue.flushed());
         if queue.unflushed() == 0 || !known {
             self.dirty.remove(&index);
@@ -293,5 +303,17 @@ impl Queues {
     /// Files to be made durable before a checkpoint may count on them.
     pub fn take_unsynced(&mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.unsynced).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_queues_keep_less_each() {
+        assert_eq!((tail_keep(0), tail_keep(8)), (TAIL_KEEP, TAIL_KEEP));
+        assert_eq!(tail_keep(80_000), 41);
+        assert_eq!(tail_keep(10_000_000), TAIL_KEEP_MIN);
     }
 }
