@@ -556,7 +556,6 @@ impl<I: Io> Worker<I> {
             ..
         } = &mut self.parts;
         let ask_again_ns = shard.log.pump(io);
-        egress.forget_files(&shard.log.take_released());
         shard.queues.flush_large(io);
         net.flush(io, egress);
         self.wait_ns = self.wait_ns.min(ask_again_ns);

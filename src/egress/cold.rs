@@ -49,8 +49,6 @@ struct Window {
     waiters: Vec<Key>,
     /// When it was last of use; larger is later.
     used: u64,
-    /// Its file was removed meanwhile.
-    gone: bool,
 }
 
 type Place = (FileId, u64);
@@ -137,7 +135,7 @@ impl Cold {
         waiter: Key,
     ) {
         let key = self.request((file, at), unsettled, false);
-        if let Some(window) = key.and_then(|key| self.windows.get_mut(key)) {
+        if let Some(window) = self.windows.get_mut(key) {
             window.waiters.push(waiter);
         }
         self.start_reads(io);
@@ -170,7 +168,7 @@ impl Cold {
         (file, at): (FileId, u64),
         unsettled: Option<Unsettled>,
         ahead: bool,
-    ) -> Option<Key> {
+    ) -> Key {
         let place = (file, at / WINDOW_SIZE);
         let start = place.1 * WINDOW_SIZE;
         let settled = unsettled.filter(|end| end.file == file);
@@ -190,10 +188,10 @@ impl Cold {
                             self.wanted.push_back(key);
                         }
                     }
-                    return Some(key);
+                    return key;
                 }
                 // Under way, but not far enough: who waits for it asks again then.
-                State::Queued | State::Reading => return Some(key),
+                State::Queued | State::Reading => return key,
                 State::Ready(_) => self.remove(key),
             }
         }
@@ -204,7 +202,6 @@ impl Cold {
             state: State::Queued,
             waiters: Vec::new(),
             used: self.uses,
-            gone: false,
         });
         self.places.insert(place, key);
         if ahead {
@@ -212,7 +209,7 @@ impl Cold {
         } else {
             self.wanted.push_back(key);
         }
-        Some(key)
+        key
     }
 
     fn remove(&mut self, key: Key) {
@@ -247,7 +244,7 @@ impl Cold {
                 None => Pages::new(WINDOW_SIZE as usize),
             };
             let Ok(mut into) = pages else {
-                // No memory now: one of the windows under way will come back with some.
+                // No memory now: it is tried again when a read under way comes back, or by `rest`.
                 self.wanted.push_front(key);
                 return;
             };
@@ -296,8 +293,7 @@ impl Cold {
                 Err(errno)
             }
         };
-        let gone = self.windows.get(key).is_some_and(|window| window.gone);
-        if result.is_err() || gone {
+        if result.is_err() {
             self.remove(key);
         }
         self.evict();
@@ -320,27 +316,6 @@ impl Cold {
         kept.sort_unstable();
         for (_, key) in kept.drain(..kept.len() - KEPT_MAX) {
             self.remove(key);
-        }
-    }
-
-    /// A file was removed: its id will name another one.
-    pub(super) fn forget(&mut self, file: FileId) {
-        let keys: Vec<Key> = self
-            .places
-            .range((file, 0)..=(file, u64::MAX))
-            .map(|(_, key)| *key)
-            .collect();
-        for key in keys {
-            let Some(window) = self.windows.get_mut(key) else {
-                continue;
-            };
-            if matches!(window.state, State::Ready(_)) {
-                self.remove(key);
-            } else {
-                window.gone = true;
-                let place = window.place;
-                self.places.remove(&place);
-            }
         }
     }
 

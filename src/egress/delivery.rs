@@ -6,7 +6,7 @@ use super::choice::{Policy, Way};
 use super::cold::{Cold, Found, Unsettled};
 use super::{ROOM, copy, gather, sendfile, splice};
 use crate::base::Key;
-use crate::io::{Completion, Errno, FileId, Io, Op, PipeId, SocketId, Span, Token};
+use crate::io::{Completion, Errno, Io, Op, PipeId, SocketId, Span, Token};
 
 /// What must reach the peer: the head first, then every span, in order.
 #[derive(Debug, Clone)]
@@ -256,11 +256,6 @@ impl Egress {
             all.push((key, self.progress(io, key, step)));
         }
         all
-    }
-
-    /// Segments were removed: their ids will name other files.
-    pub fn forget_files(&mut self, files: &[FileId]) {
-        files.iter().for_each(|file| self.cold.forget(*file));
     }
 
     /// Gives back what nobody has needed for a while.

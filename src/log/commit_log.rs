@@ -12,7 +12,7 @@ use super::options::{Append, Mutant, Options};
 use super::record::blank;
 use super::segments::{Segment, Segments};
 use crate::base::PhysicalOffset;
-use crate::io::{Completion, Errno, FileId, Io, Op, OpenMode, Payload, Route, Span, Token};
+use crate::io::{Completion, Errno, Io, Op, OpenMode, Payload, Route, Span, Token};
 
 /// This room's byte in tokens.
 pub const ROOM: u8 = 2;
@@ -108,8 +108,6 @@ pub struct CommitLog {
     wipe: Option<(u64, u64)>,
     wiping: bool,
     failed: Option<Failed>,
-    /// Files that were let go: their ids will name others.
-    released: Vec<FileId>,
     /// Operations pushed and not answered, of every kind: the log may be dropped at 0.
     in_flight: u32,
     syncs: u64,
@@ -143,7 +141,6 @@ impl CommitLog {
             wipe: None,
             wiping: false,
             failed: None,
-            released: Vec::new(),
             in_flight: 0,
             syncs: 0,
         }
@@ -627,11 +624,6 @@ impl CommitLog {
         std::mem::replace(&mut self.room_grew, false)
     }
 
-    /// Files that were let go since this was last asked: who remembers something by their ids forgets it.
-    pub fn take_released(&mut self) -> Vec<FileId> {
-        std::mem::take(&mut self.released)
-    }
-
     /// What was written from here on is in the page cache, as long as that forgets nothing; what was there
     /// when the log was opened may not be.
     #[must_use]
@@ -650,7 +642,6 @@ impl CommitLog {
         }
         let path = self.segments.path(oldest.base);
         self.segments.pop_oldest();
-        self.released.push(oldest.file);
         self.push(io, FORGET, Op::Release { file: oldest.file });
         self.push(io, FORGET, Op::Remove { path });
         Some(oldest)

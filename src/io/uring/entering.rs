@@ -91,12 +91,12 @@ impl RegisteredWait {
             flags: REGION_OF_USER,
             ..Region::default()
         };
-        let wanted = RegionUse {
+        let mut wanted = RegionUse {
             region: &raw const region as u64,
             flags: USE_WAIT_ARGUMENT,
             resv: [0; 2],
         };
-        register(ring.as_raw_fd(), REGISTER_MEM_REGION, &wanted).ok()?;
+        register(ring.as_raw_fd(), REGISTER_MEM_REGION, &mut wanted).ok()?;
         Some(Self { memory })
     }
 
@@ -145,7 +145,7 @@ impl Door {
             resv: 0,
             data: door.ring as u64,
         };
-        register_mut(door.ring, REGISTER_RING_FDS, &mut update).ok()?;
+        register(door.ring, REGISTER_RING_FDS, &mut update).ok()?;
         door.place = Some(update.offset);
         Some(door)
     }
@@ -214,12 +214,12 @@ impl Drop for Door {
     /// A place in the table keeps the ring open.
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            let update = RingUpdate {
+            let mut update = RingUpdate {
                 offset: place,
                 resv: 0,
                 data: 0,
             };
-            let _ = register(self.ring, UNREGISTER_RING_FDS, &update);
+            let _ = register(self.ring, UNREGISTER_RING_FDS, &mut update);
         }
     }
 }
@@ -242,21 +242,7 @@ fn call(ring: RawFd, counts: [u32; 3], argument: usize, size: usize) -> Result<(
     Errno::result(entered).map(drop)
 }
 
-fn register<T>(ring: RawFd, what: libc::c_uint, argument: &T) -> Result<(), Errno> {
-    // SAFETY: the argument is what this operation reads, and outlives the call.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_io_uring_register,
-            ring,
-            what,
-            std::ptr::from_ref(argument),
-            1,
-        )
-    };
-    Errno::result(done).map(drop)
-}
-
-fn register_mut<T>(ring: RawFd, what: libc::c_uint, argument: &mut T) -> Result<(), Errno> {
+fn register<T>(ring: RawFd, what: libc::c_uint, argument: &mut T) -> Result<(), Errno> {
     // SAFETY: the argument is what this operation reads and writes, and outlives the call.
     let done = unsafe {
         libc::syscall(
