@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 /// A JVM with a large heap takes its time.
 const START_MAX: Duration = Duration::from_secs(90);
 const KILL_MAX: Duration = Duration::from_secs(5);
+const PORT_FREE_MAX: Duration = Duration::from_secs(5);
 /// The end of a server's log that is shown when it fails.
 const TAIL_LINES: usize = 6;
 
@@ -63,7 +64,10 @@ pub fn store(work: &Path, contender: &Contender) -> PathBuf {
 impl Server {
     pub fn start(contender: &Contender, place: &Place<'_>, stop: &Stop) -> Outcome<Server> {
         let addr = SocketAddr::from(([127, 0, 0, 1], place.port));
-        if listens(addr) {
+        // The listener of a broker that was killed outlives it for a moment: a ring with an accept in
+        // flight is taken down by the kernel behind the process's back.
+        let free = stop.wait(PORT_FREE_MAX, || Ok((!listens(addr)).then_some(())))?;
+        if free.is_none() {
             return fail(format!(
                 "something listens on {addr} already; choose another port with --port"
             ));
