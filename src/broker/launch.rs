@@ -19,7 +19,7 @@ use crate::egress::{Egress, Policy, Way};
 use crate::index::UNIT_SIZE;
 use crate::index::index_file::Options as IndexOptions;
 use crate::io::{
-    Io, Lanes, ListenerId, Op, Options, TcpListener, Uring, allowed_cpus, listen, pin,
+    Io, Lanes, ListenerId, Op, Options, TcpListener, Uring, allowed_cpus, device_of, listen, pin,
     raise_priority,
 };
 use crate::log::{Options as LogOptions, run_one};
@@ -48,8 +48,8 @@ pub(super) fn identity(settings: &Settings, layout: &Layout, shard: ShardId) -> 
     }
 }
 
-/// Reads past the page cache that a process has under way at once: enough to keep a disk busy, few enough
-/// that a sync never waits behind a crowd. All shards' stores lie on one disk and share them.
+/// Reads past the page cache that a disk is given at once: enough to keep it busy, few enough that a sync
+/// never waits behind a crowd. Shards whose logs lie on one disk share them.
 const COLD_READS_MAX: u32 = 4;
 
 /// What all shards start with.
@@ -85,8 +85,10 @@ impl Starting<'_> {
             ]);
         }
         let log = super::writing::options(self.settings)?;
-        for (shard, listeners) in shards.iter().zip(listeners) {
-            self.spawn(*shard, listeners, log)?;
+        let disks: Vec<_> = shards.iter().map(|shard| self.disk_of(*shard)).collect();
+        for ((shard, listeners), disk) in shards.iter().zip(listeners).zip(&disks) {
+            let sharers = disks.iter().filter(|other| *other == disk).count() as u32;
+            self.spawn(*shard, listeners, log, COLD_READS_MAX / sharers)?;
         }
         // Clients that are told "ready" should find the routes, so registration is waited for too; the
         // registrar answers within 3 s whether or not a name server is there.
@@ -119,11 +121,18 @@ impl Starting<'_> {
         Ok(())
     }
 
+    fn disk_of(&self, shard: ShardId) -> Option<u64> {
+        let store = &self.settings.store;
+        let paths = store.paths((!self.layout.in_place).then_some(shard));
+        device_of(&paths.commit_log)
+    }
+
     fn spawn(
         &self,
         shard: ShardId,
         listeners: Vec<TcpListener>,
         log: LogOptions,
+        cold_reads_max: u32,
     ) -> Result<(), StartError> {
         let cpus = allowed_cpus();
         let cpu = cpus[usize::from(shard.0) % cpus.len()];
@@ -131,6 +140,7 @@ impl Starting<'_> {
         let plan = ShardPlan {
             settings: self.settings.clone(),
             log,
+            cold_reads_max,
             in_place: self.layout.in_place,
             shard_settings: shard_settings(self.settings, self.layout, shard, name),
             shard,
@@ -202,6 +212,7 @@ fn shard_settings(
 struct ShardPlan {
     settings: Settings,
     log: LogOptions,
+    cold_reads_max: u32,
     in_place: bool,
     shard_settings: shard::Settings,
     shard: ShardId,
@@ -296,10 +307,7 @@ impl ShardPlan {
             io,
             id: self.shard,
             net,
-            egress: Egress::new(
-                policy(self.settings.egress),
-                COLD_READS_MAX / self.shard_settings.shard_count,
-            ),
+            egress: Egress::new(policy(self.settings.egress), self.cold_reads_max),
             shard,
             saving: Saving::new(paths.config.clone(), loaded),
             checkpoint,

@@ -200,6 +200,14 @@ pub fn prove_writable(folder: &Path) -> Result<(), SetupError> {
     })
 }
 
+/// The device on which a folder lies, or will lie once it is made; `None` where nobody can tell.
+#[must_use]
+pub fn device_of(folder: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let made = folder.ancestors().find_map(|path| path.metadata().ok())?;
+    Some(made.dev())
+}
+
 /// CPUs this process may use, in order.
 #[must_use]
 pub fn allowed_cpus() -> Vec<usize> {
