@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
-use crate::base::{Key, PhysicalOffset, QueueOffset, ShortText};
+use crate::base::{Held, Key, PhysicalOffset, QueueOffset, ShortText};
 
 /// A connection of this shard, as net names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -214,12 +214,12 @@ pub struct Produce<'a> {
     pub reconsume_times: i32,
     /// Only looked at for `%RETRY%` topics, and only from clients that may say it.
     pub max_reconsume_times: Option<i32>,
-    /// Part of the sys flag of the topic's unit.
-    pub unit_mode: bool,
     /// The body is a batch (P§3.6).
     pub batch: bool,
     /// As sent; empty is refused.
     pub body: &'a [u8],
+    /// Where the body lies, if that memory outlives the request.
+    pub held: Option<Held<'a>>,
 }
 
 /// A pull.

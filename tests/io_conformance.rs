@@ -2,11 +2,12 @@
 //! kernel also without each of the features that a ring may lack, and without all of them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use corelane::base::{RingFeature, RingFeatures};
 use corelane::io::{
     Bell, Completion, End, Errno, FileId, Fill, Io, Lanes, ListenerId, Name, Op, OpenMode, Options,
-    Pages, Payload, PipeId, Route, SocketId, Space, Span, Token, Uring, listen,
+    Pages, Payload, PipeId, Route, SocketId, Source, Space, Span, Token, Uring, listen,
 };
 use corelane::sim::{Faults, PeerId, Sim};
 
@@ -246,17 +247,27 @@ impl<W: World> Desk<W> {
         }
     }
 
+    /// The same bytes in one piece, and with some of them set in.
     fn write_by(&mut self, file: FileId, at: u64, bytes: &[u8], (durable, route): (bool, Route)) {
-        let from = bytes.to_vec();
-        let done = self.run(Op::Write {
-            file,
-            at,
-            from,
-            durable,
-            route,
-        });
-        assert_eq!(done.result, Ok(bytes.len() as u32), "{route:?}");
-        assert!(matches!(done.payload, Payload::Buffer(back) if back == bytes));
+        let (front, back) = (bytes.len() / 4, bytes.len() / 2);
+        let elsewhere = Arc::new([b"not these", &bytes[front..back]].concat());
+        let mut own = bytes.to_vec();
+        own.drain(front..back);
+        let mut pieces = Source::of(own);
+        pieces.set_in(front, &elsewhere, 9..elsewhere.len());
+        for from in [pieces, Source::of(bytes.to_vec())] {
+            let buffer = from.buffer().to_vec();
+            let done = self.run(Op::Write {
+                file,
+                at,
+                from,
+                durable,
+                route,
+            });
+            assert_eq!(done.result, Ok(bytes.len() as u32), "{route:?}");
+            assert!(matches!(done.payload, Payload::Buffer(back) if back == buffer));
+            assert_eq!(self.read(file, at, bytes.len()), bytes, "{route:?}");
+        }
     }
 
     /// What a cold read finds.
@@ -420,7 +431,7 @@ fn routes<W: World>(desk: &mut Desk<W>) {
         let done = desk.run(Op::Write {
             file,
             at,
-            from: vec![1; len],
+            from: Source::of(vec![1; len]),
             durable: false,
             route: Route::Direct,
         });
@@ -862,7 +873,7 @@ fn released<W: World>(desk: &mut Desk<W>) {
         Op::Write {
             file,
             at,
-            from: vec![0; 4096],
+            from: Source::of(vec![0; 4096]),
             durable,
             route,
         },

@@ -129,21 +129,18 @@ const COLUMNS_MAX: usize = 150;
 /// Files that are longer, tests not counted. A number here may only become smaller.
 const LONG_FILES: &[(&str, usize)] = &[
     ("src/broker/registration.rs", 559),
-    ("src/broker/worker.rs", 623),
     ("src/command.rs", 675),
-    ("src/io/uring.rs", 662),
-    ("src/log/commit_log.rs", 658),
+    ("src/io/uring.rs", 659),
+    ("src/log/commit_log.rs", 572),
     ("src/index/index_file/load.rs", 508),
-    ("src/log/record.rs", 718),
+    ("src/log/record.rs", 561),
     ("src/nameserver/table.rs", 593),
-    ("src/shard/produce.rs", 828),
+    ("src/shard/produce.rs", 642),
 ];
 
 /// Functions that are longer, as `file name`. A number here may only become smaller.
 const LONG_FUNCTIONS: &[(&str, usize)] = &[
-    ("src/broker/launch.rs open", 75),
     ("src/shard/fetch.rs look", 86),
-    ("src/shard/produce.rs produce_batch", 79),
     ("src/shard/produce.rs produce_one", 90),
     ("src/shard/retry.rs return_record", 77),
 ];

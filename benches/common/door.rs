@@ -40,8 +40,8 @@ impl Driven {
             self.log.complete(io, done);
         }
         assert_eq!(self.log.failed(), None);
-        let prepared = self.log.prepared();
-        self.log.horizon_is_durable(prepared);
+        let horizon = self.log.horizon_next();
+        self.log.horizon_is_durable(horizon);
     }
 
     /// Turns until nothing is under way.
@@ -58,9 +58,9 @@ impl Driven {
     pub fn append(&mut self, io: &mut Uring, record: &[u8]) {
         loop {
             let now_ns = io.now_ns();
-            let appended = self
-                .log
-                .append(record.len(), now_ns, |_, out| out.extend_from_slice(record));
+            let appended = self.log.append(record.len(), now_ns, |_, out| {
+                out.buffer_mut().extend_from_slice(record)
+            });
             match appended {
                 Ok(_) => return,
                 Err(NoRoom::Soon) => self.turn(io, true),

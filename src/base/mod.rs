@@ -1,7 +1,8 @@
-//! Tools that know nothing about brokers: ids as types, big-endian bytes, a slab, a seeded generator,
+//! Tools that know nothing about brokers: ids as types, big-endian bytes and such that are held on to, a slab, a seeded generator,
 //! names of what a ring may have.
 
 mod bytes;
+mod held;
 mod ids;
 mod java;
 mod latency;
@@ -12,6 +13,7 @@ mod short_text;
 mod slab;
 
 pub use bytes::{Reader, Writer};
+pub use held::Held;
 pub use ids::{PhysicalOffset, QueueId, QueueOffset, ShardId};
 pub use java::string_hash;
 pub use latency::{Latency, Quantiles};

@@ -105,7 +105,7 @@ impl CheckpointState {
             self.begin(now_ns, shard, reached);
         }
         self.go_on(io, shard);
-        let horizon = shard.log.prepared();
+        let horizon = shard.log.horizon_next();
         if self.counted_ns + COUNT_PERIOD_NS <= now_ns {
             // Deleted topics and expired IndexFiles must not look like lost ones after the next start.
             self.counted_ns = now_ns;
@@ -220,7 +220,7 @@ impl CheckpointState {
 
     /// Writes the last checkpoint of a clean stop.
     pub(super) fn write_clean(&mut self, io: &mut impl Io, shard: &Shard) {
-        self.write(io, shard, shard.log.prepared(), true);
+        self.write(io, shard, shard.log.horizon_next(), true);
     }
 
     /// Whether the indexes are on disk as far as the log goes, and nothing is under way.

@@ -62,6 +62,7 @@ pub(super) fn options(settings: &Settings) -> Result<Options, StartError> {
     let mut options = Options::new(settings.store.segment_size, policy);
     if flush.mode == FlushMode::None {
         options.horizon_ahead_max = NONE_HORIZON;
+        options.prepare_ahead_max = NONE_HORIZON;
         options.prepare_step = NONE_STEP.min(options.segment_size);
     }
     let direct = flush.mode == FlushMode::Sync && method == FlushMethod::Direct;

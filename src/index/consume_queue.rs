@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::base::{PhysicalOffset, QueueId, QueueOffset, Reader, Writer};
+use crate::base::{PhysicalOffset, QueueId, QueueOffset, Reader};
 
 /// Bytes of a unit.
 pub const UNIT_SIZE: u64 = 20;
@@ -34,11 +34,11 @@ impl Unit {
     /// Big-endian, as stored.
     #[must_use]
     pub fn encode(self) -> [u8; UNIT_SIZE as usize] {
-        let mut bytes = Vec::with_capacity(UNIT_SIZE as usize);
-        bytes.put_u64(self.offset.0);
-        bytes.put_u32(self.size);
-        bytes.put_i64(self.tags_code);
-        bytes.try_into().expect("8 + 4 + 8 = 20")
+        let mut bytes = [0; UNIT_SIZE as usize];
+        bytes[..8].copy_from_slice(&self.offset.0.to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.size.to_be_bytes());
+        bytes[12..].copy_from_slice(&self.tags_code.to_be_bytes());
+        bytes
     }
 
     /// `None` where no unit was written (size 0) or the bytes end.

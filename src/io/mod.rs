@@ -22,6 +22,7 @@ mod mapping;
 mod pages;
 mod ring_trial;
 mod setup;
+mod source;
 mod trial;
 mod trial_file;
 mod uring;
@@ -44,6 +45,7 @@ pub use setup::{
     FolderLock, SetupError, allowed_cpus, device_of, listen, lock_folder, memory_size, pin,
     prove_writable, raise_file_limit, raise_priority, replace_small, ring_writes_at_once,
 };
+pub use source::Source;
 pub use trial::{DiskTrial, SYNC_SIZES, SyncWay, Times, TrialError, time_sync_ways, try_disk};
 pub use uring::probe::{Found, RingNeed};
 pub use uring::{Options, Uring};
@@ -270,14 +272,14 @@ pub enum Op {
         /// Its length says how much; comes back in the completion.
         into: Vec<u8>,
     },
-    /// Writes the buffer. A count below its length is a short write.
+    /// Writes bytes. A count below their length is a short write.
     Write {
         /// Which.
         file: FileId,
         /// Byte position.
         at: u64,
-        /// Comes back in the completion.
-        from: Vec<u8>,
+        /// Its own buffer comes back in the completion.
+        from: Source,
         /// Complete only when what was written is durable (RWF_DSYNC). An error then says of the bytes
         /// what a failed [`Op::Sync`] says.
         durable: bool,

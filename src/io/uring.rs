@@ -32,7 +32,7 @@ use super::{Completion, FileId, FileTable, Io, ListenerId, Op, Payload, SocketId
 use crate::base::{Key, RingFeatures, Slab};
 use entering::Door;
 use features::{AtOpen, InUse};
-use files::{Bounce, ColdRead, Direct, InPlace};
+use files::{Bounce, ColdRead, Direct, Gathering, InPlace};
 use sending::Gather;
 use spin::Spin;
 
@@ -151,6 +151,8 @@ enum Borrowed {
     Accept(ListenerId),
     Receive(Rc<Socket>),
     Buffer(Vec<u8>),
+    /// A write of several pieces.
+    GatheredWrite(Box<Gathering>),
     /// A write past the page cache: the pages that travel, the buffer that comes back.
     DirectWrite(Pages, Vec<u8>),
     ColdRead(Box<ColdRead>),
@@ -510,6 +512,7 @@ impl Uring {
                 self.received(entry, result)
             }
             Borrowed::Buffer(buffer) => Payload::Buffer(buffer),
+            Borrowed::GatheredWrite(write) => Payload::Buffer(write.from.into_buffer()),
             Borrowed::DirectWrite(pages, from) => {
                 self.bounce.give_back(pages);
                 Payload::Buffer(from)

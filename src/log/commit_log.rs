@@ -12,11 +12,12 @@ use super::options::{Append, Mutant, Options};
 use super::record::blank;
 use super::segments::{Segment, Segments};
 use crate::base::PhysicalOffset;
-use crate::io::{Completion, Errno, Io, Op, OpenMode, Payload, Route, Span, Token};
+use crate::io::{Completion, Errno, Io, Op, Payload, Route, Source, Span, Token};
 
 /// This room's byte in tokens.
 pub const ROOM: u8 = 2;
 
+mod preparing;
 mod weather;
 
 pub use weather::is_weather;
@@ -37,6 +38,8 @@ const IN_PLACE_SIZE_MAX: usize = 64 << 10;
 
 /// A group of this size is not filled further.
 const GROUP_SIZE_MAX: usize = 8 << 20;
+/// Nor is one with so many bodies set in: the kernel takes 1,024 pieces (IOV_MAX), and there are two for each.
+const INSETS_MAX: usize = 500;
 
 /// The log met an error it must not survive. Nothing is acknowledged after this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,12 +173,6 @@ impl CommitLog {
         self.synced
     }
 
-    /// Prepared up to here: what the next checkpoint may name as its horizon.
-    #[must_use]
-    pub const fn prepared(&self) -> u64 {
-        self.prepared
-    }
-
     /// The horizon that is durable.
     #[must_use]
     pub const fn horizon(&self) -> u64 {
@@ -230,6 +227,13 @@ impl CommitLog {
         self.appended == self.synced && self.writing.is_empty() && self.syncing.is_none()
     }
 
+    /// Whether a record's body may be set in where it lies, see [`Source::set_in`]: direct writes begin with
+    /// the page in which the one before ended, and want it in one piece.
+    #[must_use]
+    pub const fn takes_insets(&self) -> bool {
+        !matches!(self.options.append, Append::Direct)
+    }
+
     /// Takes the place of one record of `size` bytes and lets `encode` write it there.
     ///
     /// # Errors
@@ -238,7 +242,7 @@ impl CommitLog {
         &mut self,
         size: usize,
         now_ns: u64,
-        encode: impl FnOnce(PhysicalOffset, &mut Vec<u8>),
+        encode: impl FnOnce(PhysicalOffset, &mut Source),
     ) -> Result<PhysicalOffset, NoRoom> {
         let offset = self.reserve(size as u64)?;
         if self.appended == self.synced {
@@ -255,7 +259,8 @@ impl CommitLog {
             "a record has the size it promised"
         );
         self.appended = offset + size as u64;
-        if GROUP_SIZE_MAX <= self.filling.bytes.len() {
+        let insets = self.filling.bytes.inset_count();
+        if GROUP_SIZE_MAX <= self.filling.bytes.len() || INSETS_MAX <= insets {
             self.seal();
         }
         Ok(PhysicalOffset(offset))
@@ -305,7 +310,8 @@ impl CommitLog {
     fn close_segment(&mut self, next: u64) {
         let left = next - self.appended;
         // The rest of the segment is zero already: only the blank's eight bytes are written.
-        self.filling.bytes.extend_from_slice(&blank(left as u32));
+        let buffer = self.filling.bytes.buffer_mut();
+        buffer.extend_from_slice(&blank(left as u32));
         self.seal();
         self.appended = next;
         self.filling.restart(next);
@@ -390,8 +396,8 @@ impl CommitLog {
         match self.options.append {
             Append::Ring => Route::Ring,
             Append::InPlace => Route::InPlace,
-            // While a step is prepared, its thread holds the file for milliseconds.
-            Append::Mixed if !self.preparing && group.size() <= IN_PLACE_SIZE_MAX => Route::InPlace,
+            Append::Mixed if self.is_held(group.start) => Route::Ring,
+            Append::Mixed if group.size() <= IN_PLACE_SIZE_MAX => Route::InPlace,
             Append::Mixed => Route::Ring,
             // The first group after a start begins inside a page whose other bytes are not at hand.
             Append::Direct if group.is_whole() => Route::Direct,
@@ -433,43 +439,6 @@ impl CommitLog {
         // A sync promises what was written when it was pushed: the age starts anew for the rest.
         self.oldest_unsynced_ns = io.now_ns();
         self.push(io, SYNC, Op::Sync { file: segment.file });
-    }
-
-    fn pump_prepare(&mut self, io: &mut impl Io) {
-        if self.preparing
-            || self.synced + self.options.horizon_ahead_max
-                < self.prepared + self.options.prepare_step
-        {
-            return;
-        }
-        if let Some((retry_ns, _)) = self.weather
-            && io.now_ns() < retry_ns
-        {
-            return;
-        }
-        self.preparing = true;
-        let Some(segment) = self.segments.at(self.prepared).copied() else {
-            let path = self.segments.path(self.prepared);
-            let mode = OpenMode::Create {
-                size: self.options.segment_size,
-            };
-            return self.push(io, OPEN, Op::Open { path, mode });
-        };
-        let at = self.prepared - segment.base;
-        let len = self
-            .options
-            .prepare_step
-            .min(self.options.segment_size - at);
-        self.push(
-            io,
-            PREPARE | len,
-            Op::Prepare {
-                file: segment.file,
-                at,
-                len,
-                fill: self.options.fill,
-            },
-        );
     }
 
     /// Takes one answer of the kernel.
@@ -576,52 +545,6 @@ impl CommitLog {
                 });
             }
         }
-    }
-
-    fn complete_prepare(&mut self, io: &impl Io, len: u64, result: Result<u32, Errno>) {
-        self.preparing = false;
-        match result {
-            Ok(_) => {
-                self.prepared += len;
-                if self.wipe.is_none() {
-                    self.weather = None;
-                }
-            }
-            Err(errno) => self.meet_prepare_error(io, errno, "prepare a segment"),
-        }
-    }
-
-    fn complete_open(&mut self, io: &impl Io, completion: Completion) {
-        self.preparing = false;
-        match (completion.result, completion.payload) {
-            (Ok(_), Payload::Opened(file, _)) => {
-                let base = self.prepared;
-                if let Some(last) = self.segments.at_mut(base.saturating_sub(1)) {
-                    last.last_ms = io.wall_ms();
-                }
-                self.segments.push(Segment {
-                    base,
-                    file,
-                    last_ms: io.wall_ms(),
-                });
-            }
-            (Err(errno), _) => self.meet_prepare_error(io, errno, "make a segment"),
-            (Ok(_), payload) => unreachable!("an open brings a file, not {payload:?}"),
-        }
-    }
-
-    /// The checkpoint with this horizon is durable: appends may go up to it.
-    pub fn horizon_is_durable(&mut self, horizon: u64) {
-        assert!(horizon <= self.prepared);
-        if self.horizon < horizon {
-            self.horizon = horizon;
-            self.room_grew = true;
-        }
-    }
-
-    /// Whether there is more room than when this was last asked.
-    pub const fn room_grew(&mut self) -> bool {
-        std::mem::replace(&mut self.room_grew, false)
     }
 
     /// What was written from here on is in the page cache, as long as that forgets nothing; what was there

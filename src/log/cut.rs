@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::recovery::{RecoveryError, Walker, run_one};
 use super::segments::{Segment, Segments};
-use crate::io::{Errno, Fill, Io, Op, Payload, Route};
+use crate::io::{Errno, Fill, Io, Op, Payload, Route, Source};
 
 /// The smallest step in which zeros are looked for and written while wiping.
 const WIPE_STEP: u64 = 4 << 20;
@@ -114,7 +114,7 @@ pub(super) fn rewrite(
         let write = Op::Write {
             file: segment.file,
             at: in_file,
-            from,
+            from: Source::of(from),
             durable: false,
             route: Route::Ring,
         };

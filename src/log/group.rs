@@ -1,6 +1,6 @@
 //! What is written with one write: the records of a turn, and what of the page before and behind them goes along.
 
-use crate::io::PAGE_SIZE;
+use crate::io::{PAGE_SIZE, Source};
 
 /// Records that are written together.
 #[derive(Debug)]
@@ -9,16 +9,16 @@ pub(super) struct Group {
     pub(super) start: u64,
     /// Bytes in front of it that are in the file already.
     lead: usize,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Source,
 }
 
 impl Group {
     /// An empty one, in a buffer that is used again.
-    pub(super) const fn at(start: u64, bytes: Vec<u8>) -> Self {
+    pub(super) const fn at(start: u64, buffer: Vec<u8>) -> Self {
         Self {
             start,
             lead: 0,
-            bytes,
+            bytes: Source::of(buffer),
         }
     }
 
@@ -53,18 +53,20 @@ impl Group {
     }
 
     /// The group behind it, which begins with the page in which this one ends, where its bytes are here.
+    /// Nothing may be set in: a page is wanted in one piece.
     pub(super) fn next_with_page(&self, mut buffer: Vec<u8>) -> Self {
         let end = self.end();
         let page = end - end % PAGE_SIZE;
         let mut lead = 0;
         if self.first() <= page {
             lead = (end - page) as usize;
-            buffer.extend_from_slice(&self.bytes[self.bytes.len() - lead..]);
+            let bytes = self.bytes.buffer();
+            buffer.extend_from_slice(&bytes[bytes.len() - lead..]);
         }
         Self {
             start: end,
             lead,
-            bytes: buffer,
+            bytes: Source::of(buffer),
         }
     }
 
@@ -73,10 +75,12 @@ impl Group {
     pub(super) fn pad(&mut self, at: u64, segment_size: u64) {
         let end = (at + self.bytes.len() as u64).next_multiple_of(PAGE_SIZE);
         let end = end.min(segment_size);
-        self.bytes.resize((end - at) as usize, 0);
+        let more = (end - at) as usize - self.bytes.len();
+        let buffer = self.bytes.buffer_mut();
+        buffer.resize(buffer.len() + more, 0);
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(super) fn into_bytes(self) -> Source {
         self.bytes
     }
 }
@@ -88,17 +92,17 @@ mod tests {
     #[test]
     fn a_group_takes_the_page_along_in_which_the_one_before_ended() {
         let mut group = Group::at(8192, Vec::new());
-        group.bytes.extend([1; 5000]);
+        group.bytes.buffer_mut().extend([1; 5000]);
         let mut next = group.next_with_page(Vec::new());
         assert_eq!(
             (next.start, next.first(), next.end()),
             (13192, 12288, 13192)
         );
         assert!(next.is_empty() && next.is_whole());
-        next.bytes.extend([2; 10]);
+        next.bytes.buffer_mut().extend([2; 10]);
         assert_eq!((next.start, next.end(), next.size()), (13192, 13202, 914));
         next.pad(next.first(), 1 << 20);
-        let bytes = next.into_bytes();
+        let bytes = next.into_bytes().to_vec();
         assert_eq!(
             (bytes.len(), bytes[903], bytes[904], bytes[914]),
             (4096, 1, 2, 0)
@@ -108,12 +112,12 @@ mod tests {
     #[test]
     fn a_group_inside_a_page_stays_without_it_until_a_page_begins() {
         let mut group = Group::at(100, Vec::new());
-        group.bytes.extend([1; 50]);
+        group.bytes.buffer_mut().extend([1; 50]);
         let next = group.next_with_page(Vec::new());
         assert_eq!((next.start, next.first()), (150, 150));
         assert!(!next.is_whole());
         let mut group = Group::at(4000, Vec::new());
-        group.bytes.extend([1; 96]);
+        group.bytes.buffer_mut().extend([1; 96]);
         let next = group.next_with_page(Vec::new());
         assert!(next.is_whole() && next.is_empty());
     }

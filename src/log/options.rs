@@ -18,6 +18,8 @@ pub enum Append {
     Direct,
 }
 
+const HORIZON_AHEAD: u64 = 64 << 20;
+
 /// How a log is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -34,6 +36,10 @@ pub struct Options {
     pub fill: Fill,
     /// The horizon is at most this far ahead of what is durable (and a recovery wipes at most this much).
     pub horizon_ahead_max: u64,
+    /// What is prepared is at most this far ahead of what is durable, once so much has been appended: a whole
+    /// segment where zeros are written, for in the file that is appended to they hold up writes and make its
+    /// syncs write its metadata. See kernel-notes/preallocation.md.
+    pub prepare_ahead_max: u64,
     /// A planted mistake; none outside of tests.
     #[doc(hidden)]
     pub mutant: Mutant,
@@ -55,7 +61,12 @@ impl Options {
             } else {
                 Fill::Reserve
             },
-            horizon_ahead_max: 64 << 20,
+            horizon_ahead_max: HORIZON_AHEAD,
+            prepare_ahead_max: if flush.is_sync() && HORIZON_AHEAD < segment_size {
+                segment_size
+            } else {
+                HORIZON_AHEAD
+            },
             mutant: Mutant::None,
         }
     }

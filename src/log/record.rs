@@ -96,6 +96,34 @@ impl Draft<'_> {
     /// Topic and properties must have been measured before: what a record cannot hold is refused at the
     /// door, so here it is a mistake of the broker.
     pub fn encode(&self, physical_offset: PhysicalOffset, out: &mut Vec<u8>) {
+        let size = self.begin(out);
+        let start = out.len();
+        let body_crc = crc32fast::hash(self.body);
+        self.put_head(size, body_crc & CRC_MASK, physical_offset, out);
+        let head_len = out.len() - start;
+        out.put(self.body);
+        self.put_behind_body(out);
+        let crc = checksum::around(&out[start..], head_len, self.body.len(), body_crc);
+        out.put(&trailer(crc & CRC_MASK));
+        debug_assert_eq!(out.len() - start, size, "a record is as long as it says");
+    }
+
+    /// Appends the record like [`Draft::encode`], but for its body, and answers where in `out` that belongs.
+    pub fn encode_around_body(&self, physical_offset: PhysicalOffset, out: &mut Vec<u8>) -> usize {
+        let size = self.begin(out);
+        let start = out.len();
+        let body_crc = crc32fast::hash(self.body);
+        self.put_head(size, body_crc & CRC_MASK, physical_offset, out);
+        let body_at = out.len();
+        self.put_behind_body(out);
+        let (before, behind) = (&out[start..body_at], &out[body_at..]);
+        let crc = checksum::between(before, body_crc, self.body.len(), behind);
+        out.put(&trailer(crc & CRC_MASK));
+        body_at
+    }
+
+    /// Makes sure that it can be encoded, and answers its size.
+    fn begin(&self, out: &mut Vec<u8>) -> usize {
         let size = self.size();
         let properties_size = self.properties.size();
         assert!(
@@ -109,12 +137,13 @@ impl Draft<'_> {
         );
         assert!(size <= i32::MAX as usize, "record of {size} bytes");
         out.reserve(size);
-        let start = out.len();
+        size
+    }
 
-        let body_crc = crc32fast::hash(self.body);
-        self.put_head(size, body_crc & CRC_MASK, physical_offset, out);
-        let head_len = out.len() - start;
-        out.put(self.body);
+    /// Appends what comes behind the body, but for the checksum.
+    #[inline]
+    fn put_behind_body(&self, out: &mut Vec<u8>) {
+        let properties_size = self.properties.size();
         if self.topic_len_size() == 1 {
             out.put_u8(self.topic.len() as u8);
         } else {
@@ -132,9 +161,6 @@ impl Draft<'_> {
         if self.properties.added_needs_separator() {
             out.put_u8(PROPERTY_SEPARATOR);
         }
-        let crc = checksum::around(&out[start..], head_len, self.body.len(), body_crc);
-        out.put(&trailer(crc & CRC_MASK));
-        debug_assert_eq!(out.len() - start, size, "a record is as long as it says");
     }
 
     /// Appends everything up to and with the body's length.

@@ -2,7 +2,7 @@
 //! come (P§4.8). Each level is read in order, one message at a time; its offset survives a restart.
 
 use super::pending::After;
-use super::produce::{Message, Unstored};
+use super::produce::{Message, Names, Unstored};
 use super::topics::{self, PERM_READ, PERM_WRITE, SCHEDULE_TOPIC};
 use super::{Shard, fetch};
 use crate::base::{QueueId, QueueOffset};
@@ -256,7 +256,9 @@ impl Shard {
             born_host: record.born_host,
             reconsume_times: record.reconsume_times,
             body: record.body,
+            held: None,
             properties: Properties::new(record.properties, &[]),
+            names: Names::of(record.properties),
             due_ms: None,
             at_write: true,
         };

@@ -167,7 +167,6 @@ pub struct Shard {
     added_always: Vec<u8>,
     /// Scratch of a send.
     added: Vec<u8>,
-    keys: Vec<u32>,
     /// Made so far.
     unique_keys: u64,
     pending: Pending,
@@ -222,7 +221,6 @@ impl Shard {
             filters: filter::Filters::default(),
             added_always,
             added: Vec::new(),
-            keys: Vec::new(),
             unique_keys: 0,
             pending: Pending::default(),
             wakeups: wakeups::Wakeups::default(),

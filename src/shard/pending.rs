@@ -24,16 +24,18 @@ pub(super) enum After {
     Delayed { level: u32, next: u64 },
 }
 
+/// The records of one request: one, or those of a batch.
 #[derive(Debug)]
 struct Entry {
-    /// One behind the record.
+    /// One behind the last record.
     end: u64,
+    /// Records.
+    count: u32,
     queue: QueueIndex,
+    /// Of the first record.
     queue_offset: QueueOffset,
-    unit: Unit,
     store_ms: u64,
     since_ns: u64,
-    key_count: u8,
     /// The answer need not wait for durability (WAIT=false).
     at_write: bool,
     after: After,
@@ -43,8 +45,12 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Pending {
     entries: VecDeque<Entry>,
-    /// Key hashes of the entries, one after another.
+    /// The records of the entries, each with how many keys it has.
+    records: VecDeque<(Unit, u8)>,
+    /// Key hashes of the records, one after another.
     keys: VecDeque<u32>,
+    /// Records that were noted and belong to no entry yet.
+    noted: u32,
     /// Entries at the front that were looked at when their write completed.
     written_count: usize,
     /// End of the last record that became visible.
@@ -54,12 +60,11 @@ pub struct Pending {
     last_ms: u64,
 }
 
-/// A record that has just got its place.
+/// Records that have just got their places.
 pub(super) struct Appended {
-    pub(super) end: u64,
     pub(super) queue: QueueIndex,
+    /// Of the first of them.
     pub(super) queue_offset: QueueOffset,
-    pub(super) unit: Unit,
     pub(super) store_ms: u64,
     pub(super) at_write: bool,
 }
@@ -68,7 +73,7 @@ impl Pending {
     /// How many records wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.records.len()
     }
 
     /// Whether none waits.
@@ -77,20 +82,52 @@ impl Pending {
         self.entries.is_empty()
     }
 
-    pub(super) fn push(&mut self, now_ns: u64, record: &Appended, keys: &[u32], after: After) {
-        self.keys.extend(keys);
+    /// Takes a record in, with the hashes of its keys; [`Pending::push`] says whose it is.
+    pub(super) fn note(&mut self, unit: Unit, put_keys: impl FnOnce(&mut VecDeque<u32>)) {
+        let before = self.keys.len();
+        put_keys(&mut self.keys);
+        self.records
+            .push_back((unit, (self.keys.len() - before) as u8));
+        self.noted += 1;
+    }
+
+    /// The records noted since the last time came with one request.
+    pub(super) fn push(&mut self, now_ns: u64, appended: &Appended, after: After) {
+        let (last, _) = self.records.back().expect("a record was noted before");
         self.entries.push_back(Entry {
-            end: record.end,
-            queue: record.queue,
-            queue_offset: record.queue_offset,
-            unit: record.unit,
-            store_ms: record.store_ms,
+            end: end_of(last),
+            count: std::mem::take(&mut self.noted),
+            queue: appended.queue,
+            queue_offset: appended.queue_offset,
+            store_ms: appended.store_ms,
             since_ns: now_ns,
-            key_count: keys.len() as u8,
-            at_write: record.at_write,
+            at_write: appended.at_write,
             after,
         });
     }
+
+    /// Drops the records of the last entry that end behind `from`, and answers what is left of it.
+    fn cut_last(&mut self, from: u64) -> Option<&mut Entry> {
+        let entry = self.entries.back_mut()?;
+        while let Some((unit, key_count)) = self.records.back()
+            && 0 < entry.count
+            && from < end_of(unit)
+        {
+            self.keys
+                .truncate(self.keys.len() - usize::from(*key_count));
+            self.records.pop_back();
+            entry.count -= 1;
+        }
+        if let Some((unit, _)) = self.records.back() {
+            entry.end = entry.end.min(end_of(unit));
+        }
+        Some(entry)
+    }
+}
+
+/// One behind a record.
+const fn end_of(unit: &Unit) -> u64 {
+    unit.offset.0 + unit.size as u64
 }
 
 impl Shard {
@@ -165,22 +202,20 @@ impl Shard {
         } else {
             Stage::Written
         };
-        self.stages.record(arrival, took_ns, 1);
-        self.stages.record(Stage::Visible, took_ns, 1);
+        let count = u64::from(entry.count);
+        self.stages.record(arrival, took_ns, count);
+        self.stages.record(Stage::Visible, took_ns, count);
         self.pending.visible = entry.end;
-        self.pending.last_offset = entry.unit.offset.0;
         self.pending.last_ms = entry.store_ms;
-        self.queues.push(entry.queue, entry.unit, entry.store_ms);
-        let keys = self.pending.keys.drain(..usize::from(entry.key_count));
-        for hash in keys {
-            self.index.put(
-                hash,
-                entry.unit.offset,
-                entry.store_ms as i64,
-                entry.store_ms,
-            );
+        for (unit, key_count) in self.pending.records.drain(..entry.count as usize) {
+            self.pending.last_offset = unit.offset.0;
+            self.queues.push(entry.queue, unit, entry.store_ms);
+            for hash in self.pending.keys.drain(..usize::from(key_count)) {
+                let store_ms = entry.store_ms as i64;
+                self.index.put(hash, unit.offset, store_ms, entry.store_ms);
+            }
+            self.wakeups.arrived(entry.queue, unit.tags_code);
         }
-        self.wakeups.arrived(entry.queue, entry.unit.tags_code);
         self.finish(entry.after);
     }
 
@@ -206,7 +241,8 @@ impl Shard {
             }
             self.pending.written_count += 1;
             let took_ns = now_ns.saturating_sub(entry.since_ns);
-            self.stages.record(Stage::Written, took_ns, 1);
+            self.stages
+                .record(Stage::Written, took_ns, u64::from(entry.count));
             if entry.at_write
                 && let After::Produced(..) = entry.after
             {
@@ -226,18 +262,17 @@ impl Shard {
             .back()
             .is_some_and(|entry| from < entry.end)
         {
-            let entry = self
-                .pending
-                .entries
-                .pop_back()
-                .expect("was there a line ago");
-            let keys_left = self.pending.keys.len() - usize::from(entry.key_count);
-            self.pending.keys.truncate(keys_left);
-            self.queues
-                .queue_mut(entry.queue)
-                .unassign(entry.queue_offset);
-            let (After::Produced(ticket, _) | After::Done(ticket)) = entry.after else {
-                if let After::Delayed { level, .. } = entry.after {
+            let entry = self.pending.cut_last(from).expect("was there a line ago");
+            // What is left of a batch lies in front of the cut: it is in the log, though its sender is refused.
+            let after = std::mem::replace(&mut entry.after, After::Nothing);
+            let unassign_from = QueueOffset(entry.queue_offset.0 + u64::from(entry.count));
+            let (queue, is_empty) = (entry.queue, entry.count == 0);
+            self.queues.queue_mut(queue).unassign(unassign_from);
+            if is_empty {
+                self.pending.entries.pop_back();
+            }
+            let (After::Produced(ticket, _) | After::Done(ticket)) = after else {
+                if let After::Delayed { level, .. } = after {
                     self.delay.rejected(level);
                 }
                 continue;

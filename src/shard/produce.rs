@@ -1,5 +1,6 @@
 //! Sends: every check in RocketMQ's order (P§2.1), the record, and who waits for it.
 
+mod batch;
 mod keys;
 
 use std::borrow::Cow;
@@ -13,24 +14,21 @@ use super::topics::{
     SCHEDULE_TOPIC,
 };
 use super::{Condition, Reply, Shard};
-use crate::base::{PhysicalOffset, QueueId, QueueOffset, Reader, string_hash};
+use crate::base::{Held, PhysicalOffset, QueueId, QueueOffset};
 use crate::command::{Answer, Peer, Produce, Produced, Refusal, RefusalKind, Ticket};
 use crate::index::Unit;
-use crate::io::Io;
+use crate::io::{Io, Source};
 use crate::log::NoRoom;
 use crate::log::record::{
     self, Draft, PROPERTIES_SIZE_MAX, Properties, TRAILER_SIZE, pairs, put_property, sys_flag,
 };
-use keys::{absolute, continue_hash};
+pub(super) use keys::Names;
 
 /// `MSG_REGION` of every message.
 pub(super) const REGION: &str = "DefaultRegion";
 
 /// Clients from V3_4_9 on say themselves how often a message may be retried (P§1.6).
 const VERSION_WITH_MAX_RECONSUME: i32 = 121;
-
-/// Keys of one message that are indexed; more than 255 words in KEYS are nobody's keys.
-const KEYS_MAX: usize = 255;
 
 const FAQ: &str = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
 
@@ -45,8 +43,10 @@ pub(super) struct Message<'a> {
     pub(super) born_host: SocketAddr,
     pub(super) reconsume_times: i32,
     pub(super) body: &'a [u8],
+    pub(super) held: Option<Held<'a>>,
     /// As stored, but for what `added` brings.
     pub(super) properties: Properties<'a>,
+    pub(super) names: Names<'a>,
     /// In the ConsumeQueue; `None` = the hash of TAGS.
     pub(super) due_ms: Option<u64>,
     /// WAIT=false: the answer need not wait for durability.
@@ -56,7 +56,7 @@ pub(super) struct Message<'a> {
 /// What a look through the properties has found.
 #[derive(Debug, Default)]
 struct Seen<'a> {
-    unique_key: Option<&'a str>,
+    names: Names<'a>,
     delay_level: Option<i64>,
     at_write: bool,
     transaction: bool,
@@ -73,13 +73,12 @@ fn see(properties: &str) -> Seen<'_> {
     for (name, value) in pairs(properties) {
         let text = || std::str::from_utf8(value).unwrap_or("");
         match name {
-            b"UNIQ_KEY" => seen.unique_key = Some(text()),
             b"DELAY" => seen.delay_level = Some(text().parse().unwrap_or(0)),
             b"WAIT" => seen.at_write = value.eq_ignore_ascii_case(b"false"),
             b"TRAN_MSG" => seen.transaction = value.eq_ignore_ascii_case(b"true"),
             b"TIMER_DELAY_SEC" | b"TIMER_DELAY_MS" | b"TIMER_DELIVER_MS" => seen.timer = true,
             b"POP_CK" | b"MSG_REGION" | b"TRACE_ON" | b"CLUSTER" => seen.to_strip = true,
-            _ => (),
+            _ => seen.names.note(name, value),
         }
     }
     seen
@@ -387,14 +386,16 @@ impl Shard {
         let mut added = std::mem::take(&mut self.added);
         added.clear();
         added.extend_from_slice(&self.added_always);
-        let made_key = seen.unique_key.is_none().then(|| self.make_unique_key());
+        let mut names = seen.names;
+        let made_key = names.unique.is_none().then(|| self.make_unique_key());
         if let Some(key) = &made_key {
             put_property(&mut added, "UNIQ_KEY", key);
         }
         if target.dead {
             put_property(&mut added, "DELAY", "0");
         }
-        let unique_key = seen.unique_key.or(made_key.as_deref()).unwrap_or("");
+        names.unique = names.unique.or(made_key.as_deref());
+        let unique_key = names.unique.unwrap_or("");
         let delay = seen.delay_level.filter(|level| 0 < *level && !target.dead);
         let message = Message {
             topic: &target.topic,
@@ -405,7 +406,9 @@ impl Shard {
             born_host: peer.address,
             reconsume_times: produce.reconsume_times,
             body: produce.body,
+            held: produce.held,
             properties: Properties::new(sent, &[]),
+            names,
             due_ms: None,
             at_write: seen.at_write,
         };
@@ -518,37 +521,50 @@ impl Shard {
         self.log.reserve(size as u64).map_err(Unstored::NoRoom)?;
         let queue_offset = self.queues.queue_mut(queue).assign(1);
         draft.queue_offset = queue_offset.0;
+        let held = message.held.filter(|_| self.log.takes_insets());
         let offset = self
             .log
-            .append(size, now_ns, |offset, out| draft.encode(offset, out))
+            .append(size, now_ns, |offset, out| {
+                encode(&draft, held, offset, out)
+            })
             .expect("the place was reserved a line ago");
-        let placed = Placed {
+        let unit = Unit {
             offset,
-            queue_offset,
+            size: size as u32,
+            tags_code: message.due_ms.map_or_else(
+                || message.names.tags_code(),
+                |delay| (store_ms + delay) as i64,
+            ),
         };
-        let mut keys = std::mem::take(&mut self.keys);
-        let tag = self.collect_keys(&message, key_prefix_hash, &mut keys);
+        self.note_record(unit, &message.names, key_prefix_hash);
         let appended = Appended {
-            end: offset.0 + size as u64,
             queue,
             queue_offset,
-            unit: Unit {
-                offset,
-                size: size as u32,
-                tags_code: message
-                    .due_ms
-                    .map_or(tag, |delay| (store_ms + delay) as i64),
-            },
             store_ms,
             at_write: message.at_write,
         };
-        let after = after(&placed);
-        self.pending.push(now_ns, &appended, &keys, after);
-        self.keys = keys;
-        self.counters.produced += 1;
-        self.counters.produced_bytes += size as u64;
-        self.statistics.put(message.topic, size as u64);
+        let after = after(&Placed {
+            offset,
+            queue_offset,
+        });
+        self.pending.push(now_ns, &appended, after);
+        self.count_stored(message.topic, 1, size as u64);
         Ok(())
+    }
+
+    fn note_record(&mut self, unit: Unit, names: &Names<'_>, key_prefix_hash: i32) {
+        let indexed = self.settings.index_keys;
+        self.pending.note(unit, |keys| {
+            if indexed {
+                names.hashes(key_prefix_hash, |hash| keys.push_back(hash));
+            }
+        });
+    }
+
+    fn count_stored(&mut self, topic: &str, count: u64, size: u64) {
+        self.counters.produced += count;
+        self.counters.produced_bytes += size;
+        self.statistics.put(topic, count, size);
     }
 
     fn draft<'a>(&self, message: &Message<'a>, store_ms: u64) -> Draft<'a> {
@@ -569,42 +585,6 @@ impl Shard {
         }
     }
 
-    /// Hashes under which a record is found again: unique key, each word of KEYS, the tag (P§3.8). Answers
-    /// the tag's code for the ConsumeQueue.
-    fn collect_keys(&self, message: &Message<'_>, prefix_hash: i32, keys: &mut Vec<u32>) -> i64 {
-        keys.clear();
-        let mut tags_code = 0;
-        let (mut unique, mut words, mut tag) = (None, None, None);
-        let pieces = std::iter::once(message.properties.sent)
-            .chain(message.properties.added.iter().copied());
-        for (name, value) in pieces.flat_map(pairs) {
-            let found = match name {
-                b"UNIQ_KEY" => &mut unique,
-                b"KEYS" => &mut words,
-                b"TAGS" => &mut tag,
-                _ => continue,
-            };
-            if let Ok(value) = std::str::from_utf8(value) {
-                *found = Some(value);
-            }
-        }
-        let hash_of = |text: &str| absolute(continue_hash(prefix_hash, text));
-        if self.settings.index_keys {
-            keys.extend(unique.map(hash_of));
-            let words = words.into_iter().flat_map(|words| words.split(' '));
-            let words = words.filter(|word| !word.is_empty()).map(hash_of);
-            keys.extend(words.take(KEYS_MAX - 2));
-        }
-        if let Some(tag) = tag.filter(|tag| !tag.is_empty()) {
-            tags_code = i64::from(string_hash(tag));
-            if self.settings.index_keys {
-                let hash = continue_hash(continue_hash(prefix_hash, "T#"), tag);
-                keys.push(absolute(hash));
-            }
-        }
-        tags_code
-    }
-
     /// A key like the clients' own (P§3.5), for messages that come without one.
     fn make_unique_key(&mut self) -> String {
         let mut bytes = [0u8; 16];
@@ -617,86 +597,15 @@ impl Shard {
         bytes[8..12].copy_from_slice(&(self.settings.boot_ms as u32).to_be_bytes());
         bytes.iter().map(|byte| format!("{byte:02X}")).collect()
     }
+}
 
-    fn produce_batch(
-        &mut self,
-        io: &mut impl Io,
-        peer: &Peer<'_>,
-        ticket: Ticket,
-        produce: &Produce<'_>,
-        target: &Target<'_>,
-    ) -> Reply {
-        let header = see(produce.properties);
-        let transaction = produce.sys_flag & sys_flag::TRANSACTION_MASK != 0;
-        let delayed = header.delay_level.is_some_and(|level| 0 < level);
-        if 127 < produce.topic.len()
-            || topics::is_retry(produce.topic)
-            || transaction
-            || delayed
-            || self.settings.message_size_max < produce.body.len()
-        {
-            return Reply::Now(Answer::Refused(self.illegal()));
-        }
-        let Some(items) = split_batch(produce.body) else {
-            return Self::refuse(
-                RefusalKind::MessageIllegal,
-                "the batch is illegal: its items' lengths do not fit its body",
-            );
-        };
-        let made: Vec<Vec<u8>> = items
-            .iter()
-            .map(|item| {
-                let mut added = Vec::new();
-                if record::property(item.properties, "UNIQ_KEY").is_none() {
-                    let key = self.make_unique_key();
-                    put_property(&mut added, "UNIQ_KEY", &key);
-                }
-                added
-            })
-            .collect();
-        let batch = BatchHead {
-            topic: produce.topic,
-            queue_id: target.queue_id,
-            sys_flag: target.sys_flag(produce),
-            born_ms: produce.born_ms,
-            born_host: peer.address,
-            reconsume_times: produce.reconsume_times,
-            at_write: header.at_write,
-        };
-        let mut total = 0;
-        for (item, added) in items.iter().zip(&made) {
-            let pieces = [added.as_slice()];
-            let draft = self.draft(&batch.message(item, &pieces), 0);
-            if PROPERTIES_SIZE_MAX < draft.properties.size() + TRAILER_SIZE {
-                return Reply::Now(Answer::Refused(self.illegal()));
-            }
-            total += draft.size();
-        }
-        if let Err(why) = self.log.begin_batch(total) {
-            return self.meet_no_room(Unstored::NoRoom(why));
-        }
-        let mut produced = self.produced(target, items.len());
-        produced.transaction_id = header.unique_key.map(Into::into);
-        let last = items.len() - 1;
-        for (index, (item, added)) in items.iter().zip(&made).enumerate() {
-            let pieces = [added.as_slice()];
-            let mut taken = None;
-            let stored = self.store(io, batch.message(item, &pieces), |placed| {
-                if index == 0 {
-                    produced.queue_offset = placed.queue_offset;
-                }
-                produced.offsets.push(placed.offset);
-                if index == last {
-                    taken = Some(std::mem::replace(&mut produced, Produced::empty()));
-                }
-                taken
-                    .take()
-                    .map_or(After::Nothing, |done| After::Produced(ticket, done))
-            });
-            assert!(stored.is_ok(), "the places of a batch were made sure of");
-        }
-        Reply::Later
-    }
+/// A body that can be held on to is written from where it lies.
+fn encode(draft: &Draft<'_>, held: Option<Held<'_>>, offset: PhysicalOffset, out: &mut Source) {
+    let Some(Held { frame, body_at }) = held else {
+        return draft.encode(offset, out.buffer_mut());
+    };
+    let at = draft.encode_around_body(offset, out.buffer_mut());
+    out.set_in(at, frame, body_at..body_at + draft.body.len());
 }
 
 /// Where a record went.
@@ -714,86 +623,10 @@ pub(super) enum Unstored {
 }
 
 impl Produced {
-    fn empty() -> Self {
-        Self {
-            flush_timed_out: false,
-            offsets: SmallVec::new(),
-            store_host: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
-            queue_id: 0,
-            queue_offset: QueueOffset(0),
-            transaction_id: None,
-            region: REGION,
-        }
-    }
-
     fn note(&mut self, placed: &Placed) {
         self.offsets.push(placed.offset);
         self.queue_offset = placed.queue_offset;
     }
-}
-
-/// What all messages of a batch share.
-struct BatchHead<'a> {
-    topic: &'a str,
-    queue_id: QueueId,
-    sys_flag: i32,
-    born_ms: i64,
-    born_host: SocketAddr,
-    reconsume_times: i32,
-    at_write: bool,
-}
-
-impl<'a> BatchHead<'a> {
-    fn message<'b>(&self, item: &Item<'b>, added: &'b [&'b [u8]]) -> Message<'b>
-    where
-        'a: 'b,
-    {
-        Message {
-            topic: self.topic,
-            queue_id: self.queue_id,
-            flag: item.flag,
-            sys_flag: self.sys_flag,
-            born_ms: self.born_ms,
-            born_host: self.born_host,
-            reconsume_times: self.reconsume_times,
-            body: item.body,
-            properties: Properties {
-                sent: item.properties,
-                added,
-            },
-            due_ms: None,
-            at_write: self.at_write,
-        }
-    }
-}
-
-/// One message of a batch (P§3.6).
-struct Item<'a> {
-    flag: i32,
-    body: &'a [u8],
-    properties: &'a [u8],
-}
-
-/// `None` where the lengths do not fit, or nothing is in it.
-fn split_batch(body: &[u8]) -> Option<Vec<Item<'_>>> {
-    let mut items = Vec::new();
-    let mut rest = Reader::new(body);
-    while !rest.rest().is_empty() {
-        let size = usize::try_from(rest.i32()?).ok()?;
-        let mut item = Reader::new(rest.bytes(size.checked_sub(4)?)?);
-        let (_magic, _crc) = (item.i32()?, item.i32()?);
-        let flag = item.i32()?;
-        let body_size = usize::try_from(item.i32()?).ok()?;
-        let body = item.bytes(body_size)?;
-        let properties_size = usize::try_from(item.i16()?).ok()?;
-        let properties = item.bytes(properties_size)?;
-        items.push(Item {
-            flag,
-            body,
-            properties,
-        });
-    }
-    (!items.is_empty()).then_some(items)
 }
 
 /// As Apache writes permissions in its remarks.
@@ -806,34 +639,4 @@ fn perm_text(perm: u32) -> String {
     ]
     .iter()
     .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_is_split_into_its_items() {
-        // Protocol reference, appendix A.5.
-        let hex = "0000002100000000000000000000000000000001610\
-                   00a5441475301546167410200000018000000000000000000000000000000026263 0000";
-        let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
-        let body: Vec<u8> = digits
-            .chunks(2)
-            .map(|pair| {
-                u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16).expect("hex")
-            })
-            .collect();
-        let items = split_batch(&body).expect("two items");
-        assert_eq!(items.len(), 2);
-        assert_eq!(items[0].body, b"a");
-        assert_eq!(items[0].properties, b"TAGS\x01TagA\x02");
-        assert_eq!(items[1].body, b"bc");
-        for cut in 1..body.len() {
-            if cut != 0x21 {
-                assert!(split_batch(&body[..cut]).is_none(), "cut at {cut}");
-            }
-        }
-        assert!(split_batch(&[]).is_none());
-    }
 }

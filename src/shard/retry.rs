@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::pending::After;
-use super::produce::Message;
+use super::produce::{Message, Names};
 use super::topics::{self, PERM_WRITE, RETRY_PREFIX};
 use super::{Condition, Reply, Shard, fetch};
 use crate::base::{PhysicalOffset, QueueId};
@@ -52,6 +52,9 @@ pub(super) struct SendBack<'a> {
     pub(super) delay_level: i32,
     pub(super) max_reconsume_times: Option<i32>,
 }
+
+/// Properties of a message that its next try does not inherit.
+const NOT_KEPT: [&str; 5] = ["WAIT", "DELAY", "REAL_TOPIC", "REAL_QID", "__CRC32#"];
 
 impl Shard {
     pub(super) fn send_back(
@@ -190,10 +193,7 @@ impl Shard {
         self.statistics.sent_back(record.topic, &returning.group);
         let dead = returning.delay_level < 0 || returning.reconsume_max <= record.reconsume_times;
         let sent = std::str::from_utf8(record.properties).unwrap_or("");
-        let kept = record::without(
-            sent,
-            &["WAIT", "DELAY", "REAL_TOPIC", "REAL_QID", "__CRC32#"],
-        );
+        let kept = record::without(sent, &NOT_KEPT);
         let mut added = Vec::new();
         if record.property("RETRY_TOPIC").is_none() {
             put_property(&mut added, "RETRY_TOPIC", record.topic);
@@ -215,7 +215,9 @@ impl Shard {
             born_host: record.born_host,
             reconsume_times: record.reconsume_times + 1,
             body: record.body,
+            held: None,
             properties: Properties::new(&*kept, &[]),
+            names: Names::of(&*kept),
             due_ms: None,
             at_write: true,
         };

@@ -80,15 +80,15 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// A message was stored.
-    pub(super) fn put(&mut self, topic: &str, size: u64) {
+    /// Messages were stored together, `size` bytes in all.
+    pub(super) fn put(&mut self, topic: &str, count: u64, size: u64) {
         let (numbers, sizes) = match self.put.get_mut(topic) {
             Some(items) => items,
             None => self.put.entry(topic.to_owned()).or_default(),
         };
-        numbers.add(1);
+        numbers.add(count);
         sizes.add(size);
-        self.all_put.add(1);
+        self.all_put.add(count);
     }
 
     /// Messages were handed out.
@@ -198,7 +198,7 @@ mod tests {
         let mut statistics = Statistics::default();
         statistics.sample(0);
         for second in 0..100u64 {
-            statistics.put("t", 100);
+            statistics.put("t", 1, 100);
             statistics.got("g", "t", 2, 200);
             statistics.sample(second * 1000);
         }

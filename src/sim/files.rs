@@ -2,7 +2,7 @@
 
 use super::disk::Steps;
 use super::{Flight, Promise, Sim};
-use crate::io::{Errno, Op, PAGE_SIZE, Pages, Payload, Route};
+use crate::io::{Errno, Op, PAGE_SIZE, Pages, Payload, Route, Source};
 
 type Answer = (Result<u32, Errno>, Payload);
 
@@ -106,18 +106,19 @@ impl Sim {
         &mut self,
         inode: usize,
         at: u64,
-        from: Vec<u8>,
+        source: Source,
         (durable, route): (bool, Route),
     ) -> Answer {
+        let (from, buffer) = (source.to_vec(), source.into_buffer());
         let whole = at.is_multiple_of(PAGE_SIZE) && (from.len() as u64).is_multiple_of(PAGE_SIZE);
         if route == Route::Direct && !whole {
-            return (Err(Errno::EINVAL), Payload::Buffer(from));
+            return (Err(Errno::EINVAL), Payload::Buffer(buffer));
         }
         let count = self.count(from.len());
         if self.chance(self.faults.write_error) {
             let part = self.prng.below(from.len() as u64 + 1) as usize;
             let _ = self.disk.write(inode, at, &from[..part]);
-            return (Err(Errno::EIO), Payload::Buffer(from));
+            return (Err(Errno::EIO), Payload::Buffer(buffer));
         }
         let result = self.disk.write(inode, at, &from[..count]);
         if durable && result.is_ok() {
@@ -126,11 +127,11 @@ impl Sim {
             let flush = inode.flush();
             if fails {
                 inode.flushed_partly(&flush, true, &mut self.prng);
-                return (Err(Errno::EIO), Payload::Buffer(from));
+                return (Err(Errno::EIO), Payload::Buffer(buffer));
             }
             inode.flushed(&flush);
         }
-        (result.map(|count| count as u32), Payload::Buffer(from))
+        (result.map(|count| count as u32), Payload::Buffer(buffer))
     }
 
     fn sync(&mut self, inodes: &[usize], promise: &Promise) -> Result<u32, Errno> {
@@ -164,6 +165,7 @@ impl Sim {
         let op = std::mem::replace(&mut flight.op, Op::Bell);
         match (op, &flight.promise) {
             (Op::Write { at, from, .. }, _) => {
+                let from = from.to_vec();
                 let part = match self.prng.below(3) {
                     0 => from.len(),
                     1 => self.prng.below(from.len() as u64 + 1) as usize,

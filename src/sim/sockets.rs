@@ -44,7 +44,7 @@ impl Sim {
                 Ok((Errno::EBADF, Payload::Pages(into)))
             }
             Op::Write { file, from, .. } if self.is_released(file) => {
-                Ok((Errno::EBADF, Payload::Buffer(from)))
+                Ok((Errno::EBADF, Payload::Buffer(from.into_buffer())))
             }
             Op::Sync { file }
             | Op::WriteBack { file, .. }

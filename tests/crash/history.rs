@@ -120,6 +120,7 @@ impl History {
             options: Options {
                 prepare_step: step,
                 horizon_ahead_max: 4 * step,
+                prepare_ahead_max: (4 << prng.below(3)) * step,
                 append,
                 mutant,
                 ..Options::new(SEGMENT_SIZE, flush)
@@ -466,8 +467,15 @@ impl History {
         let mut filler = Prng::from_seed(id);
         body.resize_with(len, || filler.next_u64() as u8);
         let size = draft(&body, 0).size();
+        let inset = life.log.takes_insets() && self.prng.below(4) == 0;
         let appended = life.log.append(size, self.sim.now_ns(), |at, out| {
-            draft(&body, at.0).encode(at, out);
+            let draft = draft(&body, at.0);
+            if !inset {
+                return draft.encode(at, out.buffer_mut());
+            }
+            let held = std::sync::Arc::new([&[7; 3], body.as_slice()].concat());
+            let place = draft.encode_around_body(at, out.buffer_mut());
+            out.set_in(place, &held, 3..held.len());
         });
         match appended {
             Ok(PhysicalOffset(offset)) => {
@@ -495,7 +503,7 @@ impl History {
 
     /// As the broker does it: the horizon counts when the checkpoint that names it is durable.
     fn pump_checkpoint(&mut self, life: &mut Life) {
-        let horizon = life.log.prepared();
+        let horizon = life.log.horizon_next();
         let due = life.log.horizon() < horizon || self.prng.chance(1, 20);
         if life.writing.is_some() || !due {
             return;

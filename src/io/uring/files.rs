@@ -10,7 +10,7 @@ use std::rc::Rc;
 use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 
-use super::super::{Completion, FileId, Op, PAGE_SIZE, Pages, Payload, Route, Token};
+use super::super::{Completion, FileId, Op, PAGE_SIZE, Pages, Payload, Route, Source, Token};
 use super::{Borrowed, OpenFile, Uring};
 use crate::base::Key;
 
@@ -68,21 +68,34 @@ impl Bounce {
 pub(super) struct InPlace {
     file: Rc<OpenFile>,
     at: u64,
-    from: Vec<u8>,
+    from: Source,
     durable: bool,
+}
+
+/// The pieces of a write as the kernel takes them.
+fn vectors(from: &Source) -> Vec<libc::iovec> {
+    let vector = |piece: &[u8]| libc::iovec {
+        iov_base: piece.as_ptr().cast_mut().cast(),
+        iov_len: piece.len(),
+    };
+    from.pieces().map(vector).collect()
+}
+
+/// A write of several pieces in flight.
+pub(super) struct Gathering {
+    pub(super) from: Source,
+    /// The kernel reads them when the write begins.
+    _vectors: Vec<libc::iovec>,
 }
 
 impl InPlace {
     pub(super) fn run(&self) -> Result<u32, Errno> {
-        let vector = libc::iovec {
-            iov_base: self.from.as_ptr().cast_mut().cast(),
-            iov_len: self.from.len(),
-        };
+        let vectors = vectors(&self.from);
         let flags = rw_flags(self.durable);
         let fd = self.file.file.as_raw_fd();
-        // SAFETY: one vector over a buffer that this struct owns and that is only read.
-        let count =
-            unsafe { libc::pwritev2(fd, &raw const vector, 1, self.at as libc::off_t, flags) };
+        let (list, count) = (vectors.as_ptr(), vectors.len() as libc::c_int);
+        // SAFETY: the vectors point to bytes that this struct owns and that are only read.
+        let count = unsafe { libc::pwritev2(fd, list, count, self.at as libc::off_t, flags) };
         Errno::result(count).map(|count| count as u32)
     }
 }
@@ -196,21 +209,36 @@ impl Uring {
         &mut self,
         token: Token,
         (file, at): (FileId, u64),
-        from: Vec<u8>,
+        from: Source,
         durable: bool,
         route: Route,
     ) {
         let Some(open) = self.file(file) else {
-            return self.fail(token, Errno::EBADF, Payload::Buffer(from));
+            return self.fail(token, Errno::EBADF, Payload::Buffer(from.into_buffer()));
         };
         match route {
-            Route::Ring => {
+            Route::Ring if from.inset_count() == 0 => {
                 let fd = types::Fd(open.file.as_raw_fd());
+                let from = from.into_buffer();
                 let entry = opcode::Write::new(fd, from.as_ptr(), from.len() as u32)
                     .offset(at)
                     .rw_flags(rw_flags(durable))
                     .build();
                 self.fly_with_file(token, open, entry, Borrowed::Buffer(from));
+            }
+            Route::Ring => {
+                let fd = types::Fd(open.file.as_raw_fd());
+                let vectors = vectors(&from);
+                let (list, count) = (vectors.as_ptr(), vectors.len() as u32);
+                let entry = opcode::Writev::new(fd, list, count)
+                    .offset(at)
+                    .rw_flags(rw_flags(durable))
+                    .build();
+                let gathering = Box::new(Gathering {
+                    from,
+                    _vectors: vectors,
+                });
+                self.fly_with_file(token, open, entry, Borrowed::GatheredWrite(gathering));
             }
             Route::InPlace => {
                 let write = InPlace {
@@ -224,9 +252,10 @@ impl Uring {
             }
             Route::Direct => match self.direct_write(&open, at, &from, durable) {
                 Ok((pages, entry)) => {
+                    let from = from.into_buffer();
                     self.fly_with_file(token, open, entry, Borrowed::DirectWrite(pages, from));
                 }
-                Err(errno) => self.fail(token, errno, Payload::Buffer(from)),
+                Err(errno) => self.fail(token, errno, Payload::Buffer(from.into_buffer())),
             },
         }
     }
@@ -237,7 +266,7 @@ impl Uring {
         &mut self,
         open: &OpenFile,
         at: u64,
-        from: &[u8],
+        from: &Source,
         durable: bool,
     ) -> Result<(Pages, squeue::Entry), Errno> {
         if !at.is_multiple_of(PAGE_SIZE) || !(from.len() as u64).is_multiple_of(PAGE_SIZE) {
@@ -245,7 +274,12 @@ impl Uring {
         }
         let direct = open.direct.get(&open.file).ok_or(Errno::EINVAL)?;
         let mut pages = self.bounce.take(from.len())?;
-        pages.bytes_mut().copy_from_slice(from);
+        let mut rest = pages.bytes_mut();
+        for piece in from.pieces() {
+            let (place, behind) = rest.split_at_mut(piece.len());
+            place.copy_from_slice(piece);
+            rest = behind;
+        }
         let fd = types::Fd(direct.as_raw_fd());
         let entry = opcode::Write::new(fd, pages.bytes().as_ptr(), from.len() as u32)
             .offset(at)
@@ -304,7 +338,7 @@ impl Uring {
             token: flight.token,
             result,
             more: false,
-            payload: Payload::Buffer(write.from),
+            payload: Payload::Buffer(write.from.into_buffer()),
         });
     }
 }

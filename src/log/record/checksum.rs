@@ -16,9 +16,14 @@ pub(super) fn around(bytes: &[u8], at: usize, len: usize, inner: u32) -> u32 {
     if len < BODY_SIZE_MIN {
         return crc32fast::hash(bytes);
     }
-    let crc = joined(crc32fast::hash(&bytes[..at]), inner, len);
+    between(&bytes[..at], inner, len, &bytes[at + len..])
+}
+
+/// The checksum of `before`, `len` bytes with the checksum `inner`, and `behind`.
+pub(super) fn between(before: &[u8], inner: u32, len: usize, behind: &[u8]) -> u32 {
+    let crc = joined(crc32fast::hash(before), inner, len);
     let mut hasher = crc32fast::Hasher::new_with_initial(crc);
-    hasher.update(&bytes[at + len..]);
+    hasher.update(behind);
     hasher.finalize()
 }
 
@@ -97,6 +102,8 @@ mod tests {
                 let inner = &bytes[begin..begin + len];
                 let whole = crc32fast::hash(&bytes);
                 assert_eq!(around(&bytes, begin, len, crc32fast::hash(inner)), whole);
+                let (before, behind) = (&bytes[..begin], &bytes[begin + len..]);
+                assert_eq!(between(before, crc32fast::hash(inner), len, behind), whole);
                 let crc = joined(
                     crc32fast::hash(&bytes[..begin]),
                     crc32fast::hash(inner),

@@ -122,10 +122,10 @@ pub(super) fn produce<'a>(request: &Request<'a>) -> Result<Command<'a>, Refusal>
         flag: fields.number(7)?,
         properties: fields.found[8].map_or("", |piece| request.text_of(piece)),
         reconsume_times: fields.number_if_any(9)?.unwrap_or(0),
-        unit_mode: fields.flag(10),
         max_reconsume_times: fields.number_if_any(11)?,
         batch: fields.flag(12),
         body: request.body,
+        held: None,
     }))
 }
 
@@ -335,7 +335,7 @@ mod tests {
             (produce.reconsume_times, produce.max_reconsume_times),
             (3, Some(16))
         );
-        assert!(produce.batch && !produce.unit_mode);
+        assert!(produce.batch);
         assert_eq!(produce.body, b"body");
     }
 

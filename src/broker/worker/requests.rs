@@ -1,0 +1,192 @@
+//! Requests of clients: decoded, executed, answered or put off.
+
+use std::sync::Arc;
+
+use super::{Parts, Worker};
+use crate::base::{Held, Key};
+use crate::broker::control::Control;
+use crate::command::{
+    Answer, Command, ConnectionId, FetchStatus, Fetched, Peer, Refusal, RefusalKind, Ticket,
+};
+use crate::egress::{Delivery, Unsettled};
+use crate::io::{Io, Lease, Span};
+use crate::protocol::rocketmq;
+use crate::protocol::rocketmq::frame;
+use crate::shard::{Condition, Reply, Stage};
+
+/// Bytes of requests that wait for room or for a change, at most.
+const WAITING_SIZE_MAX: usize = 64 << 20;
+
+/// A smaller body is copied in less time than its own piece of a write costs.
+const BODY_HELD_MIN: usize = 64 << 10;
+
+/// What was written last is in the page cache: it has just been there. Further back is asked for.
+const HOT_SIZE: u64 = 32 << 20;
+
+impl<I: Io> Worker<I> {
+    pub(super) fn receive(&mut self, key: Key, lease: Lease) {
+        let Some(mut frames) = self.parts.net.frames(key, lease) else {
+            return;
+        };
+        let mut count = 0;
+        loop {
+            match frames.next_frame() {
+                Ok(Some(frame)) => {
+                    count += 1;
+                    if let Err(why) = self.execute(key, frame.bytes, frame.held) {
+                        return self.break_off(key, &why);
+                    }
+                }
+                Ok(None) => break,
+                Err(why) => return self.break_off(key, &why),
+            }
+        }
+        let Parts { io, net, shard, .. } = &mut self.parts;
+        let took_ns = io.look_ns().saturating_sub(io.now_ns());
+        shard.stages.record(Stage::Executed, took_ns, count);
+        net.keep(io, key, frames, &mut self.events);
+        net.hold_back(io, key);
+    }
+
+    fn break_off(&mut self, key: Key, why: &str) {
+        let Parts { io, net, .. } = &mut self.parts;
+        net.break_off(io, key, why, &mut self.events);
+    }
+
+    /// One frame: decoded in place, executed, answered now or later. `whole` is its memory, where that may
+    /// be held on to.
+    pub(super) fn execute(
+        &mut self,
+        key: Key,
+        bytes: &[u8],
+        whole: Option<&Arc<Vec<u8>>>,
+    ) -> Result<(), String> {
+        let Some(address) = self.parts.net.peer(key) else {
+            return Ok(());
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let outcome = match frame::decode(bytes, &mut scratch) {
+            Err(error) => Err(error.to_string()),
+            Ok(request) if request.is_response() => Ok(()),
+            Ok(request) => {
+                let peer = Peer {
+                    connection: ConnectionId(key),
+                    address,
+                    language: request.language,
+                    version: request.version,
+                };
+                let ticket = Ticket {
+                    connection: ConnectionId(key),
+                    note: request.note(),
+                };
+                let Parts { io, shard, .. } = &mut self.parts;
+                let reply = match rocketmq::command(&request) {
+                    Ok(command) => shard.execute(io, &peer, ticket, holding(command, whole)),
+                    Err(refusal) => Reply::Now(Answer::Refused(refusal)),
+                };
+                match reply {
+                    Reply::Now(answer) => self.answer(ticket, answer),
+                    Reply::Later => (),
+                    Reply::Again(condition) => self.wait(condition, key, ticket, bytes),
+                }
+                Ok(())
+            }
+        };
+        self.scratch = scratch;
+        outcome
+    }
+
+    fn wait(&mut self, condition: Condition, key: Key, ticket: Ticket, bytes: &[u8]) {
+        if WAITING_SIZE_MAX < self.waiting_size + bytes.len() {
+            let text = "[TIMEOUT_CLEAN_QUEUE]broker busy, requests wait for room in the log; \
+                        send it again later";
+            let refusal = Refusal::new(RefusalKind::SystemBusy, text);
+            return self.answer(ticket, Answer::Refused(refusal));
+        }
+        self.waiting_size += bytes.len();
+        self.waiting
+            .entry(condition)
+            .or_default()
+            .push((key, bytes.to_vec()));
+    }
+
+    /// Executes again what waited for something that holds now.
+    pub(super) fn run_again(&mut self) {
+        for condition in self.parts.shard.take_met() {
+            if let Condition::Change(change) = condition
+                && let Some((from, theirs)) = self.taking.remove(&change)
+            {
+                let mailbox = &self.parts.mailboxes[usize::from(from.0)];
+                mailbox.post(Control::TopicsTaken { change: theirs });
+            }
+            let list = self.waiting.remove(&condition).unwrap_or_default();
+            for (key, bytes) in list {
+                self.waiting_size -= bytes.len();
+                if let Err(why) = self.execute(key, &bytes, None) {
+                    self.break_off(key, &why);
+                }
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        let key = ticket.connection.0;
+        let answer = match answer {
+            Answer::Fetched(fetched) if !fetched.spans.is_empty() => {
+                match self.delivery(ticket, fetched) {
+                    Ok(delivery) => return self.parts.net.deliver(key, delivery),
+                    Err(answer) => *answer,
+                }
+            }
+            other => other,
+        };
+        if let Some(out) = self.parts.net.reply(key) {
+            rocketmq::answer(out, ticket.note, &answer);
+        }
+    }
+
+    fn delivery(&self, ticket: Ticket, fetched: Fetched) -> Result<Delivery, Box<Answer>> {
+        let log = &self.parts.shard.log;
+        let spans: Option<Vec<Span>> = fetched
+            .spans
+            .iter()
+            .map(|span| log.span(span.offset, span.len))
+            .collect();
+        let Some(spans) = spans else {
+            // Removed since the units were looked at: the client comes back for what follows.
+            return Err(Box::new(Answer::Fetched(Fetched {
+                status: FetchStatus::MessageWasRemoving,
+                spans: Vec::new(),
+                count: 0,
+                ..fetched
+            })));
+        };
+        let first = fetched.spans[0].offset.0;
+        let hot = log.warm_from().max(log.appended().saturating_sub(HOT_SIZE)) <= first;
+        let written = log.written();
+        let unsettled = log.segments().at(written).map(|segment| Unsettled {
+            file: segment.file,
+            from: written - segment.base,
+        });
+        let mut head = Vec::with_capacity(256);
+        rocketmq::answer(&mut head, ticket.note, &Answer::Fetched(fetched));
+        Ok(Delivery {
+            head,
+            spans,
+            hot,
+            unsettled,
+        })
+    }
+}
+
+/// A send with a large body says where that may be held on to.
+fn holding<'a>(mut command: Command<'a>, whole: Option<&'a Arc<Vec<u8>>>) -> Command<'a> {
+    if let (Command::Produce(produce), Some(frame)) = (&mut command, whole)
+        && BODY_HELD_MIN <= produce.body.len()
+        && let Some(body_at) = frame.len().checked_sub(produce.body.len())
+        && std::ptr::eq(&raw const frame[body_at..], produce.body)
+    {
+        produce.held = Some(Held { frame, body_at });
+    }
+    command
+}
