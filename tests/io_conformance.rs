@@ -266,7 +266,7 @@ impl<W: World> Desk<W> {
             });
             assert_eq!(done.result, Ok(bytes.len() as u32), "{route:?}");
             assert!(matches!(done.payload, Payload::Buffer(back) if back == buffer));
-            assert_eq!(self.read(file, at, bytes.len()), bytes, "{route:?}");
+            assert!(self.read(file, at, bytes.len()) == bytes, "{route:?}");
         }
     }
 

@@ -315,3 +315,46 @@ impl Shard {
         self.pending.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::PhysicalOffset;
+
+    #[test]
+    fn a_batch_is_cut_where_its_records_were_refused() {
+        let mut pending = Pending::default();
+        let note = |pending: &mut Pending, offset: u64, keys: &[u32]| {
+            let unit = Unit {
+                offset: PhysicalOffset(offset),
+                size: 10,
+                tags_code: 0,
+            };
+            pending.note(unit, |list| list.extend(keys));
+        };
+        let appended = |first| Appended {
+            queue: QueueIndex(0),
+            queue_offset: QueueOffset(first),
+            store_ms: 0,
+            at_write: false,
+        };
+        note(&mut pending, 100, &[1]);
+        pending.push(0, &appended(7), After::Nothing);
+        for at in 0..4u32 {
+            note(&mut pending, 110 + 10 * u64::from(at), &[10 + at, 20 + at]);
+        }
+        pending.push(0, &appended(8), After::Nothing);
+        let ends: Vec<_> = pending.entries.iter().map(|entry| entry.end).collect();
+        assert_eq!((ends, pending.len()), (vec![110, 150], 5));
+
+        let left = pending.cut_last(130).expect("two of four");
+        assert_eq!((left.count, left.end), (2, 130));
+        assert_eq!((pending.len(), pending.keys.len()), (3, 5));
+        let left = pending.cut_last(110).expect("an empty one");
+        assert_eq!(left.count, 0);
+        pending.entries.pop_back();
+        let left = pending.cut_last(110).expect("the one before");
+        assert_eq!((left.count, left.end, pending.len()), (1, 110, 1));
+        assert_eq!(pending.keys, [1]);
+    }
+}

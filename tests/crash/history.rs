@@ -504,6 +504,11 @@ impl History {
     /// As the broker does it: the horizon counts when the checkpoint that names it is durable.
     fn pump_checkpoint(&mut self, life: &mut Life) {
         let horizon = life.log.horizon_next();
+        let allowed = life.log.synced() + self.options.horizon_ahead_max;
+        assert!(
+            horizon <= allowed.max(life.log.horizon()),
+            "a horizon of {horizon}, with {allowed} allowed: a recovery would wipe too much"
+        );
         let due = life.log.horizon() < horizon || self.prng.chance(1, 20);
         if life.writing.is_some() || !due {
             return;
