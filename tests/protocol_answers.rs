@@ -546,3 +546,23 @@ fn a_change_of_members_is_told_without_asking_for_an_answer() {
     assert!(request.is_oneway() && !request.is_response());
     assert_eq!(request.field("consumerGroup"), Some("CG_py_admin"));
 }
+
+#[test]
+fn a_commit_of_gos_library_is_oneway_whatever_it_says() {
+    let request = |code: i32, language: &str, flag: i32| {
+        let header = format!(
+            r#"{{"code":{code},"language":"{language}","version":317,"opaque":42,"flag":{flag}}}"#
+        );
+        let size = header.len() as u32;
+        let frame = [
+            &(size + 4).to_be_bytes(),
+            &size.to_be_bytes(),
+            header.as_bytes(),
+        ]
+        .concat();
+        let mut scratch = Scratch::default();
+        Note::unpack(decode(&frame, &mut scratch).unwrap().note()).oneway
+    };
+    assert!(request(15, "GO", 0) && request(15, "GO", 2) && request(15, "JAVA", 2));
+    assert!(!request(15, "JAVA", 0) && !request(14, "GO", 0) && !request(310, "GO", 0));
+}

@@ -263,6 +263,13 @@ impl<'a> Request<'a> {
         self.flag & 2 != 0
     }
 
+    /// Go's library commits offsets without the oneway bit, throws the answers away, and closes right behind its
+    /// last commits. An answer that lies unread at that moment makes its kernel reset the connection and drop the
+    /// commits that it has not sent yet, so it gets none. (rocketmq-client-go 2.1.2, `InvokeOneWay`.)
+    fn is_commit_of_go(&self) -> bool {
+        self.code == codes::request::UPDATE_CONSUMER_OFFSET && self.language == "GO"
+    }
+
     /// An extension field. Of several with one name the last counts, as in a Java map.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a str> {
@@ -304,7 +311,7 @@ impl<'a> Request<'a> {
         Note {
             opaque: self.opaque,
             kind: self.kind,
-            oneway: self.is_oneway(),
+            oneway: self.is_oneway() || self.is_commit_of_go(),
             code: self.code,
         }
         .pack()
