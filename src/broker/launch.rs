@@ -249,6 +249,7 @@ impl ShardPlan {
         let spin_us = self.settings.scheduling.spin_us_max;
         Options {
             spin_ns_max: if crowded { 0 } else { spin_us * 1000 },
+            workers_first: self.log.flush.is_sync(),
             ..Options::SHARD.without(self.settings.ring_without)
         }
     }

@@ -6,6 +6,7 @@ mod closing;
 pub(super) mod entering;
 pub(super) mod features;
 mod files;
+mod options;
 pub(super) mod probe;
 mod sending;
 mod spin;
@@ -29,61 +30,16 @@ use super::mapping::Mapped;
 use super::pages::Pages;
 use super::setup::SetupError;
 use super::{Completion, FileId, FileTable, Io, ListenerId, Op, Payload, SocketId, Token};
-use crate::base::{Key, RingFeatures, Slab};
+use crate::base::{Key, Slab};
 use entering::Door;
 use features::{AtOpen, InUse};
 use files::{Bounce, ColdRead, Direct, Gathering, InPlace};
+pub use options::Options;
 use sending::Gather;
 use spin::Spin;
 
 /// `user_data` of the ring's own poll on its bell; no key has all bits set.
 const BELL: u64 = u64::MAX;
-
-/// What a ring is built with.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Entries of the submission queue; the completion queue has eight times as many.
-    pub entries: u32,
-    /// Receive buffers, a power of two.
-    pub buffer_count: u16,
-    /// Bytes of each.
-    pub buffer_size: u32,
-    /// Operations in flight at most.
-    pub in_flight_max: usize,
-    /// Before it sleeps, a turn may stay awake so long, where that pays; 0 = never. Only for a thread that
-    /// has its CPU to itself.
-    pub spin_ns_max: u64,
-    /// Masked: not used even where the kernel has it.
-    pub without: RingFeatures,
-}
-
-impl Options {
-    /// Of a shard. 128 buffers of 32 KiB: 4 MiB when all are in use, and a 1 KiB send of each of 64
-    /// connections with 8 in flight fits into one buffer.
-    pub const SHARD: Self = Self {
-        entries: 1024,
-        buffer_count: 128,
-        buffer_size: 32 << 10,
-        in_flight_max: 1 << 17,
-        spin_ns_max: 0,
-        without: RingFeatures::NONE,
-    };
-    /// Of a name server's thread.
-    pub const SMALL: Self = Self {
-        entries: 128,
-        buffer_count: 32,
-        buffer_size: 8 << 10,
-        in_flight_max: 1 << 15,
-        spin_ns_max: 0,
-        without: RingFeatures::NONE,
-    };
-
-    /// The same with some features masked.
-    #[must_use]
-    pub const fn without(self, without: RingFeatures) -> Self {
-        Self { without, ..self }
-    }
-}
 
 /// One io_uring, its sockets and files, and everything that the kernel borrows.
 pub struct Uring {
@@ -116,6 +72,8 @@ pub struct Uring {
     slept_from_ns: u64,
     /// Operations in flight that another thread of this CPU may have to run: nobody spins in its way.
     elsewhere: usize,
+    /// See [`Options::workers_first`].
+    workers_first: bool,
     /// Everything is cancelled, nothing is armed again.
     closing: bool,
 }
@@ -220,6 +178,7 @@ impl Uring {
             spin: Spin::new(options.spin_ns_max),
             slept_from_ns: 0,
             elsewhere: 0,
+            workers_first: options.workers_first,
             closing: false,
         };
         uring.watch_bell();

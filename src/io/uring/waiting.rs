@@ -60,7 +60,7 @@ impl Uring {
     pub(super) fn enter(&mut self, want: u32, wait_ns: u64) -> Result<(), Errno> {
         let queued = self.ring.submission().len() as u32;
         let entered = self.door.enter(queued, want, wait_ns);
-        if queued != 0 && self.elsewhere != 0 {
+        if self.workers_first && queued != 0 && self.elsewhere != 0 {
             // A worker that has just got something to do waits for this CPU. It needs it for some ten
             // microseconds to give a sync to the disk, which then works while this thread goes on; without this
             // it may wait for the end of a time slice. See kernel-notes/write-and-sync.md.
