@@ -63,6 +63,7 @@ pub(super) fn options(settings: &Settings) -> Result<Options, StartError> {
     if flush.mode == FlushMode::None {
         options.horizon_ahead_max = NONE_HORIZON;
         options.prepare_ahead_max = NONE_HORIZON;
+        options.write_back_stride = u64::MAX;
         options.prepare_step = NONE_STEP.min(options.segment_size);
     }
     let direct = flush.mode == FlushMode::Sync && method == FlushMethod::Direct;

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::flush::{Decision, FlushPolicy, Pressure};
+use super::flush::FlushPolicy;
 use super::group::Group;
 use super::options::{Append, Mutant, Options};
 use super::record::blank;
@@ -18,6 +18,7 @@ use crate::io::{Completion, Errno, Io, Op, Payload, Route, Source, Span, Token};
 pub const ROOM: u8 = 2;
 
 mod preparing;
+mod syncing;
 mod weather;
 
 pub use weather::is_weather;
@@ -28,6 +29,7 @@ const PREPARE: u64 = 3 << 48;
 const OPEN: u64 = 4 << 48;
 const WIPE: u64 = 5 << 48;
 const FORGET: u64 = 6 << 48;
+const WRITE_BACK: u64 = 7 << 48;
 
 /// Buffers kept for reuse: one being filled, one being written.
 const SPARE_MAX: usize = 2;
@@ -95,6 +97,9 @@ pub struct CommitLog {
     synced: u64,
     /// What the sync in flight covers.
     syncing: Option<u64>,
+    /// Given to the disk up to here, without a promise.
+    given: u64,
+    giving: bool,
     /// Waiters for durability, for the policy.
     oldest_unsynced_ns: u64,
     /// Reads as zeros durably up to here.
@@ -134,6 +139,8 @@ impl CommitLog {
             written: end,
             synced: end,
             syncing: None,
+            given: end,
+            giving: false,
             oldest_unsynced_ns: 0,
             prepared: horizon,
             preparing: false,
@@ -340,6 +347,7 @@ impl CommitLog {
         }
         self.pump_wipe(io);
         self.pump_prepare(io);
+        self.pump_write_back(io);
         self.pump_sync(io)
     }
 
@@ -405,42 +413,6 @@ impl CommitLog {
         }
     }
 
-    fn pump_sync(&mut self, io: &mut impl Io) -> u64 {
-        if self.syncing.is_some() {
-            return u64::MAX;
-        }
-        let pressure = Pressure {
-            unsynced_bytes: self.written - self.synced,
-            waiters: 0,
-            oldest_ns: io.now_ns().saturating_sub(self.oldest_unsynced_ns),
-        };
-        match self.options.flush.decide(pressure) {
-            Decision::Sync => self.push_sync(io),
-            Decision::AskAgain { after_ns } => return after_ns,
-        }
-        u64::MAX
-    }
-
-    /// Syncs at once whatever the policy says; for stopping.
-    pub fn sync_now(&mut self, io: &mut impl Io) {
-        if self.failed.is_none() && self.syncing.is_none() && self.synced < self.written {
-            self.push_sync(io);
-        }
-    }
-
-    fn push_sync(&mut self, io: &mut impl Io) {
-        // One file at a time: a group that crossed a border is covered by two syncs, in order.
-        let segment = *self
-            .segments
-            .at(self.synced)
-            .expect("unsynced bytes lie in a segment");
-        let end = (segment.base + self.options.segment_size).min(self.written);
-        self.syncing = Some(end);
-        // A sync promises what was written when it was pushed: the age starts anew for the rest.
-        self.oldest_unsynced_ns = io.now_ns();
-        self.push(io, SYNC, Op::Sync { file: segment.file });
-    }
-
     /// Takes one answer of the kernel.
     pub fn complete(&mut self, io: &impl Io, completion: Completion) {
         self.in_flight -= 1;
@@ -452,6 +424,8 @@ impl CommitLog {
             PREPARE => self.complete_prepare(io, number, completion.result),
             OPEN => self.complete_open(io, completion),
             WIPE => self.complete_wipe(io, number, completion.result),
+            // What went wrong is told by the sync.
+            WRITE_BACK => self.giving = false,
             FORGET => {
                 if let Err(errno) = completion.result {
                     tracing::warn!(%errno, "an old segment could not be removed; it stays");
@@ -520,30 +494,6 @@ impl CommitLog {
             .unwrap_or(self.filling.start);
         if self.written < next {
             self.written = next;
-        }
-    }
-
-    fn complete_sync(&mut self, result: Result<u32, Errno>) {
-        let covers = self.syncing.take().expect("one sync is in flight");
-        match result {
-            Ok(_) => {
-                self.synced = match self.options.mutant {
-                    Mutant::SyncCoversCompletion => self.written,
-                    _ => covers,
-                };
-                self.syncs += 1;
-            }
-            Err(_) if self.options.mutant == Mutant::FailedSyncRepeated => (),
-            // After a failed fsync Linux may have dropped the dirty pages, so a second one that
-            // succeeds proves nothing. See kernel-notes/fsync-errors.md.
-            Err(errno) => {
-                let offset = self.synced;
-                self.failed.get_or_insert(Failed {
-                    doing: "fdatasync",
-                    offset,
-                    errno,
-                });
-            }
         }
     }
 

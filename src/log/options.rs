@@ -20,6 +20,10 @@ pub enum Append {
 
 const HORIZON_AHEAD: u64 = 64 << 20;
 
+/// A worker has a piece of this size under way in a fraction of a millisecond, in which the shard may have to
+/// wait for their CPU; the 6 MiB of half a second at 10,000 messages take several.
+const WRITE_BACK_STRIDE: u64 = 1 << 20;
+
 /// How a log is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -40,6 +44,9 @@ pub struct Options {
     /// segment where zeros are written, for in the file that is appended to they hold up writes and make its
     /// syncs write its metadata. See kernel-notes/preallocation.md.
     pub prepare_ahead_max: u64,
+    /// So many bytes that are written and wait for a sync that nobody waits for are given to the disk, that the
+    /// sync does not have to do it all at once; `u64::MAX` leaves it to the sync and the kernel.
+    pub write_back_stride: u64,
     /// A planted mistake; none outside of tests.
     #[doc(hidden)]
     pub mutant: Mutant,
@@ -66,6 +73,11 @@ impl Options {
                 segment_size
             } else {
                 HORIZON_AHEAD
+            },
+            write_back_stride: if flush.is_sync() {
+                u64::MAX
+            } else {
+                WRITE_BACK_STRIDE
             },
             mutant: Mutant::None,
         }

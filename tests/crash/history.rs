@@ -122,6 +122,7 @@ impl History {
                 horizon_ahead_max: 4 * step,
                 prepare_ahead_max: (4 << prng.below(3)) * step,
                 append,
+                write_back_stride: [u64::MAX, 4_096, 20_000][prng.below(3) as usize],
                 mutant,
                 ..Options::new(SEGMENT_SIZE, flush)
             },
