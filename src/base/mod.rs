@@ -1,5 +1,5 @@
-//! Tools that know nothing about brokers: ids as types, big-endian bytes and such that are held on to, a slab, a seeded generator,
-//! names of what a ring may have.
+//! Tools that know nothing about brokers: ids as types, big-endian bytes, bytes to hold on to, a slab, a seeded
+//! generator, names of what a ring may have.
 
 mod bytes;
 mod held;

@@ -197,7 +197,7 @@ impl Loop {
         let now_ms = self.io.now_ns() / 1_000_000;
         loop {
             let why = match frames.next_frame() {
-                Ok(Some(bytes)) => match frame::decode(bytes.bytes, &mut self.scratch) {
+                Ok(Some(whole)) => match frame::decode(whole.bytes, &mut self.scratch) {
                     Ok(request) if request.is_response() => continue,
                     Ok(request) => {
                         if let Some(out) = self.net.reply(key) {

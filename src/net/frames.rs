@@ -82,12 +82,8 @@ impl Frames {
             // The head of a frame says how long it is; until it is whole, take a little more.
             let want = match (self.frame_size)(&self.carry)? {
                 Some(size) if size <= self.carry.len() => return Ok(Some(self.lend(size))),
-                Some(size) => {
-                    let want = size - self.carry.len();
-                    // Taken from the machine page by page, as bytes come.
-                    self.carry.reserve_exact(want);
-                    want
-                }
+                // Memory is taken for what has come, not for what a peer says is coming.
+                Some(size) => size - self.carry.len(),
                 None => 1,
             };
             if rest.is_empty() {

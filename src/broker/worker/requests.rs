@@ -17,7 +17,7 @@ use crate::shard::{Condition, Reply, Stage};
 /// Bytes of requests that wait for room or for a change, at most.
 const WAITING_SIZE_MAX: usize = 64 << 20;
 
-/// A smaller body is copied in less time than its own piece of a write costs.
+/// A smaller body is copied into its group. At this size both ways cost the same (kernel-notes/write-and-sync.md).
 const BODY_HELD_MIN: usize = 64 << 10;
 
 /// What was written last is in the page cache: it has just been there. Further back is asked for.
