@@ -23,7 +23,7 @@ use crate::base::PhysicalOffset;
 use crate::io::Op;
 use crate::log::record::Record;
 
-pub use keys::{hashes, key_hash, tag_hash};
+pub use keys::{Names, hashes, key_hash, tag_hash, topic_prefix};
 pub use load::{Load, LoadStep, Loaded};
 pub use query::{Query, Step, Want};
 

@@ -5,5 +5,5 @@ pub mod index_file;
 mod queues;
 
 pub use consume_queue::{Batch, ConsumeQueue, HOLE_SIZE, Look, UNIT_SIZE, Unit, Wanted};
-pub use index_file::Index;
+pub use index_file::{Index, Names};
 pub use queues::{QueueIndex, Queues, ROOM};

@@ -2,11 +2,11 @@
 //! come (P§4.8). Each level is read in order, one message at a time; its offset survives a restart.
 
 use super::pending::After;
-use super::produce::{Message, Names, Unstored};
+use super::produce::{Message, Unstored};
 use super::topics::{self, PERM_READ, PERM_WRITE, SCHEDULE_TOPIC};
 use super::{Shard, fetch};
 use crate::base::{QueueId, QueueOffset};
-use crate::index::{Look, Unit};
+use crate::index::{Look, Names, Unit};
 use crate::io::{Errno, Io, Op, Payload, Token};
 use crate::log::NoRoom;
 use crate::log::record::{self, Properties};

@@ -46,7 +46,7 @@ struct Entry {
 pub struct Pending {
     entries: VecDeque<Entry>,
     /// The records of the entries, each with how many keys it has.
-    records: VecDeque<(Unit, u8)>,
+    records: VecDeque<(Unit, u16)>,
     /// Key hashes of the records, one after another.
     keys: VecDeque<u32>,
     /// Records that were noted and belong to no entry yet.
@@ -87,7 +87,7 @@ impl Pending {
         let before = self.keys.len();
         put_keys(&mut self.keys);
         self.records
-            .push_back((unit, (self.keys.len() - before) as u8));
+            .push_back((unit, (self.keys.len() - before) as u16));
         self.noted += 1;
     }
 

@@ -1,7 +1,6 @@
 //! Sends: every check in RocketMQ's order (P§2.1), the record, and who waits for it.
 
 mod batch;
-mod keys;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -16,13 +15,12 @@ use super::topics::{
 use super::{Condition, Reply, Shard};
 use crate::base::{Held, PhysicalOffset, QueueId, QueueOffset};
 use crate::command::{Answer, Peer, Produce, Produced, Refusal, RefusalKind, Ticket};
-use crate::index::Unit;
+use crate::index::{Names, Unit};
 use crate::io::{Io, Source};
 use crate::log::NoRoom;
 use crate::log::record::{
     self, Draft, PROPERTIES_SIZE_MAX, Properties, TRAILER_SIZE, pairs, put_property, sys_flag,
 };
-pub(super) use keys::Names;
 
 /// `MSG_REGION` of every message.
 pub(super) const REGION: &str = "DefaultRegion";

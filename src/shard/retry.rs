@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::pending::After;
-use super::produce::{Message, Names};
+use super::produce::Message;
 use super::topics::{self, PERM_WRITE, RETRY_PREFIX};
 use super::{Condition, Reply, Shard, fetch};
 use crate::base::{PhysicalOffset, QueueId};
 use crate::command::{ConnectionId, Peer, RefusalKind, Ticket};
+use crate::index::Names;
 use crate::io::{Errno, Io, Op, Payload, Token};
 use crate::log::record::{self, Properties, RECORD_SIZE_MIN, message_id, put_property};
 

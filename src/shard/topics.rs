@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::Settings;
-use crate::base::{Key, QueueId, Slab, string_hash};
+use crate::base::{Key, QueueId, Slab};
 use crate::command::{DataVersion, TopicConfig};
+use crate::index::index_file::topic_prefix;
 use crate::index::{QueueIndex, Queues};
 
 /// Reading is allowed.
@@ -59,7 +60,7 @@ pub struct Topic {
 
 impl Topic {
     fn new(config: TopicConfig) -> Self {
-        let key_prefix_hash = string_hash(&format!("{}#", config.name));
+        let key_prefix_hash = topic_prefix(&config.name);
         Self {
             config,
             queues: Vec::new(),

@@ -1,9 +1,9 @@
 //! Several messages in one request: they are taken together, or not at all.
 
-use super::{Names, Target, Unstored, see};
+use super::{Target, Unstored, see};
 use crate::base::{QueueId, Reader};
 use crate::command::{Answer, Peer, Produce, Produced, RefusalKind, Ticket};
-use crate::index::Unit;
+use crate::index::{Names, Unit};
 use crate::io::Io;
 use crate::log::record::{
     Draft, PROPERTIES_SIZE_MAX, Properties, TRAILER_SIZE, put_property, sys_flag,
