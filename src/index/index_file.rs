@@ -33,6 +33,9 @@ use table::{Flushing, PAGE_SIZE, Table};
 /// Entries that are linked together: enough for the CPU to have misses to overlap, few enough for one turn.
 const LINK_BATCH: usize = 256;
 
+/// So many entries are read soon enough, however few slots they share.
+const SOON_READ: u32 = 1 << 20;
+
 /// Where the files lie and how large they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -53,6 +56,14 @@ impl Options {
             slot_count: 5_000_000,
             entry_count: 20_000_000,
         }
+    }
+
+    /// Whether a file takes no more entries. Apache's are full at `maxIndexNum`; here a large one also ends
+    /// when it has as many entries as slots, because after an unclean stop all entries of the last file are
+    /// read before the broker serves (13 ns each, and 20 bytes from a disk).
+    fn is_full(&self, header: &Header) -> bool {
+        let enough = self.slot_count.max(SOON_READ);
+        header.next_number > enough.min(self.entry_count - 1)
     }
 
     /// Bytes of one file.
@@ -158,7 +169,7 @@ impl Index {
             hash <= i32::MAX as u32,
             "key hash {hash:#x} is not one of key_hash"
         );
-        let full = |file: &File| self.options.entry_count <= file.header.next_number;
+        let full = |file: &File| self.options.is_full(&file.header);
         if self.files.last().is_none_or(full) {
             self.roll(wall_ms);
         }

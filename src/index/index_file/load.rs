@@ -200,7 +200,7 @@ impl Load {
             return self.done();
         };
         if self.clean && file.header.end_offset < self.loaded.index.dispatched {
-            if file.header.next_number < self.options.entry_count {
+            if !self.options.is_full(&file.header) {
                 file.table = Some(Table::new(&self.options, &file.header));
                 return self.get_slots(0, 0, false);
             }

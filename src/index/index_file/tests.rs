@@ -524,6 +524,35 @@ fn a_header_tells_of_no_more_than_what_is_written_with_it() {
 }
 
 #[test]
+fn a_file_ends_with_its_room_and_a_large_one_when_its_slots_are_used() {
+    let last_of = |slot_count, entry_count| {
+        let options = Options {
+            slot_count,
+            entry_count,
+            ..options()
+        };
+        let is_full = |used: &u32| {
+            let next_number = used + 1;
+            options.is_full(&Header {
+                next_number,
+                ..Header::EMPTY
+            })
+        };
+        let all: Vec<u32> = (0..32).map(|bit| 1u32 << bit).collect();
+        let near = all.iter().flat_map(|used| [used - 1, *used]);
+        let more = [1_199, 1_200, 4_999_999, 5_000_000];
+        let mut tried: Vec<u32> = near.chain(more).collect();
+        tried.sort_unstable();
+        let full: Vec<bool> = tried.iter().map(is_full).collect();
+        assert!(full.is_sorted(), "a file that is full stays so");
+        tried[full.iter().position(|full| *full).expect("once full")]
+    };
+    assert_eq!(last_of(5_000_000, 20_000_000), 5_000_000, "as it is set up");
+    assert_eq!(last_of(2_500, 1_200), 1_199, "entry 0 is never used");
+    assert_eq!(last_of(100, 20_000_000), 1 << 20);
+}
+
+#[test]
 fn a_file_that_is_full_is_kept_until_its_last_write_has_succeeded() {
     let mut disk = Disk::default();
     let mut index = Index::new(options(), PhysicalOffset(0));
