@@ -149,9 +149,8 @@ impl World {
         let looked = cost(|| {
             for _ in 0..times {
                 let index = self.random();
-                let queue = self.queues.queue(index);
-                let from = queue.max().saturating_sub(32);
-                let Look::Units(units) = queue.look(QueueOffset(from)) else {
+                let from = self.queues.queue(index).max().saturating_sub(32);
+                let Look::Units(units) = self.queues.look(index, QueueOffset(from)) else {
                     panic!("the newest units are in memory")
                 };
                 assert!(Unit::decode(units).is_some());

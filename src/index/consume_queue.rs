@@ -1,5 +1,5 @@
 //! One ConsumeQueue: 20-byte units that say where a queue's records are (P§3.7). The newest units are in
-//! memory and reach their file in batches; older ones are read back in windows.
+//! memory and reach their file in batches; older ones are read back ([`super::Queues::look`]).
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,9 +16,6 @@ pub const HOLE_SIZE: u32 = i32::MAX as u32;
 /// Flushed units that stay in memory, for consumers at the tail: 20 KiB a busy queue, at most.
 pub(super) const TAIL_KEEP: u64 = 1024;
 
-/// Units read back at once.
-const WINDOW: u64 = 1024;
-
 /// One entry of a ConsumeQueue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unit {
@@ -31,6 +28,13 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// What stands where a file is damaged.
+    pub const HOLE: Self = Self {
+        offset: PhysicalOffset(0),
+        size: HOLE_SIZE,
+        tags_code: 0,
+    };
+
     /// Big-endian, as stored.
     #[must_use]
     pub fn encode(self) -> [u8; UNIT_SIZE as usize] {
@@ -80,7 +84,7 @@ pub struct Wanted {
 pub enum Look<'a> {
     /// At least one unit, encoded one after another.
     Units(&'a [u8]),
-    /// Read this and [`ConsumeQueue::fill`] it in.
+    /// Read this and give it to [`super::Queues::fill`].
     Miss(Wanted),
     /// No unit has this offset.
     Nothing,
@@ -114,7 +118,6 @@ pub struct ConsumeQueue {
     /// End of the batch that is being written.
     flushing: Option<u64>,
     assigned: u64,
-    window: Option<(u64, Vec<u8>)>,
     /// Store time of the newest record, wall milliseconds.
     pub last_store_ms: u64,
     /// Its topic was deleted: one of the same name may own these files now.
@@ -145,7 +148,6 @@ impl ConsumeQueue {
             flushed: max,
             flushing: None,
             assigned: max,
-            window: None,
             last_store_ms: 0,
             removed: false,
         }
@@ -247,33 +249,25 @@ impl ConsumeQueue {
         }
     }
 
-    /// Units from an offset on.
+    /// Units from an offset on, as far as they are in memory.
     #[must_use]
-    pub fn look(&self, from: QueueOffset) -> Look<'_> {
-        if from.0 < self.min || self.max() <= from.0 {
-            return Look::Nothing;
-        }
-        if self.tail_start <= from.0 {
-            let at = (from.0 - self.tail_start) * UNIT_SIZE;
-            return Look::Units(&self.tail[at as usize..]);
-        }
-        if let Some((start, bytes)) = &self.window
-            && *start <= from.0
-            && from.0 < *start + bytes.len() as u64 / UNIT_SIZE
-        {
-            let at = (from.0 - *start) * UNIT_SIZE;
-            return Look::Units(&bytes[at as usize..]);
-        }
-        Look::Miss(self.wanted(from.0, WINDOW))
+    pub fn tail_from(&self, from: QueueOffset) -> Option<&[u8]> {
+        let at = from.0.checked_sub(self.tail_start)? * UNIT_SIZE;
+        self.tail
+            .get(at as usize..)
+            .filter(|units| !units.is_empty())
     }
 
     /// One unit, if it is in memory.
     #[must_use]
     pub fn in_memory(&self, offset: QueueOffset) -> Option<Unit> {
-        match self.look(offset) {
-            Look::Units(units) => Unit::decode(units),
-            Look::Miss(_) | Look::Nothing => None,
-        }
+        Unit::decode(self.tail_from(offset)?)
+    }
+
+    /// Units that one file holds.
+    #[must_use]
+    pub const fn units_per_file(&self) -> u64 {
+        self.file_size / UNIT_SIZE
     }
 
     /// What to read for `count` units from an offset on, at most to the end of its file.
@@ -288,23 +282,6 @@ impl ConsumeQueue {
             len: end.saturating_sub(at).max(UNIT_SIZE),
             start: QueueOffset(from),
         }
-    }
-
-    /// Takes units that were read back. Units that no longer count are left out.
-    pub fn fill(&mut self, start: QueueOffset, mut bytes: Vec<u8>) {
-        let whole = bytes.len() - bytes.len() % UNIT_SIZE as usize;
-        bytes.truncate(whole);
-        let valid = bytes.chunks_exact(UNIT_SIZE as usize);
-        let count = valid
-            .take_while(|unit| Unit::decode(unit).is_some())
-            .count();
-        bytes.truncate(count * UNIT_SIZE as usize);
-        self.window = Some((start.0, bytes));
-    }
-
-    /// Forgets what was read back; a queue nobody reads keeps no window.
-    pub fn drop_window(&mut self) {
-        self.window = None;
     }
 
     /// The next batch for a file, if there is one and none is being written.
@@ -349,7 +326,7 @@ impl ConsumeQueue {
     pub fn raise_min(&mut self, min: QueueOffset) -> Vec<PathBuf> {
         let old = self.min;
         self.min = min.0.clamp(self.min, self.max());
-        let units_per_file = self.file_size / UNIT_SIZE;
+        let units_per_file = self.units_per_file();
         // The last file stays even if nothing in it counts: it says where the queue goes on.
         let last_file = self.flushed.saturating_sub(1) / units_per_file;
         let files = old / units_per_file..(self.min / units_per_file).min(last_file);
@@ -396,10 +373,8 @@ mod tests {
             assert_eq!(queue.assign(1).0, at);
             queue.push(unit(at * 100));
         }
-        let Look::Units(units) = queue.look(QueueOffset(7)) else {
-            panic!("unit 7 is in memory")
-        };
-        assert_eq!(Unit::decode(units), Some(unit(700)));
+        assert_eq!(queue.in_memory(QueueOffset(7)), Some(unit(700)));
+        assert_eq!(queue.in_memory(QueueOffset(25)), None);
         let first = queue.batch().expect("25 units wait");
         assert_eq!(
             (first.at, first.bytes.len()),
@@ -420,33 +395,14 @@ mod tests {
     }
 
     #[test]
-    fn old_units_are_read_back_through_a_window() {
-        let mut queue = queue(25);
-        let Look::Miss(wanted) = queue.look(QueueOffset(12)) else {
-            panic!("not in memory")
-        };
-        assert!(wanted.path.ends_with("00000000000000000200"));
-        assert_eq!((wanted.at, wanted.len), (40, 160), "to the end of the file");
-        let bytes: Vec<u8> = (12..20).flat_map(|at| unit(at * 100).encode()).collect();
-        queue.fill(wanted.start, bytes);
-        let Look::Units(units) = queue.look(QueueOffset(13)) else {
-            panic!("in the window")
-        };
-        assert_eq!(Unit::decode(units), Some(unit(1300)));
-        assert!(matches!(queue.look(QueueOffset(25)), Look::Nothing));
-    }
-
-    #[test]
     fn a_replayed_gap_becomes_holes_but_a_late_start_does_not() {
         let mut late = queue(0);
         late.replay(QueueOffset(5), unit(500));
         assert_eq!((late.min(), late.max()), (5, 6));
         late.replay(QueueOffset(8), unit(800));
         assert_eq!(late.max(), 9);
-        let Look::Units(units) = late.look(QueueOffset(6)) else {
-            panic!("in memory")
-        };
-        assert!(Unit::decode(units).expect("a unit").is_hole());
+        let gap = late.in_memory(QueueOffset(6)).expect("a unit");
+        assert!(gap.is_hole());
         late.replay(QueueOffset(5), unit(999));
         assert_eq!(late.max(), 9, "a unit that is there stays");
     }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::consume_queue::{ConsumeQueue, TAIL_KEEP, UNIT_SIZE, Unit};
+use super::consume_queue::{ConsumeQueue, Look, TAIL_KEEP, UNIT_SIZE, Unit};
+use super::windows::Windows;
 use crate::base::{QueueId, QueueOffset};
 use crate::io::{Errno, Io, Op, Token};
 
@@ -37,6 +38,7 @@ pub struct Queues {
     file_size: u64,
     list: Vec<ConsumeQueue>,
     by_name: BTreeMap<Rc<str>, BTreeMap<QueueId, QueueIndex>>,
+    windows: Windows,
     /// Queues with units that are in memory only.
     dirty: BTreeSet<QueueIndex>,
     /// Those of them that have many and are not being written.
@@ -62,6 +64,7 @@ impl Queues {
             file_size: file_size - file_size % UNIT_SIZE,
             list: Vec::new(),
             by_name: BTreeMap::new(),
+            windows: Windows::default(),
             dirty: BTreeSet::new(),
             large: BTreeSet::new(),
             flush_next: QueueIndex(0),
@@ -118,6 +121,28 @@ impl Queues {
     /// A queue.
     pub fn queue_mut(&mut self, index: QueueIndex) -> &mut ConsumeQueue {
         &mut self.list[index.0 as usize]
+    }
+
+    /// Units of a queue from an offset on.
+    #[must_use]
+    pub fn look(&self, index: QueueIndex, from: QueueOffset) -> Look<'_> {
+        let queue = self.queue(index);
+        if from.0 < queue.min() || queue.max() <= from.0 {
+            return Look::Nothing;
+        }
+        let units = queue.tail_from(from);
+        match units.or_else(|| self.windows.look(index, queue, from)) {
+            Some(units) => Look::Units(units),
+            None => Look::Miss(Windows::wanted(queue, from)),
+        }
+    }
+
+    /// Takes units that were read back for [`Look::Miss`].
+    pub fn fill(&mut self, index: QueueIndex, start: QueueOffset, bytes: Vec<u8>) {
+        let queue = &self.list[index.0 as usize];
+        if !queue.removed {
+            self.windows.fill(index, queue, start, bytes);
+        }
     }
 
     /// Every queue that is known under a name now.
@@ -192,6 +217,7 @@ impl Queues {
         for index in queues.values() {
             self.dirty.remove(index);
             self.large.remove(index);
+            self.windows.forget(*index);
             let queue = &mut self.list[index.0 as usize];
             self.written_count -= u32::from(0 < queue.flushed());
             queue.removed = true;

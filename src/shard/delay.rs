@@ -29,6 +29,8 @@ struct Level {
     delivered: u64,
     under_way: u32,
     reading: bool,
+    /// The first unit of those that are being read.
+    reading_from: QueueOffset,
     retry_ns: u64,
 }
 
@@ -114,10 +116,11 @@ impl Shard {
         if queue.max() <= level.position {
             return u64::MAX;
         }
-        match queue.look(QueueOffset(level.position)) {
+        match self.queues.look(index, QueueOffset(level.position)) {
             Look::Nothing => u64::MAX,
             Look::Miss(wanted) => {
                 level.reading = true;
+                level.reading_from = wanted.start;
                 let op = Op::Get {
                     path: wanted.path,
                     at: wanted.at,
@@ -127,9 +130,8 @@ impl Shard {
                 u64::MAX
             }
             Look::Units(units) => {
-                let Some(unit) = Unit::decode(units) else {
-                    return u64::MAX;
-                };
+                // Where its file is damaged there is nothing to deliver.
+                let unit = Unit::decode(units).unwrap_or(Unit::HOLE);
                 self.run_unit(io, at, unit)
             }
         }
@@ -203,9 +205,14 @@ impl Shard {
             }
         };
         if token & (0xff << 48) == UNITS {
-            let position = QueueOffset(self.delay.levels[at].position);
+            let start = self.delay.levels[at].reading_from;
             if let Some(index) = self.queues.find(SCHEDULE_TOPIC, QueueId(at as u32)) {
-                self.queues.queue_mut(index).fill(position, bytes);
+                self.queues.fill(index, start, bytes);
+                let position = QueueOffset(self.delay.levels[at].position);
+                if let Look::Miss(_) = self.queues.look(index, position) {
+                    tracing::error!(level = at + 1, %position, "a unit of a delayed message is not in its file");
+                    self.delay.levels[at].retry_ns = io.now_ns() + RETRY_NS;
+                }
             }
             return;
         }

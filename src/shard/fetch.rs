@@ -28,6 +28,8 @@ const BYTES_DEFAULT: u64 = 256 << 10;
 const BYTES_MAX: u64 = 8 << 20;
 /// Units that one pull looks at, at least (16,000 bytes of a ConsumeQueue).
 const SCAN_UNITS: usize = 800;
+/// Places are made for so many runs at once: what clients ask for that do not say how much they want.
+const SPANS_EXPECTED: usize = 32;
 /// Longest time a pull is held: below the clients' request timeout of 30 s.
 const SUSPEND_MS_MAX: u64 = 28_000;
 /// Pulls that wait for units from a file at most; above it clients are told to come back.
@@ -201,10 +203,10 @@ impl Shard {
             (Err(errno), _) => Err(errno),
             _ => Err(Errno::ENODATA),
         };
-        let queue = self.queues.queue_mut(plan.queue);
         match got {
-            Ok(bytes) => queue.fill(start, bytes),
+            Ok(bytes) => self.queues.fill(plan.queue, start, bytes),
             Err(errno) => {
+                let queue = self.queues.queue(plan.queue);
                 let text = format!(
                     "the ConsumeQueue in {} cannot be read at offset {start}: {errno}; stop the broker, \
                      remove that folder and start again: it is rebuilt from the CommitLog",
@@ -215,7 +217,7 @@ impl Shard {
                 return self.answer_later(ticket, Answer::Refused(refusal));
             }
         }
-        // Once: a window that is still empty would be asked for without end.
+        // Once: what is not in its file would be asked for without end.
         match self.look(&plan) {
             Outcome::Answer(_) => self.start_fetch(io, ticket, plan),
             Outcome::Read(_) => {
@@ -223,7 +225,7 @@ impl Shard {
                 let fetched = Fetched {
                     status: FetchStatus::OffsetFoundNull,
                     from: plan.from,
-                    next: (start.0 + 1) as i64,
+                    next: plan.from + 1,
                     min: queue.min() as i64,
                     max: queue.max() as i64,
                     spans: Vec::new(),
@@ -268,13 +270,13 @@ impl Shard {
             return nothing(FetchStatus::OffsetOverflowBadly, max);
         }
         let first = self.log.first_offset();
-        let mut spans: Vec<LogSpan> = Vec::new();
+        let mut spans: Vec<LogSpan> = Vec::with_capacity(plan.count_max.min(SPANS_EXPECTED));
         let (mut bytes, mut count, mut next) = (0u64, 0usize, plan.from as u64);
         let mut gone = false;
         let scan_max = SCAN_UNITS.max(plan.count_max);
         let mut scanned = 0;
         'scan: while scanned < scan_max {
-            let units = match queue.look(QueueOffset(next)) {
+            let units = match self.queues.look(plan.queue, QueueOffset(next)) {
                 Look::Units(units) => units,
                 Look::Nothing => break,
                 Look::Miss(wanted) if scanned == 0 => return Outcome::Read(wanted),
@@ -284,9 +286,7 @@ impl Shard {
                 if scan_max <= scanned || plan.count_max <= count {
                     break 'scan;
                 }
-                let Some(unit) = Unit::decode(unit) else {
-                    break 'scan;
-                };
+                let unit = Unit::decode(unit).unwrap_or(Unit::HOLE);
                 let wanted = !unit.is_hole() && plan.filter.matches(unit.tags_code);
                 if wanted && unit.offset.0 < first {
                     gone = true;

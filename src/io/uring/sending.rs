@@ -8,7 +8,7 @@ use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::super::direct::{self, Moved};
-use super::super::{End, Op, Payload, SocketId, Span, Token};
+use super::super::{End, FileId, Op, Payload, SocketId, Span, Token};
 use super::{Borrowed, OpenFile, Socket, Uring};
 use crate::base::Key;
 
@@ -42,8 +42,7 @@ impl Uring {
         let Some(open) = self.socket(socket) else {
             return self.fail(token, Errno::EBADF, Payload::Gathered(head, spans));
         };
-        let files: Option<Vec<_>> = spans.iter().map(|span| self.file(span.file)).collect();
-        let Some(files) = files else {
+        let Some(files) = self.files_of(&spans) else {
             return self.fail(token, Errno::EBADF, Payload::Gathered(head, spans));
         };
         let hot = hot || is_resident_as_a_whole(&spans, &files);
@@ -60,7 +59,9 @@ impl Uring {
             }
         };
         cut(head.as_ptr(), head.len() as u64);
-        for (span, file) in spans.iter().zip(&files) {
+        for span in &spans {
+            let of_span = |file: &&(FileId, _)| file.0 == span.file;
+            let (_, file) = files.iter().find(of_span).expect("was looked up");
             let start = match file.map.address(&file.file, span.at, span.len) {
                 Ok(start) => start,
                 Err(Errno::ERANGE) => {
@@ -90,10 +91,21 @@ impl Uring {
         let entry = self.send_message(&open, message, zero_copy);
         let key = self.fly(token, Borrowed::Gather(gather));
         self.keep_socket(key, open);
-        for file in files {
+        for (_, file) in files {
             self.keep_file(key, file);
         }
         self.submit(key, entry);
+    }
+
+    /// The files that spans lie in, each once; hardly ever more than two.
+    fn files_of(&self, spans: &[Span]) -> Option<Vec<(FileId, Rc<OpenFile>)>> {
+        let mut files: Vec<(FileId, Rc<OpenFile>)> = Vec::new();
+        for span in spans {
+            if !files.iter().rev().any(|(id, _)| *id == span.file) {
+                files.push((span.file, self.file(span.file)?));
+            }
+        }
+        Some(files)
     }
 
     fn send_message(
@@ -245,14 +257,12 @@ impl Uring {
 
 /// One question for all spans instead of one each: records of a pull lie close to each other, and what lies
 /// between them belongs to pulls of other queues. Only a yes says something.
-fn is_resident_as_a_whole(spans: &[Span], files: &[Rc<OpenFile>]) -> bool {
-    let (Some(first), Some(last), Some(file)) = (spans.first(), spans.last(), files.first()) else {
+fn is_resident_as_a_whole(spans: &[Span], files: &[(FileId, Rc<OpenFile>)]) -> bool {
+    let (Some(first), Some(last), [(_, file)]) = (spans.first(), spans.last(), files) else {
         return false;
     };
-    let one_file = spans.iter().all(|span| span.file == first.file);
     let len = (last.at + u64::from(last.len)).saturating_sub(first.at);
     1 < spans.len()
-        && one_file
         && spans.is_sorted_by_key(|span| span.at)
         && len <= WHOLE_SIZE_MAX
         && direct::is_resident(&file.file, first.at, len)

@@ -48,12 +48,12 @@ impl Probe {
         match (*self, target) {
             (_, Target::Nothing) => Ok(NONE_MS),
             (Self::Fresh, Target::Log(offset)) => self.read(shard, offset),
-            (Self::Fresh, Target::Queue(queue, offset)) => {
-                let queue = shard.queues.queue(queue);
+            (Self::Fresh, Target::Queue(index, offset)) => {
+                let queue = shard.queues.queue(index);
                 if offset + 1 == queue.max() && queue.last_store_ms != 0 {
                     return Ok(queue.last_store_ms as i64);
                 }
-                match queue.look(QueueOffset(offset)) {
+                match shard.queues.look(index, QueueOffset(offset)) {
                     Look::Nothing => Ok(NONE_MS),
                     Look::Units(units) => self.follow(shard, Unit::decode(units)),
                     Look::Miss(_) => {

@@ -50,7 +50,7 @@ impl Units {
         }
         while self.found.len() < self.count_max {
             let queue = shard.queues.queue(self.queue);
-            match queue.look(QueueOffset(self.next)) {
+            match shard.queues.look(self.queue, QueueOffset(self.next)) {
                 Look::Nothing => return None,
                 Look::Units(units) => {
                     if self.take(units) == 0 {
