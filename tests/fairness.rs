@@ -101,3 +101,39 @@ fn who_sends_more_than_its_share_waits_and_loses_nothing() {
 fn the_same_where_receives_are_armed_one_by_one() {
     flood(&["--without", "multishot-receive"]);
 }
+
+/// Small requests, so many that it is their time and not their bytes that is shared out; each is answered
+/// with the place that the one before it made.
+fn pepper(arguments: &[&str]) {
+    const SMALL_COUNT: i64 = 60_000;
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(folder.path(), arguments);
+    let mut other = broker.client();
+    other.make_topic("flood", 1);
+    let mut peppering = broker.client();
+    let mut writing = peppering.stream.try_clone().unwrap();
+    let writer = std::thread::spawn(move || {
+        let place = json!({"topic": "flood", "queueId": "0"});
+        for first in (1..=SMALL_COUNT).step_by(1_000) {
+            let many = (first..first + 1_000).flat_map(|opaque| frame(30, opaque, &place, &[]));
+            writing.write_all(&many.collect::<Vec<u8>>()).unwrap();
+        }
+    });
+    let mut served = 0;
+    for opaque in 1..=SMALL_COUNT {
+        let (found, answer) = peppering.receive().unwrap();
+        assert_eq!((found, answer.code), (opaque, 0), "{}", answer.remark);
+        if opaque % 5_000 == 0 {
+            served += ping(&mut other);
+        }
+    }
+    assert_eq!(served, 12);
+    writer.join().unwrap();
+    assert_eq!(broker.stop(), Some(0), "{}", broker.log());
+}
+
+#[test]
+fn many_small_requests_are_all_answered_in_order() {
+    pepper(&[]);
+    pepper(&["--without", "multishot-receive"]);
+}

@@ -50,13 +50,17 @@ impl Stalls {
         self.last_ns = now_ns;
     }
 
-    /// A step has ended.
-    pub(super) fn mark(&mut self, now_ns: u64, step: Step) {
+    /// A step has ended. Answers how long it took.
+    pub(super) fn mark(&mut self, now_ns: u64, step: Step) -> u64 {
         let took_ns = now_ns.saturating_sub(self.last_ns);
         self.last_ns = now_ns;
-        if took_ns < STALL_NS {
-            return;
+        if STALL_NS <= took_ns {
+            self.note(now_ns, took_ns, step);
         }
+        took_ns
+    }
+
+    fn note(&mut self, now_ns: u64, took_ns: u64, step: Step) {
         for table in [&mut self.table, &mut self.unlogged] {
             let (count, longest_ns) = &mut table[step as usize];
             *count += 1;

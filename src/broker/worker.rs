@@ -176,8 +176,9 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn mark(&mut self, step: Step) {
-        self.stalls.mark(self.parts.io.look_ns(), step);
+    /// A step of the turn has ended. Answers how long it took, nanoseconds.
+    fn mark(&mut self, step: Step) -> u64 {
+        self.stalls.mark(self.parts.io.look_ns(), step)
     }
 
     fn fail(&mut self, why: String) {
@@ -290,7 +291,8 @@ impl<I: Io> Worker<I> {
                     }
                     Event::Received(key, lease) => {
                         self.receive(key, lease);
-                        self.mark(Step::Requests);
+                        let took_ns = self.mark(Step::Requests);
+                        self.parts.net.took(key, took_ns);
                     }
                     Event::Ended(key) if net.is_held(key) => later.push(Event::Ended(key)),
                     Event::Ended(key) => {

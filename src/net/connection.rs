@@ -71,9 +71,10 @@ struct Connection {
     /// Nothing can be sent any more; what comes is still read.
     mute: bool,
     listed: bool,
-    /// The turn in which it last had requests executed, and bytes of those.
+    /// The turn in which it last had requests executed, bytes of those, and how long they took.
     turn: u64,
     taken: usize,
+    taken_ns: u64,
     /// Something that came waits for the next turn.
     held: bool,
 }
@@ -223,6 +224,7 @@ impl Net {
             listed: false,
             turn: 0,
             taken: 0,
+            taken_ns: 0,
             held: false,
         });
         events.push(Event::Opened(key));
@@ -301,9 +303,11 @@ impl Net {
         if connection.turn != turn {
             connection.turn = turn;
             connection.taken = 0;
+            connection.taken_ns = 0;
             connection.held = false;
         }
-        connection.held |= 0 < connection.taken && self.limits.turn_max < connection.taken + len;
+        connection.held |= self.limits.turn_ns_max <= connection.taken_ns
+            || 0 < connection.taken && self.limits.turn_max < connection.taken + len;
         if !connection.held {
             connection.taken += len;
             if !connection.receiving && connection.unsent < self.limits.unsent_max {
@@ -313,6 +317,13 @@ impl Net {
         }
         self.stop_receiving(io, key);
         false
+    }
+
+    /// The requests of a piece took so long.
+    pub fn took(&mut self, key: Key, ns: u64) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.taken_ns += ns;
+        }
     }
 
     /// Whether something of this peer waits for the next turn.

@@ -10,6 +10,9 @@ pub struct Limits {
     /// Bytes of requests that one peer may have executed in a turn; what came beyond waits for the next
     /// turn, and nothing more is read meanwhile.
     pub turn_max: usize,
+    /// Nanoseconds that the requests of one peer may take in a turn; a piece that was begun is finished.
+    /// Small requests are many in few bytes.
+    pub turn_ns_max: u64,
     /// Bytes of frames that are not whole, over all connections.
     pub carry_total_max: usize,
     /// A connection without a byte in either direction is closed after this long.
@@ -26,6 +29,7 @@ impl Limits {
             connections_max,
             unsent_max: 8 << 20,
             turn_max: 512 << 10,
+            turn_ns_max: 500_000,
             carry_total_max: 512 << 20,
             idle_ns_max: 120_000_000_000,
             frame_ns_max: 30_000_000_000,
