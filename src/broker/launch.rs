@@ -20,7 +20,7 @@ use crate::index::UNIT_SIZE;
 use crate::index::index_file::Options as IndexOptions;
 use crate::io::{
     Io, Lanes, ListenerId, Op, Options, TcpListener, Uring, allowed_cpus, device_of, listen, pin,
-    raise_priority,
+    raise_priority, take_short_turns,
 };
 use crate::log::{Options as LogOptions, run_one};
 use crate::net::{Limits, Net};
@@ -233,6 +233,10 @@ impl ShardPlan {
             tracing::warn!(
                 "shardPriority=high was refused: give this process CAP_SYS_NICE, or LimitNICE=-10 in its unit"
             );
+        }
+        // Under synchronous flush the shard gives its CPU to its workers of its own accord.
+        if !self.log.flush.is_sync() {
+            take_short_turns();
         }
         let reports = self.reports.clone();
         match self.open(listeners) {

@@ -44,6 +44,7 @@ pub use ring_trial::{RingTrial, in_force, try_rings};
 pub use setup::{
     FolderLock, SetupError, allowed_cpus, device_of, listen, lock_folder, memory_size, pin,
     prove_writable, raise_file_limit, raise_priority, replace_small, ring_writes_at_once,
+    take_short_turns,
 };
 pub use source::Source;
 pub use trial::{DiskTrial, SYNC_SIZES, SyncWay, Times, TrialError, time_sync_ways, try_disk};
