@@ -48,6 +48,9 @@ pub struct Options {
     /// Measure without Apache RocketMQ: only beside the floors
     #[arg(long)]
     no_apache: bool,
+    /// Measure without the floors, as far as rows can
+    #[arg(long)]
+    no_floor: bool,
     /// Windows of a second, one run of each, little data: whether everything works
     #[arg(long)]
     smoke: bool,
@@ -146,7 +149,7 @@ fn expected_s(options: &Options) -> f64 {
     let bed = &options.bed;
     let tests = TESTS.iter().filter(|test| options.rows.contains(&test.row));
     let run_s = bed.warmup + bed.duration + 2.0;
-    let whom = if options.no_apache { 2.0 } else { 3.0 };
+    let whom = 3.0 - f64::from(u8::from(options.no_apache)) - f64::from(u8::from(options.no_floor));
     let warm_s = if options.no_apache { 0.0 } else { 360.0 };
     tests.count() as f64 * run_s * whom * f64::from(bed.repetitions) + warm_s
 }
@@ -291,7 +294,7 @@ impl Table {
         {
             whom.push((Who::Apache, apache));
         }
-        if !test.floor.is_empty() {
+        if !test.floor.is_empty() && !self.options.no_floor {
             whom.push((Who::Floor, self.floor(test.floor, &work)?));
         }
         self.compare(&work, &whom, self.options.bed.repetitions)

@@ -99,7 +99,9 @@ impl Table {
             whom.push((Who::Apache, apache));
         }
         let floor = format!("append --file-mib {}", (size >> 20).max(8));
-        whom.push((Who::Floor, self.floor(&floor, &work)?));
+        if !self.options.no_floor {
+            whom.push((Who::Floor, self.floor(&floor, &work)?));
+        }
         let first = self.session.ran.len();
         let mut entries = Vec::new();
         for (_, contender) in &whom {
