@@ -160,7 +160,8 @@ pub fn order_is_kept_in_each_queue(program: &Program) {
     assert_eq!(
         to_one_queue.len(),
         1,
-        "queues of what was sent to queue 1: {to_one_queue:?}"
+        "queues of what was sent to queue 1: {to_one_queue:?}; {}",
+        cluster.log_tail()
     );
     expect_repeats_bounded(&by_first, &by_second, |at, _| committed[&at]);
 }
@@ -333,9 +334,10 @@ pub fn a_listener_that_never_succeeds_dead_letters(program: &Program) {
     let all_dead = || dead().values().sum::<u64>() == COUNT;
     assert!(
         wait_until(DELIVERY_LIMIT, all_dead),
-        "dead letters: {:?}; deliveries (index, reconsume times): {:?}",
+        "dead letters: {:?}; deliveries (index, reconsume times): {:?}; {}",
         dead(),
-        retries(&consumer)
+        retries(&consumer),
+        cluster.log_tail()
     );
     let delivered = consumer.end(&cluster).len() as u64;
     let twice = delivered == 2 * COUNT || program.lacks(SINGLE_FAILURES) && delivered < 2 * COUNT;
