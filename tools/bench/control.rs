@@ -4,7 +4,7 @@ use crate::net::CONNECT_TIMEOUT;
 use crate::wire;
 use crate::{Load, Outcome, fail};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -72,8 +72,21 @@ impl Control {
         ))
     }
 
+    /// Connects again where the broker has closed: it does so with who was silent for two minutes, and a run
+    /// may last longer.
+    fn renew(&mut self) -> Outcome<()> {
+        self.socket.set_nonblocking(true)?;
+        let seen = self.socket.peek(&mut [0]);
+        self.socket.set_nonblocking(false)?;
+        if !matches!(seen, Err(error) if error.kind() == ErrorKind::WouldBlock) {
+            self.socket = Self::connect(self.addr)?.socket;
+        }
+        Ok(())
+    }
+
     /// Sends a ready frame and reads its answer.
     pub fn exchange(&mut self, code: i32, frame: &[u8]) -> Outcome<Answer> {
+        self.renew()?;
         self.socket.write_all(frame)?;
         let mut bytes = vec![0; 4];
         let told = self.socket.read_exact(&mut bytes);
@@ -163,5 +176,39 @@ impl Control {
                 self.offset(code, &topic, queue)
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_connection_that_the_broker_has_closed_is_made_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (closed, is_closed) = channel();
+        let broker = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut socket, _) = listener.accept().unwrap();
+                let mut size = [0; 4];
+                socket.read_exact(&mut size).unwrap();
+                let mut request = vec![0; u32::from_be_bytes(size) as usize];
+                socket.read_exact(&mut request).unwrap();
+                let mut answer = Vec::new();
+                wire::put_frame(&mut answer, br#"{"code":7,"opaque":1}"#, &[]);
+                socket.write_all(&answer).unwrap();
+                drop(socket);
+                closed.send(()).unwrap();
+            }
+        });
+        let mut control = Control::connect(addr).unwrap();
+        for _ in 0..2 {
+            assert_eq!(control.request(30, json!({})).unwrap().code, 7);
+            is_closed.recv().unwrap();
+        }
+        broker.join().unwrap();
     }
 }
