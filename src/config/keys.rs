@@ -149,7 +149,7 @@ pub const KEYS: &[Key] = &[
         "maxIndexNum",
         Number(2, 100_000_000),
         "20000000",
-        "entries that an IndexFile has room for; it takes as many as it has slots, which bounds what a start after a crash reads",
+        "room for entries in an IndexFile; it takes one a slot, or a million if that is more, to bound what a start after a crash reads",
     ),
     known_as(
         key(

@@ -58,9 +58,7 @@ impl<'a> Names<'a> {
             b"TAGS" => &mut self.tag,
             _ => return,
         };
-        if let Ok(value) = std::str::from_utf8(value) {
-            *found = Some(value);
-        }
+        *found = std::str::from_utf8(value).ok();
     }
 
     /// What the ConsumeQueue holds of the tag; 0 for none.
@@ -203,5 +201,20 @@ mod tests {
         Names::of(properties.as_bytes()).hashes(topic_prefix("T"), |hash| found.push(hash));
         let wanted: Vec<u32> = words.iter().map(|word| key_hash("T", word)).collect();
         assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn the_last_of_a_name_counts_even_if_it_is_no_text() {
+        for (last, wanted) in [(&b"b"[..], string_hash("b")), (&[0xff], 0)] {
+            let properties = [b"TAGS\x01a\x02TAGS\x01", last, b"\x02"].concat();
+            let names = Names::of(&properties);
+            assert_eq!(names.tags_code(), i64::from(wanted));
+            let found = crate::log::record::property(&properties, "TAGS");
+            assert_eq!(
+                found.map_or(0, string_hash),
+                wanted,
+                "as a rebuild reads it"
+            );
+        }
     }
 }
