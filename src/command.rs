@@ -486,23 +486,23 @@ pub enum Answer {
     },
 }
 
-/// A stored send.
+/// `MSG_REGION` of every message and of the answers to sends.
+pub const REGION: &str = "DefaultRegion";
+
+/// A stored send. One for each message on its way to durability: kept small, because it is moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Produced {
     /// 0, or stored but not flushed in time: 10.
     pub flush_timed_out: bool,
-    /// Physical offsets of the records, in order: the protocol makes offset ids of them and of the store host.
+    /// Physical offsets of the records, in order: the protocol makes offset ids of them and of the shard's
+    /// address.
     pub offsets: SmallVec<[PhysicalOffset; 1]>,
-    /// Where clients reach the shard.
-    pub store_host: SocketAddr,
     /// The queue that was chosen in the real topic.
     pub queue_id: i32,
     /// Of the first record.
     pub queue_offset: QueueOffset,
     /// The unique key, where there is one.
     pub transaction_id: Option<ShortText>,
-    /// `MSG_REGION`.
-    pub region: &'static str,
 }
 
 /// The outcome of a pull.

@@ -1,5 +1,7 @@
 //! Answers are, to the letter of their bodies, what Apache's broker was recorded to send.
 
+use std::net::SocketAddr;
+
 use corelane::base::{PhysicalOffset, QueueOffset};
 use corelane::command::{
     Answer, ClientConnection, ConsumeFrom, ConsumeStats, ConsumeType, ConsumerConnections,
@@ -19,10 +21,15 @@ fn note(code: i32) -> u64 {
     .pack()
 }
 
+/// Where clients reach the shard.
+fn host() -> SocketAddr {
+    "127.0.0.1:20911".parse().unwrap()
+}
+
 /// Header and body of an answer to a request with this code.
 fn said(code: i32, value: &Answer) -> (String, String) {
     let mut out = Vec::new();
-    answer(&mut out, note(code), value);
+    answer(&mut out, note(code), host(), value);
     let header_size = u32::from_be_bytes(out[4..8].try_into().unwrap()) as usize;
     let (header, body) = out[8..].split_at(header_size);
     let mut scratch = Scratch::default();
@@ -358,6 +365,7 @@ fn a_pull_is_answered_with_all_its_offsets_and_the_size_of_what_follows() {
     answer(
         &mut out,
         note(11),
+        host(),
         &fetched(FetchStatus::Found, 5, &[100, 23]),
     );
     let length = u32::from_be_bytes(out[..4].try_into().unwrap()) as usize;
@@ -483,11 +491,9 @@ fn small_answers_are_those_of_apache() {
     let produced = Answer::Produced(Produced {
         flush_timed_out: true,
         offsets: [PhysicalOffset(0x23374)].into_iter().collect(),
-        store_host: "127.0.0.1:20911".parse().unwrap(),
         queue_id: 0,
         queue_offset: QueueOffset(3),
         transaction_id: Some("0100007F000005540000AE42C86D0100".into()),
-        region: "DefaultRegion",
     });
     assert_eq!(
         header(310, &produced),
@@ -510,16 +516,18 @@ fn oneway_requests_get_no_answer_at_all() {
     let oneway = note(15) | 1 << 33;
     assert!(Note::unpack(oneway).oneway);
     let mut out = Vec::new();
-    answer(&mut out, oneway, &Answer::Done);
-    answer(&mut out, oneway, &Answer::Record(vec![1]));
+    answer(&mut out, oneway, host(), &Answer::Done);
+    answer(&mut out, oneway, host(), &Answer::Record(vec![1]));
     answer(
         &mut out,
         oneway,
+        host(),
         &Answer::Refused(Refusal::new(RefusalKind::SystemBusy, "")),
     );
     answer(
         &mut out,
         oneway,
+        host(),
         &Answer::Config {
             properties: vec![("a".to_owned(), "b".to_owned())],
             version: VERSION,

@@ -91,6 +91,8 @@ pub(super) struct Worker<I> {
     scratch: Scratch,
     done: Vec<Completion>,
     events: Vec<Event>,
+    /// Memory for what the shard wants done outside.
+    outbox: Vec<Outbound>,
     /// Requests that wait for a condition.
     waiting: BTreeMap<Condition, Vec<(Key, Vec<u8>)>>,
     waiting_size: usize,
@@ -112,6 +114,7 @@ impl<I: Io> Worker<I> {
             scratch: Scratch::default(),
             done: Vec::new(),
             events: Vec::new(),
+            outbox: Vec::new(),
             waiting: BTreeMap::new(),
             waiting_size: 0,
             taking: BTreeMap::new(),
@@ -322,32 +325,42 @@ impl<I: Io> Worker<I> {
 
     /// Carries out what the shard wants done outside of itself.
     fn give_out(&mut self) {
-        while let Some(outbound) = self.parts.shard.take_outbox() {
-            match outbound {
-                Outbound::Answer(ticket, answer) => self.answer(ticket, answer),
-                Outbound::Notice(connection, notice) => {
-                    let opaque = self.next_opaque;
-                    self.next_opaque = self.next_opaque.wrapping_add(1);
-                    if let Some(out) = self.parts.net.reply(connection.0) {
-                        rocketmq::notice(out, HeaderKind::Json, opaque, &notice);
-                    }
+        // There are hundreds of answers in a turn: looked at where they lie, not moved.
+        let mut outbox = std::mem::take(&mut self.outbox);
+        while self.parts.shard.swap_outbox(&mut outbox) {
+            for outbound in &mut outbox {
+                self.give(outbound);
+            }
+            outbox.clear();
+        }
+        self.outbox = outbox;
+    }
+
+    fn give(&mut self, outbound: &mut Outbound) {
+        match outbound {
+            Outbound::Answer(ticket, answer) => self.answer(*ticket, answer),
+            Outbound::Notice(connection, notice) => {
+                let opaque = self.next_opaque;
+                self.next_opaque = self.next_opaque.wrapping_add(1);
+                if let Some(out) = self.parts.net.reply(connection.0) {
+                    rocketmq::notice(out, HeaderKind::Json, opaque, notice);
                 }
-                Outbound::ShareTopics(change, topics) => {
-                    sharing::share_topics(&self.parts, change, &topics);
+            }
+            Outbound::ShareTopics(change, topics) => {
+                sharing::share_topics(&self.parts, *change, topics);
+            }
+            Outbound::Register(change) => sharing::register(&mut self.parts, *change),
+            Outbound::ChangeSettings(ticket, properties) => {
+                if let Some(answer) = sharing::change_settings(&mut self.parts, *ticket, properties)
+                {
+                    self.answer(*ticket, &answer);
                 }
-                Outbound::Register(change) => sharing::register(&mut self.parts, change),
-                Outbound::ChangeSettings(ticket, properties) => {
-                    if let Some(answer) =
-                        sharing::change_settings(&mut self.parts, ticket, &properties)
-                    {
-                        self.answer(ticket, answer);
-                    }
-                }
-                Outbound::RemoveFiles(change, path) => {
-                    let token = Token::of(ROOM, REMOVE_FOR | change & CHANGE);
-                    let pushed = self.parts.io.push(token, Op::Remove { path });
-                    assert!(pushed.is_ok(), "the ring has room for housekeeping");
-                }
+            }
+            Outbound::RemoveFiles(change, path) => {
+                let token = Token::of(ROOM, REMOVE_FOR | *change & CHANGE);
+                let path = std::mem::take(path);
+                let pushed = self.parts.io.push(token, Op::Remove { path });
+                assert!(pushed.is_ok(), "the ring has room for housekeeping");
             }
         }
     }

@@ -169,7 +169,7 @@ impl Shard {
             return Self::refuse(RefusalKind::NoPermission, text);
         }
         self.outbox
-            .push_back(Outbound::ChangeSettings(ticket, properties));
+            .push(Outbound::ChangeSettings(ticket, properties));
         Reply::Later
     }
 

@@ -66,10 +66,10 @@ impl Shard {
         };
         self.changes.table.insert(number, change);
         if 0 < sharing {
-            self.outbox.push_back(Outbound::ShareTopics(number, share));
+            self.outbox.push(Outbound::ShareTopics(number, share));
         }
         if register {
-            self.outbox.push_back(Outbound::Register(number));
+            self.outbox.push(Outbound::Register(number));
         }
         number
     }
@@ -99,7 +99,7 @@ impl Shard {
             change.topics.extend(topic.map(ToOwned::to_owned));
         }
         if let Some(folder) = folder {
-            self.outbox.push_back(Outbound::RemoveFiles(number, folder));
+            self.outbox.push(Outbound::RemoveFiles(number, folder));
         }
     }
 
@@ -182,7 +182,7 @@ impl Shard {
         for number in complete {
             let change = self.changes.table.remove(&number);
             for (ticket, answer) in change.into_iter().flat_map(|change| change.waiting) {
-                self.outbox.push_back(Outbound::Answer(ticket, answer));
+                self.outbox.push(Outbound::Answer(ticket, answer));
             }
             self.met.push(Condition::Change(number));
         }

@@ -250,7 +250,7 @@ impl Shard {
             let notice = Notice::MembersChanged {
                 group: name.to_owned(),
             };
-            self.outbox.push_back(Outbound::Notice(*connection, notice));
+            self.outbox.push(Outbound::Notice(*connection, notice));
         }
     }
 

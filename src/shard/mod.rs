@@ -26,11 +26,10 @@ mod statistics;
 mod topics;
 mod wakeups;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::command::{
-    Answer, Command, ConnectionId, GroupConfig, Notice, Peer, Refusal, RefusalKind, Ticket,
+    Answer, Command, ConnectionId, GroupConfig, Notice, Peer, REGION, Refusal, RefusalKind, Ticket,
     TopicConfig,
 };
 use crate::index::{Index, Queues};
@@ -55,7 +54,7 @@ pub use topics::{Topic, Topics, plain as plain_topic};
 pub enum Reply {
     /// Answered.
     Now(Answer),
-    /// The answer comes through [`Shard::take_outbox`] with the ticket.
+    /// The answer comes through [`Shard::swap_outbox`] with the ticket.
     Later,
     /// Not yet: give the same command in again when the condition holds.
     Again(Condition),
@@ -174,7 +173,7 @@ pub struct Shard {
     changes: changes::Changes,
     /// What name servers were told last, and in which state of topics and permission.
     advertised: Option<((u64, u32), Arc<Vec<TopicConfig>>)>,
-    outbox: VecDeque<Outbound>,
+    outbox: Vec<Outbound>,
     /// Conditions that hold since they were last asked for.
     met: Vec<Condition>,
     /// Producers are refused because the disk is nearly full.
@@ -191,7 +190,7 @@ impl Shard {
         let mut added_always = Vec::new();
         let cluster = settings.cluster.as_str();
         for (name, value) in [
-            ("MSG_REGION", produce::REGION),
+            ("MSG_REGION", REGION),
             ("TRACE_ON", "true"),
             ("CLUSTER", cluster),
         ] {
@@ -226,7 +225,7 @@ impl Shard {
             wakeups: wakeups::Wakeups::default(),
             changes: changes::Changes::default(),
             advertised: None,
-            outbox: VecDeque::new(),
+            outbox: Vec::new(),
             met: Vec::new(),
             disk_full: false,
             space: None,
@@ -309,9 +308,11 @@ impl Shard {
         }
     }
 
-    /// What is to be done outside, in order.
-    pub fn take_outbox(&mut self) -> Option<Outbound> {
-        self.outbox.pop_front()
+    /// What is to be done outside since the last time, in order, into a list that is empty. `false`: nothing.
+    pub fn swap_outbox(&mut self, outbox: &mut Vec<Outbound>) -> bool {
+        debug_assert!(outbox.is_empty(), "what was not done would be lost");
+        std::mem::swap(&mut self.outbox, outbox);
+        !outbox.is_empty()
     }
 
     /// Conditions under which commands wait and that hold now.

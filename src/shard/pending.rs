@@ -180,22 +180,18 @@ impl Shard {
         } else {
             self.log.written()
         };
-        while let Some(entry) = self.pending.entries.front() {
-            if end < entry.end {
-                break;
-            }
-            let entry = self
-                .pending
-                .entries
-                .pop_front()
-                .expect("was there a line ago");
-            self.pending.written_count = self.pending.written_count.saturating_sub(1);
-            self.make_visible(now_ns, entry);
+        let ready = |entry: &Entry| entry.end <= end;
+        while self.pending.entries.front().is_some_and(ready) {
+            self.make_visible(now_ns);
         }
         self.run_woken(io);
     }
 
-    fn make_visible(&mut self, now_ns: u64, entry: Entry) {
+    /// The records of the oldest entry.
+    fn make_visible(&mut self, now_ns: u64) {
+        let entry = self.pending.entries.pop_front();
+        let entry = entry.expect("there is one");
+        self.pending.written_count = self.pending.written_count.saturating_sub(1);
         let took_ns = now_ns.saturating_sub(entry.since_ns);
         let arrival = if self.log.is_sync() {
             Stage::Durable
@@ -226,7 +222,7 @@ impl Shard {
             After::Done(ticket) => (ticket, Answer::Done),
             After::Delayed { level, next } => return self.delay.delivered(level, next),
         };
-        self.outbox.push_back(Outbound::Answer(ticket, answer));
+        self.outbox.push(Outbound::Answer(ticket, answer));
     }
 
     /// Producers that do not wait for the sync are answered when their write has completed.
@@ -286,7 +282,7 @@ impl Shard {
             );
             self.counters.produce_refused += 1;
             self.outbox
-                .push_back(Outbound::Answer(ticket, Answer::Refused(refusal)));
+                .push(Outbound::Answer(ticket, Answer::Refused(refusal)));
         }
         self.pending.written_count = self.pending.written_count.min(self.pending.entries.len());
     }
@@ -304,7 +300,7 @@ impl Shard {
             {
                 produced.flush_timed_out = true;
                 self.outbox
-                    .push_back(Outbound::Answer(ticket, Answer::Produced(produced)));
+                    .push(Outbound::Answer(ticket, Answer::Produced(produced)));
             }
         }
     }

@@ -22,9 +22,6 @@ use crate::log::record::{
     self, Draft, PROPERTIES_SIZE_MAX, Properties, TRAILER_SIZE, pairs, put_property, sys_flag,
 };
 
-/// `MSG_REGION` of every message.
-pub(super) const REGION: &str = "DefaultRegion";
-
 /// Clients from V3_4_9 on say themselves how often a message may be retried (P§1.6).
 const VERSION_WITH_MAX_RECONSUME: i32 = 121;
 
@@ -460,11 +457,9 @@ impl Shard {
         Produced {
             flush_timed_out: false,
             offsets: SmallVec::with_capacity(count),
-            store_host: self.settings.store_host,
             queue_id: target.queue_id.0 as i32,
             queue_offset: QueueOffset(0),
             transaction_id: None,
-            region: REGION,
         }
     }
 

@@ -159,6 +159,6 @@ impl Shard {
     }
 
     pub(super) fn answer_later(&mut self, ticket: Ticket, answer: Answer) {
-        self.outbox.push_back(Outbound::Answer(ticket, answer));
+        self.outbox.push(Outbound::Answer(ticket, answer));
     }
 }

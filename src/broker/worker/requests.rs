@@ -81,11 +81,14 @@ impl<I: Io> Worker<I> {
                 };
                 let Parts { io, shard, .. } = &mut self.parts;
                 let reply = match rocketmq::command(&request) {
-                    Ok(command) => shard.execute(io, &peer, ticket, holding(command, whole)),
+                    Ok(mut command) => {
+                        hold(&mut command, whole);
+                        shard.execute(io, &peer, ticket, command)
+                    }
                     Err(refusal) => Reply::Now(Answer::Refused(refusal)),
                 };
                 match reply {
-                    Reply::Now(answer) => self.answer(ticket, answer),
+                    Reply::Now(answer) => self.answer(ticket, &answer),
                     Reply::Later => (),
                     Reply::Again(condition) => self.wait(condition, key, ticket, bytes),
                 }
@@ -101,7 +104,7 @@ impl<I: Io> Worker<I> {
             let text = "[TIMEOUT_CLEAN_QUEUE]broker busy, requests wait for room in the log; \
                         send it again later";
             let refusal = Refusal::new(RefusalKind::SystemBusy, text);
-            return self.answer(ticket, Answer::Refused(refusal));
+            return self.answer(ticket, &Answer::Refused(refusal));
         }
         self.waiting_size += bytes.len();
         self.waiting
@@ -129,38 +132,40 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) {
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: &Answer) {
         let key = ticket.connection.0;
-        let answer = match answer {
-            Answer::Fetched(fetched) if !fetched.spans.is_empty() => {
-                match self.delivery(ticket, fetched) {
-                    Ok(delivery) => return self.parts.net.deliver(key, delivery),
-                    Err(answer) => *answer,
-                }
-            }
-            other => other,
-        };
-        if let Some(out) = self.parts.net.reply(key) {
-            rocketmq::answer(out, ticket.note, &answer);
+        if let Answer::Fetched(fetched) = answer
+            && !fetched.spans.is_empty()
+        {
+            return match self.delivery(ticket, answer, fetched) {
+                Some(delivery) => self.parts.net.deliver(key, delivery),
+                // Removed since the units were looked at: the client comes back for what follows.
+                None => self.answer(
+                    ticket,
+                    &Answer::Fetched(Fetched {
+                        status: FetchStatus::MessageWasRemoving,
+                        spans: Vec::new(),
+                        count: 0,
+                        ..*fetched
+                    }),
+                ),
+            };
+        }
+        let Parts { net, shard, .. } = &mut self.parts;
+        if let Some(out) = net.reply(key) {
+            rocketmq::answer(out, ticket.note, shard.settings.store_host, answer);
         }
     }
 
-    fn delivery(&self, ticket: Ticket, fetched: Fetched) -> Result<Delivery, Box<Answer>> {
+    /// What to deliver for an answer; `None` if it is no longer there.
+    fn delivery(&self, ticket: Ticket, answer: &Answer, fetched: &Fetched) -> Option<Delivery> {
         let log = &self.parts.shard.log;
         let spans: Option<Vec<Span>> = fetched
             .spans
             .iter()
             .map(|span| log.span(span.offset, span.len))
             .collect();
-        let Some(spans) = spans else {
-            // Removed since the units were looked at: the client comes back for what follows.
-            return Err(Box::new(Answer::Fetched(Fetched {
-                status: FetchStatus::MessageWasRemoving,
-                spans: Vec::new(),
-                count: 0,
-                ..fetched
-            })));
-        };
+        let spans = spans?;
         let first = fetched.spans[0].offset.0;
         let hot = log.warm_from().max(log.appended().saturating_sub(HOT_SIZE)) <= first;
         let written = log.written();
@@ -169,8 +174,9 @@ impl<I: Io> Worker<I> {
             from: written - segment.base,
         });
         let mut head = Vec::with_capacity(256);
-        rocketmq::answer(&mut head, ticket.note, &Answer::Fetched(fetched));
-        Ok(Delivery {
+        let host = self.parts.shard.settings.store_host;
+        rocketmq::answer(&mut head, ticket.note, host, answer);
+        Some(Delivery {
             head,
             spans,
             hot,
@@ -180,13 +186,12 @@ impl<I: Io> Worker<I> {
 }
 
 /// A send with a large body says where that may be held on to.
-fn holding<'a>(mut command: Command<'a>, whole: Option<&'a Arc<Vec<u8>>>) -> Command<'a> {
-    if let (Command::Produce(produce), Some(frame)) = (&mut command, whole)
+fn hold<'a>(command: &mut Command<'a>, whole: Option<&'a Arc<Vec<u8>>>) {
+    if let (Command::Produce(produce), Some(frame)) = (command, whole)
         && BODY_HELD_MIN <= produce.body.len()
         && let Some(body_at) = frame.len().checked_sub(produce.body.len())
         && std::ptr::eq(&raw const frame[body_at..], produce.body)
     {
         produce.held = Some(Held { frame, body_at });
     }
-    command
 }

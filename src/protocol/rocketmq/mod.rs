@@ -25,6 +25,8 @@ pub use frame::{
 };
 pub use json_read::{parse as parse_json, quote_integer_keys};
 
+use std::net::SocketAddr;
+
 use crate::command::{Answer, Command, Notice, Refusal, RefusalKind};
 
 use codes::{request, response};
@@ -111,8 +113,8 @@ fn administration<'a>(request: &Request<'a>) -> Result<Command<'a>, Refusal> {
 }
 
 /// Appends the whole frame of an answer; of a fetched one everything but its body, which comes from
-/// elsewhere and is counted. Appends nothing for a oneway request.
-pub fn answer(out: &mut Vec<u8>, note: u64, answer: &Answer) {
+/// elsewhere and is counted. Appends nothing for a oneway request. `host` is where clients reach the shard.
+pub fn answer(out: &mut Vec<u8>, note: u64, host: SocketAddr, answer: &Answer) {
     let about = Note::unpack(note);
     if about.oneway {
         return;
@@ -128,7 +130,7 @@ pub fn answer(out: &mut Vec<u8>, note: u64, answer: &Answer) {
         );
     };
     match answer {
-        Answer::Produced(produced) => send::produced(out, note, produced),
+        Answer::Produced(produced) => send::produced(out, note, host, produced),
         Answer::Fetched(fetched) => pull::fetched(out, note, fetched),
         Answer::Refused(refusal) => refused(out, note, refusal),
         Answer::Done => done(out, &[]),

@@ -2,17 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use smallvec::SmallVec;
+
 use crate::base::{PhysicalOffset, ShortText};
-use crate::command::{Command, Produce, Produced, Refusal, RefusalKind};
+use crate::command::{Command, Produce, Produced, REGION, Refusal, RefusalKind};
 
 use super::codes::{request, response};
 use super::fields::{Number, is_true, missing, number};
 use super::frame::{HeaderKind, Note, Piece, Request, enclose, encode_response};
 use super::header_json;
 use super::json_write::{put_number, put_text};
-
-/// `MSG_REGION` where no other region is known: refusals carry it too.
-const REGION: &str = "DefaultRegion";
 
 /// The fields of a send, in the order of their letters in 310 and 320.
 const NAMES: [&str; 14] = [
@@ -160,7 +159,8 @@ const DIGITS: [[u8; 2]; 256] = {
 };
 
 impl OffsetId {
-    fn new(host: SocketAddr, offset: PhysicalOffset) -> Self {
+    /// That of the record at the very beginning.
+    fn of(host: SocketAddr) -> Self {
         let mut id = Self {
             digits: [0; 56],
             len: 0,
@@ -170,8 +170,15 @@ impl OffsetId {
             IpAddr::V6(address) => id.push(address.octets()),
         }
         id.push(u32::from(host.port()).to_be_bytes());
-        id.push(offset.0.to_be_bytes());
+        id.push([0; 8]);
         id
+    }
+
+    /// Makes it that of another record.
+    #[inline]
+    fn go_to(&mut self, offset: PhysicalOffset) {
+        self.len -= 16;
+        self.push(offset.0.to_be_bytes());
     }
 
     #[inline]
@@ -188,23 +195,21 @@ impl OffsetId {
     }
 }
 
-fn first_id(produced: &Produced) -> OffsetId {
-    let first = produced.offsets.first().copied().unwrap_or_default();
-    OffsetId::new(produced.store_host, first)
-}
-
 /// The ids of all messages, with commas between.
 #[inline]
-fn put_ids(produced: &Produced, mut put: impl FnMut(&[u8])) {
-    put(first_id(produced).digits());
-    for offset in produced.offsets.iter().skip(1) {
-        put(b",");
-        put(OffsetId::new(produced.store_host, *offset).digits());
+fn put_ids(host: SocketAddr, produced: &Produced, mut put: impl FnMut(&[u8])) {
+    let mut id = OffsetId::of(host);
+    for (at, offset) in produced.offsets.iter().enumerate() {
+        if 0 < at {
+            put(b",");
+        }
+        id.go_to(*offset);
+        put(id.digits());
     }
 }
 
-/// The answer to a stored send. A batch has one id for each message.
-pub(super) fn produced(out: &mut Vec<u8>, note: u64, produced: &Produced) {
+/// The answer to a stored send. A batch has one id for each message. `host` is where clients reach the shard.
+pub(super) fn produced(out: &mut Vec<u8>, note: u64, host: SocketAddr, produced: &Produced) {
     let code = if produced.flush_timed_out {
         response::FLUSH_DISK_TIMEOUT
     } else {
@@ -212,25 +217,18 @@ pub(super) fn produced(out: &mut Vec<u8>, note: u64, produced: &Produced) {
     };
     let about = Note::unpack(note);
     if about.kind == HeaderKind::Json && !about.oneway {
-        return produced_json(out, about.opaque, code, produced);
+        return produced_json(out, about.opaque, code, host, produced);
     }
-    let (first, mut list) = (first_id(produced), Vec::new());
-    if 1 < produced.offsets.len() {
-        put_ids(produced, |digits| list.extend_from_slice(digits));
-    }
-    let ids = if list.is_empty() {
-        first.digits()
-    } else {
-        &list
-    };
-    let ids = std::str::from_utf8(ids).expect("digits and commas are ASCII");
+    let mut ids = SmallVec::<[u8; 64]>::new();
+    put_ids(host, produced, |digits| ids.extend_from_slice(digits));
+    let ids = std::str::from_utf8(&ids).expect("digits and commas are ASCII");
     let mut queue_id = itoa::Buffer::new();
     let mut queue_offset = itoa::Buffer::new();
     let fields = [
         ("queueId", queue_id.format(produced.queue_id)),
         ("msgId", ids),
         ("TRACE_ON", "true"),
-        ("MSG_REGION", produced.region),
+        ("MSG_REGION", REGION),
         ("queueOffset", queue_offset.format(produced.queue_offset.0)),
         (
             "transactionId",
@@ -249,7 +247,7 @@ pub(super) fn produced(out: &mut Vec<u8>, note: u64, produced: &Produced) {
 
 /// The same fields in JSON, where nearly all of an answer is the same in each: one is written for every
 /// message, and copying few long pieces takes half the time of many short ones.
-fn produced_json(out: &mut Vec<u8>, opaque: i32, code: i32, produced: &Produced) {
+fn produced_json(out: &mut Vec<u8>, opaque: i32, code: i32, host: SocketAddr, produced: &Produced) {
     enclose(out, HeaderKind::Json, 0, |out| {
         if code == response::SUCCESS {
             out.extend_from_slice(b"{\"code\":0,\"extFields\":{\"queueId\":\"");
@@ -260,9 +258,9 @@ fn produced_json(out: &mut Vec<u8>, opaque: i32, code: i32, produced: &Produced)
         }
         put_number(out, produced.queue_id);
         out.extend_from_slice(b"\",\"msgId\":\"");
-        put_ids(produced, |digits| out.extend_from_slice(digits));
+        put_ids(host, produced, |digits| out.extend_from_slice(digits));
         out.extend_from_slice(b"\",\"TRACE_ON\":\"true\",\"MSG_REGION\":");
-        put_text(out, produced.region);
+        put_text(out, REGION);
         out.extend_from_slice(b",\"queueOffset\":\"");
         put_number(out, produced.queue_offset.0);
         out.push(b'"');
@@ -408,7 +406,8 @@ mod tests {
             code: 310,
         };
         let mut out = Vec::new();
-        produced(&mut out, note.pack(), produced_value);
+        let host = "127.0.0.1:10911".parse().unwrap();
+        produced(&mut out, note.pack(), host, produced_value);
         let mut scratch = Scratch::default();
         let response = decode(&out, &mut scratch).unwrap();
         response
@@ -421,9 +420,12 @@ mod tests {
     fn an_offset_id_is_address_port_and_offset() {
         // Protocol reference, A.3.
         let host = "127.0.0.1:10911".parse().unwrap();
-        let id = OffsetId::new(host, PhysicalOffset(4096));
+        let mut id = OffsetId::of(host);
+        id.go_to(PhysicalOffset(u64::MAX));
+        id.go_to(PhysicalOffset(4096));
         assert_eq!(id.digits(), b"7F00000100002A9F0000000000001000");
-        let id = OffsetId::new("[::1]:10911".parse().unwrap(), PhysicalOffset(u64::MAX));
+        let mut id = OffsetId::of("[::1]:10911".parse().unwrap());
+        id.go_to(PhysicalOffset(u64::MAX));
         assert_eq!(
             id.digits(),
             b"0000000000000000000000000000000100002A9FFFFFFFFFFFFFFFFF"
@@ -432,14 +434,13 @@ mod tests {
 
     #[test]
     fn an_answer_in_json_is_what_its_fields_make_of_it() {
+        let host = "127.0.0.1:10911".parse().unwrap();
         let mut value = Produced {
             flush_timed_out: false,
             offsets: [PhysicalOffset(4096)].into_iter().collect(),
-            store_host: "127.0.0.1:10911".parse().unwrap(),
             queue_id: -3,
             queue_offset: QueueOffset(u64::MAX),
             transaction_id: None,
-            region: "Default\"Region",
         };
         for (flush_timed_out, code) in [(false, 0), (true, 10)] {
             for id in [None, Some("KEY"), Some("K\u{1}\"Y"), Some("")] {
@@ -449,7 +450,7 @@ mod tests {
                     ("queueId", "-3"),
                     ("msgId", "7F00000100002A9F0000000000001000"),
                     ("TRACE_ON", "true"),
-                    ("MSG_REGION", value.region),
+                    ("MSG_REGION", REGION),
                     ("queueOffset", "18446744073709551615"),
                     ("transactionId", id.unwrap_or_default()),
                 ];
@@ -458,7 +459,7 @@ mod tests {
                     let note = u64::from(-7i32 as u32) | bits;
                     let (mut expected, mut out) = (b"before".to_vec(), b"before".to_vec());
                     encode_response(&mut expected, note, code, None, fields, 0);
-                    produced(&mut out, note, &value);
+                    produced(&mut out, note, host, &value);
                     assert_eq!(
                         String::from_utf8_lossy(&out),
                         String::from_utf8_lossy(&expected)
@@ -475,11 +476,9 @@ mod tests {
             offsets: [PhysicalOffset(4096), PhysicalOffset(8192)]
                 .into_iter()
                 .collect(),
-            store_host: "127.0.0.1:10911".parse().unwrap(),
             queue_id: 3,
             queue_offset: QueueOffset(42),
             transaction_id: None,
-            region: "DefaultRegion",
         };
         let fields = answered(&value);
         assert!(fields.contains(&(
