@@ -7,7 +7,7 @@ use crate::base::Reader;
 use super::arena::Arena;
 use super::codes;
 use super::header_binary;
-use super::header_json;
+use super::header_json::{self, Forms};
 pub use super::note::Note;
 
 /// The largest frame, including the 4 bytes of its own length: Java's decoder closes the channel above it.
@@ -181,6 +181,20 @@ impl Piece {
         ((self.0 & !Self::IN_ARENA) >> 32) as usize
     }
 
+    pub(super) const fn is_in_arena(self) -> bool {
+        self.0 & Self::IN_ARENA != 0
+    }
+
+    /// First byte and the one behind the last, of a piece of the header.
+    pub(super) const fn in_header(self) -> Option<(usize, usize)> {
+        let start = self.0 as u32 as usize;
+        if self.is_in_arena() {
+            None
+        } else {
+            Some((start, start + self.len()))
+        }
+    }
+
     /// As text, of what has been found to be text.
     #[inline]
     pub(super) fn text<'a>(self, header: &'a str, arena: &'a str) -> &'a str {
@@ -213,10 +227,20 @@ pub struct Scratch {
     pub(super) arena: Arena,
     /// Names and values of the extension fields.
     pub(super) fields: Vec<(Piece, Piece)>,
+    /// What headers looked like: the next one most often looks the same.
+    pub(super) forms: Forms,
+}
+
+impl Scratch {
+    /// Forgets all of the last frame but its form.
+    pub(super) fn clear(&mut self) {
+        self.arena.clear();
+        self.fields.clear();
+    }
 }
 
 /// What a header says, before its pieces have become text.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Header {
     pub(super) code: i32,
     pub(super) language: Option<&'static str>,
@@ -332,8 +356,7 @@ pub fn decode<'a>(frame: &'a [u8], scratch: &'a mut Scratch) -> Result<Request<'
     let header_size = u32::from_be_bytes([0, frame[5], frame[6], frame[7]]) as usize;
     let (head, body) = frame.split_at(HEAD_SIZE + header_size);
     let bytes = &head[HEAD_SIZE..];
-    scratch.arena.clear();
-    scratch.fields.clear();
+    scratch.clear();
     let (kind, text, header) = if frame[4] == HeaderKind::Json.to_byte() {
         let text = std::str::from_utf8(bytes).map_err(|error| {
             FrameError::header(error.valid_up_to(), "the JSON header is not UTF-8 text")

@@ -11,7 +11,7 @@ use super::frame::{FIELD_COUNT_MAX, FrameError, Header, Piece, Scratch, VERSION,
 /// numbers stood. Zeros are ASCII and stand around every text, so that the whole is UTF-8 where each is, and
 /// the first wrong byte of the one is that of the other.
 pub(super) fn read(bytes: &[u8], scratch: &mut Scratch) -> Result<Header, FrameError> {
-    let Scratch { arena, fields } = scratch;
+    let Scratch { arena, fields, .. } = scratch;
     let mut scan = Scan {
         bytes,
         text: arena.fill(bytes),

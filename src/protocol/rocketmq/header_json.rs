@@ -4,22 +4,43 @@
 //! header with an escape (each property string has some), and turns the numbers that C++ and Node send into
 //! floats, whose text a signature would no longer match.
 
+mod escapes;
+mod forms;
 mod skip;
 mod write;
+
+use smallvec::SmallVec;
 
 use crate::base::Marks;
 
 use super::arena::Arena;
 use super::codes;
 use super::frame::{FIELD_COUNT_MAX, FrameError, Header, Piece, Scratch};
+use forms::{Copied, Found};
+
+pub(super) use forms::Forms;
 pub(super) use write::{put_tail, write};
 
-/// Reads the header; extension fields go to `scratch`.
+/// Reads the header; extension fields go to `scratch`, which is empty but for what it remembers.
+#[inline]
 pub(super) fn read(text: &str, scratch: &mut Scratch) -> Result<Header, FrameError> {
+    let bytes = text.as_bytes();
+    let (fields, arena) = (&mut scratch.fields, &mut scratch.arena);
+    if let Some(header) = scratch.forms.recall(bytes, fields, arena) {
+        return Ok(header);
+    }
+    scratch.clear();
+    read_anew(text, scratch)
+}
+
+/// Reads a header from its beginning, and keeps its form.
+fn read_anew(text: &str, scratch: &mut Scratch) -> Result<Header, FrameError> {
     let mut scan = Scan {
         bytes: text.as_bytes(),
         at: 0,
         marks: Marks::new(text.as_bytes()),
+        opaque: None,
+        copied: Some(SmallVec::new()),
     };
     let mut header = Header::default();
     scan.expect(b'{', "the JSON header must be an object")?;
@@ -28,7 +49,13 @@ pub(super) fn read(text: &str, scratch: &mut Scratch) -> Result<Header, FrameErr
         match scan.member(scratch)? {
             Member::Code => header.code = scan.number("code", scratch)?,
             Member::Version => header.version = scan.number("version", scratch)?,
-            Member::Opaque => header.opaque = scan.number("opaque", scratch)?,
+            Member::Opaque => {
+                let start = scan.at;
+                header.opaque = scan.number("opaque", scratch)?;
+                let digits = &scan.bytes[start..scan.at];
+                let plain = digits.iter().all(u8::is_ascii_digit);
+                scan.opaque = plain.then_some((start, scan.at));
+            }
             Member::Flag => header.flag = scan.number("flag", scratch)?,
             Member::Language => {
                 header.language = match scan.scalar("language", scratch)? {
@@ -51,6 +78,13 @@ pub(super) fn read(text: &str, scratch: &mut Scratch) -> Result<Header, FrameErr
         }
     }
     scan.end()?;
+    let found = Found {
+        opaque: scan.opaque,
+        copied: scan.copied.as_deref(),
+        fields: &scratch.fields,
+        header,
+    };
+    scratch.forms.keep(scan.bytes, scratch.arena.len(), &found);
     Ok(header)
 }
 
@@ -78,6 +112,10 @@ struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
     marks: Marks<b'"', b'\\'>,
+    /// Where the opaque stands, if it is made of digits.
+    opaque: Option<(usize, usize)>,
+    /// What went to the arena; `None` as soon as that was more than bytes of the header and separators.
+    copied: Option<SmallVec<[Copied; 32]>>,
 }
 
 impl<'a> Scan<'a> {
@@ -192,103 +230,6 @@ impl<'a> Scan<'a> {
             return Ok(Piece::of_header(start, end));
         }
         self.escaped_string(start, end, scratch)
-    }
-
-    /// A string whose first backslash stands at `end`.
-    #[inline(never)]
-    fn escaped_string(
-        &mut self,
-        mut start: usize,
-        mut end: usize,
-        scratch: &mut Scratch,
-    ) -> Result<Piece, FrameError> {
-        // What an escape stands for is never longer than the escape.
-        scratch.arena.reserve(self.bytes.len());
-        let arena_start = scratch.arena.len();
-        loop {
-            scratch.arena.copy(self.bytes, start, end);
-            match self.bytes.get(end) {
-                Some(b'"') => break,
-                Some(_) => {
-                    self.at = end + 1;
-                    if let Some(byte) = self.separator() {
-                        scratch.arena.push(byte);
-                    } else {
-                        let character = self.escape()?;
-                        scratch.arena.push_char(character);
-                    }
-                    start = self.at;
-                    end = self.marks.next(self.bytes, start);
-                }
-                None => return Err(self.error("a string has no end")),
-            }
-        }
-        self.at = end + 1;
-        Ok(Piece::of_arena(arena_start, scratch.arena.len()))
-    }
-
-    /// What stands behind the backslash of `\u0001` and `\u0002`, of which a string of properties is full.
-    #[inline]
-    fn separator(&mut self) -> Option<u8> {
-        let [u, a, b, c, digit] = *self.bytes.get(self.at..)?.first_chunk()?;
-        let byte = digit.wrapping_sub(b'0');
-        if [u, a, b, c] != *b"u000" || 9 < byte {
-            return None;
-        }
-        self.at += 5;
-        Some(byte)
-    }
-
-    /// What stands behind a backslash.
-    fn escape(&mut self) -> Result<char, FrameError> {
-        let Some(&byte) = self.bytes.get(self.at) else {
-            return Err(self.error("a string has no end"));
-        };
-        self.at += 1;
-        Ok(match byte {
-            b'"' | b'\\' | b'/' | b'\'' => byte as char,
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => {
-                let unit = self.hex4()?;
-                if !(0xd800..0xdc00).contains(&unit) {
-                    // A lone low half is what Java writes as `?` when it makes bytes of it.
-                    return Ok(char::from_u32(unit).unwrap_or('?'));
-                }
-                if !self.bytes[self.at..].starts_with(b"\\u") {
-                    return Ok('?');
-                }
-                let behind_high = self.at;
-                self.at += 2;
-                let low = self.hex4()?;
-                if !(0xdc00..0xe000).contains(&low) {
-                    self.at = behind_high;
-                    return Ok('?');
-                }
-                let both = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
-                char::from_u32(both).unwrap_or('?')
-            }
-            _ => return Err(self.error("an unknown escape in a string")),
-        })
-    }
-
-    fn hex4(&mut self) -> Result<u32, FrameError> {
-        let digits = self.bytes.get(self.at..self.at + 4);
-        let number = digits.and_then(|digits| {
-            digits.iter().try_fold(0, |number, digit| {
-                (*digit as char)
-                    .to_digit(16)
-                    .map(|digit| number << 4 | digit)
-            })
-        });
-        let Some(number) = number else {
-            return Err(self.error("`\\u` without four hexadecimal digits"));
-        };
-        self.at += 4;
-        Ok(number)
     }
 
     /// Text, number, boolean or null.

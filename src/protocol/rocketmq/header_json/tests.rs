@@ -2,7 +2,7 @@
 
 use crate::protocol::rocketmq::frame::{FrameError, Scratch, decode};
 
-fn framed(header: &str) -> Vec<u8> {
+pub(super) fn framed(header: &str) -> Vec<u8> {
     let mut frame = ((header.len() + 4) as u32).to_be_bytes().to_vec();
     frame.extend_from_slice(&(header.len() as u32).to_be_bytes());
     frame.extend_from_slice(header.as_bytes());
