@@ -171,7 +171,10 @@ impl World {
         }
         let next = cost(|| self.flush_all(io));
         let mut loaded = Queues::new(&self.folder, FILE_SIZE);
-        let start = cost(|| loaded.load(io, self.end, 0).expect("the files can be read"));
+        let start = cost(|| {
+            let damaged = loaded.load(io, self.end, 0).expect("the files can be read");
+            assert_eq!(damaged, None);
+        });
         self.check(&loaded);
         line.extend([first, next, start].map(|cost| show(cost.each(count).wall_ns / 1e3)));
         line

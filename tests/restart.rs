@@ -3,6 +3,7 @@
 mod faults;
 mod kit;
 
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -261,6 +262,58 @@ fn bit_rot_is_named_and_costs_one_message() {
     let broker = broker.start_again();
     let found = read_all(&mut broker.client(), TOPIC, QUEUES);
     all_there(&acknowledged, &found);
+}
+
+/// Makes nothing of one unit of a ConsumeQueue.
+fn wipe_unit(shard: &Path, queue: &str, at: u64) {
+    let folder = shard.join("consumequeue").join(queue);
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(folder.join("0".repeat(20)));
+    file.unwrap().write_all_at(&[0; 20], at * 20).unwrap();
+}
+
+#[test]
+fn a_unit_that_is_none_is_made_again_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(folder.path(), &SMALL_INDEX);
+    let mut client = broker.client();
+    client.make_topic(TOPIC, QUEUES as u32);
+    client.make_topic("later", 1);
+    let told = pipeline(broker.port, TOPIC, QUEUES, "kept", (400, 300, 32));
+    let mut wanted = told.acknowledged;
+    for text in ["first", "rotten", "third"] {
+        let fields = produce_fields("later", 0, "DELAY\u{1}2\u{2}");
+        assert_eq!(client.call(310, &fields, text.as_bytes()).code, 0);
+    }
+    assert_eq!(broker.stop(), Some(0), "{}", broker.log());
+    wipe_unit(&shard(&broker), "orders/2", 40);
+    wipe_unit(&shard(&broker), "SCHEDULE_TOPIC_XXXX/1", 1);
+
+    let (mut broker, log) = start_again(broker);
+    assert!(log.contains("a unit in the middle"), "{log}");
+    let mut client = broker.client();
+    let places = |messages: &Messages| messages.keys().copied().collect::<Vec<_>>();
+    let found = read_all(&mut client, TOPIC, QUEUES);
+    assert_eq!(places(&found), places(&wanted));
+    assert!(found == wanted);
+    wait_for("the delayed messages", 15, || {
+        3 <= read_all(&mut client, "later", 1).len()
+    });
+    let later: Vec<Vec<u8>> = read_all(&mut client, "later", 1).into_values().collect();
+    assert_eq!(
+        later,
+        [b"first".to_vec(), b"rotten".to_vec(), b"third".to_vec()]
+    );
+
+    // Until then it costs its message, and no other.
+    assert_eq!(broker.stop(), Some(0), "{}", broker.log());
+    let (broker, log) = start_again(broker);
+    assert!(!log.contains("WARN"), "{log}");
+    wipe_unit(&shard(&broker), "orders/2", 41);
+    let found = read_all(&mut broker.client(), TOPIC, QUEUES);
+    assert!(wanted.remove(&(2, 41)).is_some());
+    assert_eq!(places(&found), places(&wanted));
 }
 
 #[test]

@@ -18,7 +18,7 @@ struct Lost {
     queues_loaded: bool,
     /// IndexFiles of another size, left alone.
     ignored_count: u32,
-    /// IndexFiles are damaged below the checkpoint's mark.
+    /// IndexFiles or ConsumeQueues are damaged below the checkpoint's mark.
     damaged: bool,
 }
 
@@ -65,8 +65,9 @@ fn load(
     let mut queues = Queues::new(&plan.paths.consume_queue, plan.queue_file_size);
     // Without a checkpoint of ours nobody knows how far the queues' files can be trusted.
     let queues_loaded = mark.known && mark.from > segments.first_offset();
+    let mut damaged = false;
     if queues_loaded {
-        queues
+        let cut = queues
             .load(io, mark.from, segments.first_offset())
             .map_err(|(path, errno)| {
                 StartError::new(
@@ -76,6 +77,13 @@ fn load(
                     "make the folder readable, or remove it: it is rebuilt from the CommitLog",
                 )
             })?;
+        if let Some(folder) = cut {
+            tracing::warn!(
+                folder = %folder.display(),
+                "a unit in the middle of a ConsumeQueue is none"
+            );
+            damaged = true;
+        }
     }
     let from = if mark.known {
         mark.from
@@ -86,7 +94,7 @@ fn load(
     let lost = Lost {
         queues_loaded,
         ignored_count,
-        damaged: index.dispatched().0 < from,
+        damaged: damaged || index.dispatched().0 < from,
     };
     Ok((queues, index, lost))
 }

@@ -20,11 +20,17 @@ const WINDOW: u64 = 4096 / UNIT_SIZE;
 type Fault = (PathBuf, Errno);
 
 impl Queues {
-    /// Finds the queues on disk and cuts each back to units of records before `end`.
+    /// Finds the queues on disk and cuts each back to units of records before `end`. Answers the folder of one
+    /// that is damaged: where it was cut, such units follow. They are all in the files, up to there.
     ///
     /// # Errors
     /// A folder or file that cannot be read, with its path.
-    pub fn load(&mut self, io: &mut impl Io, end: u64, first: u64) -> Result<(), (PathBuf, Errno)> {
+    pub fn load(
+        &mut self,
+        io: &mut impl Io,
+        end: u64,
+        first: u64,
+    ) -> Result<Option<PathBuf>, (PathBuf, Errno)> {
         let mut root = vec![Listing::new(self.folder.clone())];
         run_all(io, &mut root)?;
         let topics = std::mem::take(&mut root[0].names);
@@ -43,12 +49,16 @@ impl Queues {
             }
         }
         run_all(io, &mut searches)?;
+        let mut damaged = None;
         for (topic, queue_id, search) in searches {
             if let Some((min, max)) = search.found {
                 self.make(topic, queue_id, min, max);
             }
+            if search.is_damaged {
+                damaged = Some(search.folder);
+            }
         }
-        Ok(())
+        Ok(damaged)
     }
 }
 
@@ -146,6 +156,8 @@ struct Search {
     /// Known from the first window, if it lies in there.
     min: Option<u64>,
     found: Option<(u64, u64)>,
+    /// Behind what was found there is more.
+    is_damaged: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +171,10 @@ enum Stage {
     /// Halving.
     Max,
     Min {
+        max: u64,
+    },
+    /// What stands behind the end of a queue that is longer than a window.
+    Behind {
         max: u64,
     },
     Done,
@@ -176,6 +192,7 @@ impl Search {
             lowest: 0,
             min: None,
             found: None,
+            is_damaged: false,
         }
     }
 
@@ -200,6 +217,7 @@ impl Search {
     const fn asked(&self) -> u64 {
         match self.stage {
             Stage::Front => self.lowest,
+            Stage::Behind { max } => max,
             _ => self.low + (self.high - self.low) / 2,
         }
     }
@@ -211,7 +229,11 @@ impl Search {
 
     fn take_front(&mut self, bytes: &[u8]) {
         let units = bytes.chunks_exact(UNIT_SIZE as usize).map(Unit::decode);
-        let units: Vec<Option<Unit>> = units.take_while(|unit| self.is_before_end(*unit)).collect();
+        let mut units: Vec<Option<Unit>> = units.collect();
+        let count = units.iter().take_while(|unit| self.is_before_end(**unit));
+        let count = count.count();
+        self.look_behind(&units[count..]);
+        units.truncate(count);
         let gone = units.iter().take_while(|unit| self.is_gone(**unit)).count();
         let max = self.lowest + units.len() as u64;
         self.min = (gone < units.len()).then_some(self.lowest + gone as u64);
@@ -221,6 +243,11 @@ impl Search {
         } else {
             self.end(self.min.unwrap_or(max), max);
         }
+    }
+
+    /// Units are written in order: where one is none, no other follows.
+    fn look_behind(&mut self, units: &[Option<Unit>]) {
+        self.is_damaged |= units.iter().any(|unit| self.is_before_end(*unit));
     }
 
     fn take_files(&mut self, names: &[String], front_read: bool) {
@@ -276,7 +303,10 @@ impl Search {
 
     const fn end(&mut self, min: u64, max: u64) {
         self.found = Some((min, max));
-        self.stage = Stage::Done;
+        self.stage = match self.stage {
+            Stage::Front => Stage::Done,
+            _ => Stage::Behind { max },
+        };
     }
 }
 
@@ -291,8 +321,10 @@ impl<T> Asking for (T, QueueId, Search) {
             }
             Stage::Front => search.window() * UNIT_SIZE,
             Stage::Max | Stage::Min { .. } => UNIT_SIZE,
+            Stage::Behind { .. } => WINDOW * UNIT_SIZE,
         };
         let (path, at) = search.path_of(search.asked());
+        let len = len.min(search.file_size - at);
         Some(Op::Get { path, at, len })
     }
 
@@ -315,6 +347,12 @@ impl<T> Asking for (T, QueueId, Search) {
             (Stage::Front, Some(bytes)) => search.take_front(&bytes),
             // Old files have gone, or there never was one.
             (Stage::Front, None) => search.stage = Stage::Files { front_read: false },
+            (Stage::Behind { .. }, bytes) => {
+                let bytes = bytes.unwrap_or_default();
+                let units = bytes.chunks_exact(UNIT_SIZE as usize).map(Unit::decode);
+                search.look_behind(&units.collect::<Vec<_>>());
+                search.stage = Stage::Done;
+            }
             (_, bytes) => search.take_unit(bytes.and_then(|bytes| Unit::decode(&bytes))),
         }
         Ok(())
@@ -389,7 +427,8 @@ mod tests {
         }
         put(&mut io, "t-0/not a queue", (per_file, 0), &[]);
         let mut queues = Queues::new(Path::new("/cq"), per_file * UNIT_SIZE);
-        queues.load(&mut io, end, first).expect("all can be read");
+        let damaged = queues.load(&mut io, end, first).expect("all can be read");
+        assert_eq!(damaged, None);
         assert_eq!(queues.iter().count(), wanted.len(), "seed {seed}");
         for (topic, queue_id, min, max) in wanted {
             let index = queues.find(&topic, queue_id).expect("a queue with a file");
@@ -408,6 +447,26 @@ mod tests {
             PER_FILE
                 .into_iter()
                 .for_each(|per_file| ends(seed, per_file));
+        }
+    }
+
+    #[test]
+    fn a_queue_that_goes_on_behind_a_unit_that_is_none_is_damaged() {
+        // In the first window, behind it where halving begins, and at the end, where nothing follows.
+        for (max, bad, damaged) in [(100, 40, true), (600, 452, true), (100, 99, false)] {
+            let mut io = Sim::with_faults(1, Faults::none());
+            put_queue(&mut io, "rot/3", PER_FILE[0], 0, max);
+            let piece = (bad * UNIT_SIZE, vec![0; UNIT_SIZE as usize]);
+            let op = Op::Put {
+                path: Path::new("/cq/rot/3").join(file_name(0)),
+                size: PER_FILE[0] * UNIT_SIZE,
+                pieces: vec![piece],
+            };
+            assert!(run_one(&mut io, op).result.is_ok());
+            let mut queues = Queues::new(Path::new("/cq"), PER_FILE[0] * UNIT_SIZE);
+            let found = queues.load(&mut io, 1_000_000, 0).expect("all can be read");
+            let folder = Path::new("/cq/rot/3").to_owned();
+            assert_eq!(found, damaged.then_some(folder), "unit {bad} of {max}");
         }
     }
 
