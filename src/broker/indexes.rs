@@ -80,7 +80,7 @@ fn load(
         if let Some(folder) = cut {
             tracing::warn!(
                 folder = %folder.display(),
-                "a unit in the middle of a ConsumeQueue is none"
+                "a unit in the middle of a ConsumeQueue is none: see whether the disk is failing; no message is lost by it"
             );
             damaged = true;
         }
