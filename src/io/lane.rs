@@ -24,8 +24,9 @@ const ZEROS_SIZE: usize = 1 << 20;
 const DIRECT_ALIGNMENT: u64 = 4096;
 
 /// Zeros that go past the page cache are written in pieces of this size: the file is locked for others as
-/// long as one takes.
-const DIRECT_ZEROS_SIZE: usize = 256 << 10;
+/// long as one takes, and a sync waits for the disk behind it; each has its price whatever its size
+/// (kernel-notes/preallocation.md).
+const DIRECT_ZEROS_SIZE: usize = 512 << 10;
 
 /// Files above this number are made durable by one syncfs instead of one fdatasync each.
 const SYNC_ONE_BY_ONE_MAX: usize = 64;
