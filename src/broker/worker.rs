@@ -156,6 +156,7 @@ impl<I: Io> Worker<I> {
             self.complete(completion);
         }
         self.done = done;
+        self.begin_sync();
         self.mark(Step::Completions);
         // Who waited for room comes before who has only just come.
         self.parts.shard.look_for_room();
@@ -176,6 +177,17 @@ impl<I: Io> Worker<I> {
                 "{} at offset {} failed: {}",
                 failed.doing, failed.offset, failed.errno
             ));
+        }
+    }
+
+    /// The sync of what is written begins before the requests of this turn are looked at: they take about as long as
+    /// the disk does, and none of them would be covered by it. See kernel-notes/write-and-sync.md.
+    fn begin_sync(&mut self) {
+        let Parts { io, shard, .. } = &mut self.parts;
+        if shard.log.begin_sync(io)
+            && let Err(errno) = io.begin()
+        {
+            self.fail(format!("io_uring_enter failed: {errno}"));
         }
     }
 

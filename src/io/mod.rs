@@ -56,6 +56,9 @@ pub trait Io {
     /// Queues one operation, or gives it back when the bound of operations in flight is reached.
     fn push(&mut self, token: Token, op: Op) -> Result<(), Op>;
 
+    /// Submits what is queued and does not wait: for what others wait for while this thread has work.
+    fn begin(&mut self) -> Result<(), Errno>;
+
     /// Submits what is queued, waits at most `wait_ns` for the first completion, appends all that
     /// have arrived to `done`.
     fn turn(&mut self, wait_ns: u64, done: &mut Vec<Completion>) -> Result<(), Errno>;

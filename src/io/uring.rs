@@ -15,7 +15,7 @@ mod waiting;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -495,29 +495,6 @@ impl Uring {
         }
     }
 
-    fn accepted(&mut self, result: Result<u32, Errno>) -> Payload {
-        let Ok(fd) = result else { return Payload::None };
-        // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
-        let socket = socket2::Socket::from(fd);
-        // Answers are small and must not wait for the peer's acknowledgement of the one before.
-        let prepared = socket.set_tcp_nodelay(true);
-        let peer = socket
-            .peer_addr()
-            .ok()
-            .and_then(|address| address.as_socket());
-        let (Ok(()), Some(peer)) = (prepared, peer) else {
-            return Payload::None; // Gone already; the socket is closed here.
-        };
-        let fd = OwnedFd::from(socket);
-        let key = self.sockets.insert(Rc::new(Socket {
-            fd,
-            receiving: std::cell::Cell::new(None),
-            stopping: std::cell::Cell::new(false),
-        }));
-        Payload::Accepted(SocketId(key.to_u64()), canonical(peer))
-    }
-
     /// Where a listener really listens, for port 0.
     #[must_use]
     pub fn listener_address(&self, listener: usize) -> Option<SocketAddr> {
@@ -525,11 +502,6 @@ impl Uring {
             .get(listener)
             .and_then(|socket| socket.local_addr().ok())
     }
-}
-
-/// An IPv4 peer on a dual-stack socket is an IPv4 peer.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 impl Io for Uring {
@@ -590,6 +562,11 @@ impl Io for Uring {
             other => self.push_path(token, other),
         }
         Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), Errno> {
+        self.fill_queue();
+        self.enter(0, 0)
     }
 
     fn turn(&mut self, wait_ns: u64, done: &mut Vec<Completion>) -> Result<(), Errno> {

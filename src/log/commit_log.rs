@@ -12,12 +12,13 @@ use super::options::{Append, Mutant, Options};
 use super::record::blank;
 use super::segments::{Segment, Segments};
 use crate::base::PhysicalOffset;
-use crate::io::{Completion, Errno, Io, Op, Payload, Route, Source, Span, Token};
+use crate::io::{Completion, Errno, Io, Op, Payload, Source, Span, Token};
 
 /// This room's byte in tokens.
 pub const ROOM: u8 = 2;
 
 mod preparing;
+mod route;
 mod syncing;
 mod weather;
 
@@ -33,10 +34,6 @@ const WRITE_BACK: u64 = 7 << 48;
 
 /// Buffers kept for reuse: one being filled, one being written.
 const SPARE_MAX: usize = 2;
-
-/// A group up to this size is copied in less time than a worker takes to wake up and to be heard
-/// (kernel-notes/write-and-sync.md).
-const IN_PLACE_SIZE_MAX: usize = 64 << 10;
 
 /// A group of this size is not filled further.
 const GROUP_SIZE_MAX: usize = 8 << 20;
@@ -397,19 +394,6 @@ impl CommitLog {
                     route,
                 },
             );
-        }
-    }
-
-    fn route(&self, group: &Group) -> Route {
-        match self.options.append {
-            Append::Ring => Route::Ring,
-            Append::InPlace => Route::InPlace,
-            Append::Mixed if self.is_held(group.start) => Route::Ring,
-            Append::Mixed if group.size() <= IN_PLACE_SIZE_MAX => Route::InPlace,
-            Append::Mixed => Route::Ring,
-            // The first group after a start begins inside a page whose other bytes are not at hand.
-            Append::Direct if group.is_whole() => Route::Direct,
-            Append::Direct => Route::Ring,
         }
     }
 

@@ -378,6 +378,11 @@ impl Sim {
 }
 
 impl Io for Sim {
+    /// What is pushed is under way already.
+    fn begin(&mut self) -> Result<(), Errno> {
+        Ok(())
+    }
+
     fn push(&mut self, token: Token, op: Op) -> Result<(), Op> {
         if IN_FLIGHT_MAX <= self.flights.len() {
             return Err(op);

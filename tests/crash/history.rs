@@ -390,6 +390,10 @@ impl History {
 
     /// One turn of a shard. `true`: the log has failed.
     fn turn(&mut self, life: &mut Life) -> Check<bool> {
+        // Before the records of the turn, as the worker does.
+        if life.log.begin_sync(&mut self.sim) {
+            let _ = self.sim.begin();
+        }
         for _ in 0..self.prng.below(4) {
             if !self.append(life)? {
                 break;

@@ -2,7 +2,8 @@
 //! after each completion. See kernel-notes/accept-and-receive.md.
 #![allow(unsafe_code)]
 
-use std::os::fd::AsRawFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
@@ -110,4 +111,32 @@ impl Uring {
             self.land(key, Err(Errno::ECANCELED));
         }
     }
+
+    pub(super) fn accepted(&mut self, result: Result<u32, Errno>) -> Payload {
+        let Ok(fd) = result else { return Payload::None };
+        // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        let socket = socket2::Socket::from(fd);
+        // Answers are small and must not wait for the peer's acknowledgement of the one before.
+        let prepared = socket.set_tcp_nodelay(true);
+        let peer = socket
+            .peer_addr()
+            .ok()
+            .and_then(|address| address.as_socket());
+        let (Ok(()), Some(peer)) = (prepared, peer) else {
+            return Payload::None; // Gone already; the socket is closed here.
+        };
+        let fd = OwnedFd::from(socket);
+        let key = self.sockets.insert(Rc::new(Socket {
+            fd,
+            receiving: std::cell::Cell::new(None),
+            stopping: std::cell::Cell::new(false),
+        }));
+        Payload::Accepted(SocketId(key.to_u64()), canonical(peer))
+    }
+}
+
+/// An IPv4 peer on a dual-stack socket is an IPv4 peer.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -73,3 +73,48 @@ impl Uring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::super::{Io, Lanes, Op, OpenMode, Options, Payload, Route, Source, Token};
+    use super::*;
+
+    #[test]
+    fn what_was_begun_is_done_without_another_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let lanes = Lanes::start().unwrap();
+        let mut uring = Uring::new(Options::SMALL, Vec::new(), lanes).unwrap();
+        let open = Op::Open {
+            path: path.clone(),
+            mode: OpenMode::Create { size: 4 },
+        };
+        uring.push(Token(1), open).unwrap();
+        let mut done = Vec::new();
+        while done.is_empty() {
+            uring.turn(20_000_000, &mut done).unwrap();
+        }
+        let Payload::Opened(file, _) = done.remove(0).payload else {
+            panic!("an open brings a file")
+        };
+        let write = Op::Write {
+            file,
+            at: 0,
+            from: Source::of(b"here".to_vec()),
+            durable: false,
+            route: Route::Ring,
+        };
+        uring.push(Token(2), write).unwrap();
+        uring.begin().unwrap();
+        let is_there = || {
+            std::thread::sleep(Duration::from_millis(1));
+            std::fs::read(&path).unwrap() == b"here"
+        };
+        assert!((0..5_000).any(|_| is_there()), "it was not begun");
+        uring.turn(1_000_000_000, &mut done).unwrap();
+        let told: Vec<_> = done.iter().map(|it| (it.token, it.result)).collect();
+        assert_eq!(told, [(Token(2), Ok(4))]);
+    }
+}
