@@ -256,12 +256,32 @@ fn a_search_tells_its_trials() {
         "produce --addr {} {LOAD} --duration 0.2 --warmup 0 --in-flight 8 --rate 500 --search p50=400ms",
         sham::broker(Wrong::Nothing)
     );
-    let (_, json, text) = run(folder.path(), &words);
+    let (code, json, text) = run(folder.path(), &words);
+    assert_eq!(code, 0, "{text}");
     assert!(
         500.0 <= json["rate_found_per_s"].as_f64().unwrap(),
         "{json}"
     );
     assert!(text.contains("holds"), "{text}");
+}
+
+#[test]
+fn a_search_is_not_spoiled_by_what_it_sent_after_its_best_trial() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first trial sends 400 messages; within the second the server begins to refuse.
+    let words = format!(
+        "produce --addr {} {LOAD} --duration 0.5 --warmup 0 --in-flight 8 --rate 800 --search p50=400ms",
+        sham::broker(Wrong::RefuseRest)
+    );
+    let (code, json, text) = run(folder.path(), &words);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(json["rate_found_per_s"], 800.0, "{json}");
+    assert_eq!(json["duplicated"], 0, "{json}");
+    let trials = json["search"]["trials"].as_array().unwrap();
+    assert_eq!(trials.last().unwrap()["holds"], false, "{json}");
+    // Its own messages, not those of later trials.
+    assert_eq!(json["acknowledged"], json["checks"]["messages_read_back"]);
+    assert_eq!(json["acknowledged"], 400, "{json}");
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl Sent {
     }
 
     /// What is wrong with what the server holds; none if it cannot tell.
-    pub fn check(
+    fn check(
         ran: &Ran,
         control: &mut Control,
         before: Option<&[u64]>,
@@ -101,24 +101,30 @@ impl Sent {
         Ok(Some(worst(faults, read)))
     }
 
-    pub fn faults(&mut self, load: &Load, depth: ReadBack) -> Outcome<Option<Faults>> {
-        let before = self.before.as_deref();
-        Sent::check(&self.ran, &mut self.control, before, load, depth)
-    }
-
-    pub fn report(mut self, mut report: Report, load: &Load, depth: ReadBack) -> Outcome<bool> {
+    /// Checks what the server holds and puts all that is to be told of the run into the report.
+    /// At once: what is sent after it would be taken for messages of this run that came twice, and
+    /// for its cost.
+    pub fn conclude(
+        mut self,
+        report: &mut Report,
+        load: &Load,
+        depth: ReadBack,
+    ) -> Outcome<(Ran, Option<Faults>)> {
         report.describe(load, &self.ran);
         report.arg("read_back", json!(format!("{depth:?}").to_lowercase()));
         report.sent(&self.ran);
         let (mut control, before) = (self.control, self.before);
-        report.finish_run(&mut self.ran, load, |report, ran| {
+        let mut found = None;
+        report.conclude(&mut self.ran, load, |report, ran| {
             let faults = Sent::check(ran, &mut control, before.as_deref(), load, depth)?;
             if depth == ReadBack::All && faults.is_some() {
                 let read = ran.messages_all();
                 report.check("messages_read_back", json!(read));
             }
+            found = faults;
             Ok(faults)
-        })
+        })?;
+        Ok((self.ran, found))
     }
 }
 
@@ -127,6 +133,7 @@ pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
         return search::run(load, bound, options.read_back);
     }
     let sent = Sent::run(load, u64::MAX)?;
-    let report = Report::new("produce", &load.title());
-    sent.report(report, load, options.read_back)
+    let mut report = Report::new("produce", &load.title());
+    let (ran, _) = sent.conclude(&mut report, load, options.read_back)?;
+    report.finish_files(&ran, load)
 }

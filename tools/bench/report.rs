@@ -334,26 +334,42 @@ impl Report {
         }
     }
 
-    /// The end of a report on a run: what every command tells alike. `conclude` gives what was
+    /// The end of a report on a run: what every command tells alike. `check` gives what was
     /// wrong with the messages, or none where the server cannot tell what it holds.
     pub fn finish_run(
         mut self,
         ran: &mut Ran,
         load: &Load,
-        conclude: impl FnOnce(&mut Report, &mut Ran) -> Outcome<Option<Faults>>,
+        check: impl FnOnce(&mut Report, &mut Ran) -> Outcome<Option<Faults>>,
     ) -> Outcome<bool> {
+        self.conclude(ran, load, check)?;
+        self.finish_files(ran, load)
+    }
+
+    /// What is to be told of a run that just ended, before anything else is done to the server.
+    pub fn conclude(
+        &mut self,
+        ran: &mut Ran,
+        load: &Load,
+        check: impl FnOnce(&mut Report, &mut Ran) -> Outcome<Option<Faults>>,
+    ) -> Outcome<()> {
         let (done, all) = (ran.between(), ran.messages_all());
         let mut meter = std::mem::take(&mut ran.meter);
-        meter.report(&mut self, done, all)?;
+        meter.report(self, done, all)?;
         ran.meter = meter;
         self.own_delay(load, ran);
         self.value("series", ran.series());
-        match conclude(&mut self, ran)? {
+        match check(self, ran)? {
             Some(faults) => self.faults(faults),
             None => {
                 self.note("the server cannot tell its offsets: what it stored was not checked");
             }
         }
+        Ok(())
+    }
+
+    /// Prints, writes all files that were asked for, and tells whether the run is valid.
+    pub fn finish_files(self, ran: &Ran, load: &Load) -> Outcome<bool> {
         self.write_files(load, ran)?;
         self.finish(load.json.as_deref())
     }

@@ -4,6 +4,7 @@
 use crate::consume::ReadBack;
 use crate::latency::is_told;
 use crate::produce::Sent;
+use crate::ran::Ran;
 use crate::report::{Report, short};
 use crate::{Load, Outcome, fail};
 use serde_json::{Value, json};
@@ -58,17 +59,30 @@ struct Trial {
     told: Value,
 }
 
-fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Option<Sent>)> {
+/// A trial at which the bound held: its report, made when it ended.
+struct Held {
+    rate: f64,
+    report: Report,
+    ran: Ran,
+}
+
+fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Option<Held>)> {
     // Far behind is far enough to know.
-    let mut sent = Sent::run(load, (bound.ns * 10).max(500_000_000))?;
-    let faults = sent.faults(load, depth)?;
+    let sent = Sent::run(load, (bound.ns * 10).max(500_000_000))?;
+    let mut report = Report::new("produce", &format!("{} · {}", bound.text, load.title()));
+    let words = format!(
+        "messages a second: the highest rate found at which {} holds",
+        bound.text
+    );
+    report.rate("rate_found_per_s", load.rate, &words);
+    let (ran, faults) = sent.conclude(&mut report, load, depth)?;
     if let Some(faults) = faults.filter(|faults| !faults.is_clean()) {
         return fail(format!(
             "at {}/s messages were wrong: {faults:?}; a search is for servers that lose nothing",
             load.rate
         ));
     }
-    let producer = sent.ran.producer.as_ref().expect("it sent");
+    let producer = ran.producer.as_ref().expect("it sent");
     let response = producer.response.histogram();
     let lateness = producer.lateness.histogram();
     let ns = response.value_at_quantile(bound.quantile);
@@ -102,7 +116,8 @@ fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Opti
         is_enough,
         told,
     };
-    Ok((trial, holds.then_some(sent)))
+    let rate = load.rate;
+    Ok((trial, holds.then_some(Held { rate, report, ran })))
 }
 
 pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
@@ -116,9 +131,9 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
     let (mut low, mut high) = (0.0, f64::INFINITY);
     let mut trials = Vec::new();
     let (mut rate_least, mut rate_most) = (load.rate, load.rate);
-    let mut best: Option<(f64, Sent)> = None;
+    let mut best: Option<Held> = None;
     while trials.len() < TRIALS_MAX {
-        let (trial, sent) = try_rate(&load, bound, depth)?;
+        let (trial, held) = try_rate(&load, bound, depth)?;
         // At a rate too low to tell, a higher one may tell.
         if trial.holds || !trial.is_enough {
             low = trial.rate;
@@ -126,9 +141,7 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
             high = trial.rate;
         }
         trials.push(trial.told);
-        if let Some(sent) = sent {
-            best = Some((load.rate, sent));
-        }
+        best = held.or(best);
         if high.is_finite() && (high / STEP <= low || high < 10.0) {
             break;
         }
@@ -136,7 +149,12 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
         rate_least = rate_least.min(load.rate);
         rate_most = rate_most.max(load.rate);
     }
-    let Some((rate, sent)) = best else {
+    let Some(Held {
+        rate,
+        mut report,
+        ran,
+    }) = best
+    else {
         return fail(format!(
             "{} holds at no rate that was tried, from {}/s to {}/s; where messages were too few, give a longer --duration",
             bound.text,
@@ -144,16 +162,6 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
             short(rate_most)
         ));
     };
-    load.rate = rate;
-    let mut report = Report::new("produce", &format!("{} · {}", bound.text, load.title()));
-    report.rate(
-        "rate_found_per_s",
-        rate,
-        &format!(
-            "messages a second: the highest rate found at which {} holds",
-            bound.text
-        ),
-    );
     let is_bracketed = high.is_finite();
     report.value(
         "search",
@@ -162,8 +170,7 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
     if !is_bracketed {
         report.note("every rate that was tried held: the true one is higher");
     }
-    // What the best trial stored was checked when it ended.
-    sent.report(report, &load, ReadBack::None)
+    report.finish_files(&ran, &load)
 }
 
 /// Doubles until a rate fails, then halves what is between.

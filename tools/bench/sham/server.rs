@@ -50,6 +50,8 @@ pub enum Wrong {
     Cut,
     /// The connection is closed instead of answered; not stored.
     Close,
+    /// Refused with code 2, it and all that follow; not stored.
+    RefuseRest,
 }
 
 /// Behind the messages that all slots send at first, so that each stream has one before it.
@@ -99,6 +101,9 @@ impl Store {
         self.taken += 1;
         if wrong == Wrong::LoseRest && WRONG_AT <= self.taken {
             return (1, 0);
+        }
+        if wrong == Wrong::RefuseRest && WRONG_AT <= self.taken {
+            return (1, 2);
         }
         let wrong = if self.taken == WRONG_AT {
             wrong
