@@ -190,6 +190,13 @@ fn several_threads_are_one_generator() {
     );
     let json = valid(here, &words);
     assert!(1_000 <= json["acknowledged"].as_u64().unwrap(), "{json}");
+    // What was asked for stands among the arguments; the window ended with the count.
+    let (asked, lasted) = (&json["args"]["duration_s"], &json["duration_s"]);
+    assert_eq!(asked.as_f64(), Some(30.0), "{json}");
+    let (lasted, rate) = (lasted.as_f64().unwrap(), json["messages_per_s"].as_f64());
+    assert!(lasted < 20.0, "{lasted}");
+    let acknowledged = rate.unwrap() * lasted;
+    assert!((990.0..=1_010.0).contains(&acknowledged), "{acknowledged}");
     let words = "--topic ring --connections 4 --groups 2 --queues 2 --warmup 0.1 --duration 1";
     let json = valid(here, &format!("consume {load} {words}"));
     assert!(1 <= json["passes"].as_u64().unwrap(), "{json}");

@@ -119,7 +119,12 @@ impl Report {
         self.value("batch", json!(load.batch));
         self.value("queues", json!(load.queues));
         self.value("rate_intended_per_s", json!(load.rate));
-        self.value("duration_s", json!(load.duration));
+        // A count may end the window before its time.
+        let seconds = ran.window.seconds();
+        self.value("duration_s", rounded(seconds));
+        if 0 < load.count {
+            self.line(seconds, "seconds long was the window");
+        }
         self.value("warmup_s", json!(load.warmup()));
         self.generator("engine", json!(ran.engine));
         self.generator("cpu", load.cpus_told());

@@ -255,15 +255,18 @@ impl Load {
             1 => String::new(),
             count => format!("{count} topics × "),
         };
+        let end = match self.count {
+            0 => format!("{} s", self.duration),
+            count => format!("{count} messages or {} s", self.duration),
+        };
         format!(
-            "{} · {} · {threads}{} connections × {} in flight · {batch}{} B · {topics}{} queues · {way} · {} s after {} s of warm-up",
+            "{} · {} · {threads}{} connections × {} in flight · {batch}{} B · {topics}{} queues · {way} · {end} after {} s of warm-up",
             self.addr,
             self.topic,
             self.connections,
             self.in_flight,
             self.size,
             self.queues,
-            self.duration,
             self.warmup()
         )
     }
