@@ -127,6 +127,14 @@ fn every_command_that_drives_a_broker_runs_against_one() {
     );
     assert_eq!(json["topic_messages"], sent, "{json}");
     assert!(1 <= json["passes"].as_u64().unwrap(), "{json}");
+    let words = format!("consume {load} --count 7 --rate 5 --in-flight 3 --batch 2");
+    let (code, json, text) = run(here, &words);
+    assert_eq!(code, 0, "{text}");
+    let told = "note: consume sends nothing: --in-flight, --size, --batch, --rate, --count without";
+    assert_eq!(text.matches(told).count(), 2, "before and after: {text}");
+    // Neither of them changes when and how it reads.
+    assert_eq!(json["rate_intended_per_s"], 0.0, "{json}");
+    assert_eq!(json["warmup_s"], 2.0, "{json}");
     let json = valid(
         here,
         &format!("e2e {load} --warmup 0.1 --topic live --rate 1000"),

@@ -99,7 +99,8 @@ enum Command {
     ///
     /// Each queue of each group has one pull outstanding, on one of --connections. With more
     /// connections than queues and one group, the surplus reads the queues a second time.
-    /// --in-flight, --size, --batch, --rate and --count mean nothing here.
+    /// --in-flight, --size, --batch, --keys, --tags, --rate and --count have no effect here, and it
+    /// says so.
     #[command(args_override_self = true)]
     Consume {
         #[command(flatten)]
@@ -203,7 +204,7 @@ fn run(cli: Cli) -> Outcome<bool> {
             produce::run(&load, &options)
         }
         Command::Consume { load, options } => {
-            prepare(&load)?;
+            prepare(&load.reading().0)?;
             consume::run(&load, &options)
         }
         Command::E2e { load, pull } => {

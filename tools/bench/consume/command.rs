@@ -20,6 +20,17 @@ pub struct Options {
 }
 
 pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
+    let (load, without) = load.reading();
+    let load = &load;
+    let without = (!without.is_empty()).then(|| {
+        format!(
+            "consume sends nothing: {} without effect",
+            without.join(", ")
+        )
+    });
+    if let Some(words) = &without {
+        eprintln!("note: {words}");
+    }
     let mut control = Control::connect(load.addr)?;
     let (begins, ends) = (control.beginnings(load)?, control.ends(load)?);
     let (Some(begins), Some(ends)) = (begins, ends) else {
@@ -71,6 +82,9 @@ pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
     );
     let mut report = Report::new("consume", &title);
     report.describe(load, &ran);
+    if let Some(words) = without {
+        report.note(words);
+    }
     report.arg(
         "check",
         json!(format!("{:?}", options.check).to_lowercase()),

@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+/// Bytes of a body, where nothing else is told.
+const SIZE: usize = 1024;
+
 /// What a run says when its own delay spoils a percentile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum OwnDelay {
@@ -57,7 +60,7 @@ pub struct Load {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=wire::SLOTS_MAX as i64))]
     pub in_flight: u32,
     /// Bytes of a message's body: SIZE, MIN-MAX, exp:MEAN, or SIZE:WEIGHT,SIZE:WEIGHT…
-    #[arg(long, default_value = "1024", value_parser = sizes::parse)]
+    #[arg(long, default_value_t = Sizes::Fixed(SIZE), value_parser = sizes::parse)]
     pub size: Sizes,
     /// Messages in a request; above 1 they go as a batch (code 320)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -161,6 +164,34 @@ impl Load {
             OwnDelay::Fail => true,
             OwnDelay::Tell => false,
         }
+    }
+
+    /// A load that only reads, and the options it was given that mean nothing to it: a rate would
+    /// make it spin, and a count end its warm-up, though neither has anything to send.
+    pub fn reading(&self) -> (Load, Vec<&'static str>) {
+        let told = [
+            ("--in-flight", self.in_flight != 1),
+            ("--size", self.size != Sizes::Fixed(SIZE)),
+            ("--batch", self.batch != 1),
+            ("--keys", self.keys != 0),
+            ("--tags", !self.tags.is_empty()),
+            ("--rate", self.is_open_loop()),
+            ("--arrival", self.arrival != Arrival::Constant),
+            ("--count", 0 < self.count),
+        ];
+        let without = told.into_iter().filter_map(|(name, is)| is.then_some(name));
+        let reading = Load {
+            in_flight: 1,
+            batch: 1,
+            keys: 0,
+            tags: Vec::new(),
+            rate: 0.0,
+            arrival: Arrival::Constant,
+            count: 0,
+            // Its size stays: it says which records are read.
+            ..self.clone()
+        };
+        (reading, without.collect())
     }
 
     /// Name of topic number `index`.
