@@ -280,7 +280,10 @@ fn two_servers_are_measured_in_turn() {
     let comparison = Comparison::new(0);
     let (ours, peer) = (echo("ours", ""), echo("peer", ""));
     let mut words = vec!["--broker", &ours, "--peer", &peer, "--warm-peer", "0.2"];
-    words.extend(["--load", "sends=produce --connections 2 --in-flight 4"]);
+    words.extend([
+        "--load",
+        "sends=produce --connections 2 --in-flight 4 --own-delay tell",
+    ]);
     words.extend(SHORT);
     let ran = comparison.run(&words);
     let told = text(&ran.stderr);
@@ -347,7 +350,7 @@ fn a_server_that_dies_voids_its_runs_and_only_those() {
         "--warmup",
         "0",
         "--load",
-        "sends=produce",
+        "sends=produce --own-delay tell",
     ]);
     let ran = comparison.run(&words);
     let told = text(&ran.stderr);
@@ -390,7 +393,7 @@ fn long(comparison: &Comparison, peer: &str) -> Child {
         "--duration",
         "60",
         "--load",
-        "sends=produce",
+        "sends=produce --own-delay tell",
     ];
     let mut command = comparison.command(&words);
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -451,7 +454,7 @@ fn a_server_that_ignores_sigterm_is_killed() {
         "--grace",
         "0.3",
         "--load",
-        "sends=produce",
+        "sends=produce --own-delay tell",
     ];
     words.extend(SHORT);
     let ran = comparison.run(&words);
@@ -470,7 +473,7 @@ fn a_run_that_the_generator_calls_void_does_not_count() {
         "--load",
         "e2e=e2e",
         "--load",
-        "sends=produce",
+        "sends=produce --own-delay tell",
     ];
     words.extend(SHORT);
     let ran = comparison.run(&words);

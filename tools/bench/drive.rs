@@ -116,6 +116,7 @@ impl Drive {
             started_wall: std::time::SystemTime::now(),
             warm_up_ns: 0,
             engine: net.engine_name(),
+            at_once: 0,
             spun: spins,
             seconds: Vec::new(),
             begun: None,
@@ -168,6 +169,9 @@ impl Drive {
     pub fn run(mut self, load: &Load, team: &Team) -> Outcome<Ran> {
         let owners = self.owners();
         let run = self.ran.producer.as_ref().map_or(0, |it| it.run);
+        let senders = self.ran.producer.as_ref().map(Producer::slots_count);
+        let readers = self.ran.readers.first().map(|it| it.readers.len());
+        self.ran.at_once = senders.or(readers).unwrap_or(0);
         let now_ns = team.start_ns();
         self.ran.started_wall = std::time::SystemTime::now();
         let window = Window::after(now_ns, load);

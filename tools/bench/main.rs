@@ -18,6 +18,7 @@ mod latency;
 mod load;
 mod mixed;
 mod net;
+mod own_delay;
 mod produce;
 mod producer;
 mod progress;

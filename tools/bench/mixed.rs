@@ -171,12 +171,14 @@ fn report_alone(report: &mut Report, alone: u32, ran: &Ran) {
         false => ("service", &producer.service),
     };
     for (name, recorder) in [sent, ("e2e", &ran.e2e)] {
-        let before = recorder.histogram_of(|second| second < alone);
-        let since = recorder.histogram_of(|second| alone <= second);
-        let words = format!("{name} while nobody was behind");
-        report.histogram(&format!("{name}_alone"), &words, before);
-        let words = format!("{name} while the group behind was reading");
-        report.histogram(&format!("{name}_beside"), &words, since);
+        for (part, seconds, when) in [
+            ("alone", 0..alone, "nobody was behind"),
+            ("beside", alone..u32::MAX, "the group behind was reading"),
+        ] {
+            let histogram = recorder.histogram_of(|second| seconds.contains(&second));
+            let (name, words) = (format!("{name}_{part}"), format!("{name} while {when}"));
+            report.histogram_of(&name, &words, histogram, seconds);
+        }
     }
 }
 

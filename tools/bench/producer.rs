@@ -156,6 +156,11 @@ impl Producer {
         &self.tokens
     }
 
+    /// Requests that it has outstanding at most.
+    pub fn slots_count(&self) -> usize {
+        self.slots.len()
+    }
+
     pub fn start(&mut self, net: &mut Net, window: Window, now_ns: u64) -> Outcome<()> {
         self.window = window;
         self.born_ms = clock::wall_ms();

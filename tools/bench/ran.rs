@@ -47,6 +47,9 @@ pub struct Ran {
     pub started_wall: SystemTime,
     pub warm_up_ns: u64,
     pub engine: &'static str,
+    /// Most requests that a thread has outstanding: of those that send, or, where none does, of
+    /// those that read.
+    pub at_once: usize,
     /// Whether it asked again and again instead of sleeping.
     pub spun: bool,
     /// One of each second of the window.
@@ -75,6 +78,7 @@ impl Ran {
         self.pickup.absorb(other.pickup);
         self.received += other.received;
         self.received_in_window += other.received_in_window;
+        self.at_once = self.at_once.max(other.at_once);
         self.spun |= other.spun;
         let least = self.seconds.len().max(other.seconds.len());
         self.seconds.resize(least, Both::default());

@@ -2,11 +2,13 @@
 
 use crate::check::Faults;
 use crate::latency::{self, QUANTILES, Recorder, files, is_told};
+use crate::own_delay::{Latency, Own};
 use crate::ran::Ran;
 use crate::{Load, Outcome, environment};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 /// How the JSON's keys are meant.
@@ -23,7 +25,8 @@ pub struct Report {
     title: String,
     lines: Vec<String>,
     latencies: Vec<String>,
-    histograms: Vec<(String, Histogram<u64>)>,
+    /// With the seconds of the window that they are of.
+    histograms: Vec<(String, Histogram<u64>, Range<u32>)>,
     notes: Vec<String>,
     void: Vec<String>,
 }
@@ -55,23 +58,6 @@ pub fn grouped(value: i64) -> String {
 /// Five digits behind the point are more than any of these figures is true to.
 fn rounded(value: f64) -> Value {
     json!((value * 1e5).round() / 1e5)
-}
-
-/// All that is known of a latency; a quantile with too few samples above it is null.
-pub fn latency_object(histogram: &Histogram<u64>) -> Value {
-    let count = histogram.len();
-    let mut object = Map::new();
-    object.insert("count".into(), json!(count));
-    let some = |value: Value| if count == 0 { Value::Null } else { value };
-    object.insert("min_ns".into(), some(json!(histogram.min())));
-    object.insert("mean_ns".into(), some(json!(histogram.mean().round())));
-    for (_, key, quantile) in QUANTILES {
-        let told = is_told(count, quantile).then(|| histogram.value_at_quantile(quantile));
-        object.insert(key.into(), json!(told));
-    }
-    object.insert("max_ns".into(), some(json!(histogram.max())));
-    object.insert("hgrm".into(), json!(latency::encoded(histogram)));
-    Value::Object(object)
 }
 
 impl Report {
@@ -184,9 +170,20 @@ impl Report {
     }
 
     pub fn histogram(&mut self, name: &str, words: &str, histogram: Histogram<u64>) {
+        self.histogram_of(name, words, histogram, 0..u32::MAX);
+    }
+
+    /// Of a part of the window.
+    pub fn histogram_of(
+        &mut self,
+        name: &str,
+        words: &str,
+        histogram: Histogram<u64>,
+        seconds: Range<u32>,
+    ) {
         let samples = histogram.len();
         self.value(&format!("{name}_samples"), json!(samples));
-        self.value(name, latency_object(&histogram));
+        self.value(name, latency::object(&histogram));
         if samples == 0 {
             return;
         }
@@ -205,7 +202,7 @@ impl Report {
             "  {name:<10}{row}{:>13}  {words}",
             grouped(samples as i64)
         ));
-        self.histograms.push((name.to_string(), histogram));
+        self.histograms.push((name.to_string(), histogram, seconds));
     }
 
     pub fn errors(&mut self, key: &str, errors: &BTreeMap<i32, u64>) {
@@ -304,33 +301,26 @@ impl Report {
     /// Whether the generator itself was late, and what that means for the percentiles.
     fn own_delay(&mut self, load: &Load, ran: &Ran) {
         let pickup = ran.pickup.histogram();
-        self.generator("pickup", latency_object(&pickup));
+        self.generator("pickup", latency::object(&pickup));
         let lateness = ran.producer.as_ref().map(|p| p.lateness.histogram());
         let lateness = lateness.unwrap_or_else(latency::histogram);
-        self.generator("delay", latency_object(&lateness));
+        self.generator("delay", latency::object(&lateness));
+        self.generator("outstanding_most_of_a_thread", json!(ran.at_once));
+        let own = Own::of(ran);
         let mut spoiled = Map::new();
-        for (name, histogram) in &self.histograms {
-            let is_from_intended = matches!(name.as_str(), "response" | "e2e");
-            let by_lateness = is_from_intended
-                .then(|| latency::spoiled_from(histogram, &lateness, load.percentile))
-                .flatten();
-            let by_pickup = (name != "lateness")
-                .then(|| latency::spoiled_from(histogram, &pickup, load.percentile))
-                .flatten();
-            if let Some(from) = by_lateness.or(by_pickup) {
-                spoiled.insert(name.clone(), json!(from));
-            }
-        }
-        for (name, from) in &spoiled {
-            let from = from.as_str().unwrap_or("");
-            let words = format!(
-                "the generator's own delay is more than a tenth of {name} at {from}: give it a CPU of its own (--cpu), or less to do"
-            );
-            let is_what_counts = matches!(name.as_str(), "service" | "response" | "e2e");
-            if is_what_counts && load.fails_by_own_delay() {
-                self.void.push(words);
-            } else {
-                self.notes.push(words);
+        for (name, histogram, seconds) in &self.histograms {
+            let latency = Latency {
+                name,
+                histogram,
+                seconds,
+            };
+            let Some(found) = own.judge(&latency, load) else {
+                continue;
+            };
+            spoiled.insert(name.clone(), json!(found.from));
+            match found.is_void {
+                true => self.void.push(found.words),
+                false => self.notes.push(found.words),
             }
         }
         self.generator("spoiled", Value::Object(spoiled));
@@ -381,7 +371,7 @@ impl Report {
 
     fn write_files(&self, load: &Load, ran: &Ran) -> Outcome<()> {
         if let Some(path) = &load.hgrm {
-            for (name, histogram) in &self.histograms {
+            for (name, histogram, _) in &self.histograms {
                 let text = files::spectrum(histogram);
                 files::write(&files::spectrum_path(path, name), text.as_bytes())?;
             }

@@ -7,6 +7,7 @@ pub mod files;
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
+use serde_json::{Map, Value, json};
 
 pub const NS_MAX: u64 = 60_000_000_000;
 /// 2,048 steps from 0, then 1,024 to each doubling: HdrHistogram's own steps at 3 digits.
@@ -189,6 +190,23 @@ pub fn spoiled_from(
             && latency.value_at_quantile(*quantile) < own_ns.saturating_mul(10)
     });
     found.map(|(name, _, _)| *name)
+}
+
+/// All that is known of a latency; a quantile with too few samples above it is null.
+pub fn object(histogram: &Histogram<u64>) -> Value {
+    let count = histogram.len();
+    let mut told = Map::new();
+    told.insert("count".into(), json!(count));
+    let some = |value: Value| if count == 0 { Value::Null } else { value };
+    told.insert("min_ns".into(), some(json!(histogram.min())));
+    told.insert("mean_ns".into(), some(json!(histogram.mean().round())));
+    for (_, key, quantile) in QUANTILES {
+        let ns = is_told(count, quantile).then(|| histogram.value_at_quantile(quantile));
+        told.insert(key.into(), json!(ns));
+    }
+    told.insert("max_ns".into(), some(json!(histogram.max())));
+    told.insert("hgrm".into(), json!(encoded(histogram)));
+    Value::Object(told)
 }
 
 #[cfg(test)]

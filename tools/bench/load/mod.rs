@@ -21,9 +21,11 @@ const SIZE: usize = 1024;
 /// What a run says when its own delay spoils a percentile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum OwnDelay {
-    /// An open loop fails, a closed loop tells
+    /// What measures a latency fails: an open loop, and a closed loop with one request outstanding
+    /// on each thread. A closed loop with more measures a rate, and its answers wait for one
+    /// another in the generator: it tells
     Auto,
-    /// The run is void
+    /// The run is void, whichever loop it is
     Fail,
     /// Only a note, and `spoiled` in the JSON
     Tell,
@@ -156,14 +158,6 @@ impl Load {
 
     pub fn is_open_loop(&self) -> bool {
         0.0 < self.rate
-    }
-
-    pub fn fails_by_own_delay(&self) -> bool {
-        match self.own_delay {
-            OwnDelay::Auto => self.is_open_loop(),
-            OwnDelay::Fail => true,
-            OwnDelay::Tell => false,
-        }
     }
 
     /// A load that only reads, and the options it was given that mean nothing to it: a rate would

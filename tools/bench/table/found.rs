@@ -159,7 +159,7 @@ mod tests {
         let json = |count: u64| {
             let mut histogram = crate::latency::histogram();
             histogram.record_n(1000, count).unwrap();
-            let object = crate::report::latency_object(&histogram);
+            let object = crate::latency::object(&histogram);
             let run = serde_json::json!({"service": object, "valid": true});
             Run::from_json(run.as_object().unwrap().clone(), "a.json", None).unwrap()
         };
