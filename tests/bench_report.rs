@@ -49,6 +49,8 @@ fn full(rate: f64) -> Value {
     json!({
         "schema": "corelane-bench/1",
         "command": "produce",
+        "command_line": ["produce", "--addr", "127.0.0.1:1", "--tags", "a b"],
+        "server_command_line": ["/opt/broker", "serve"],
         "args": {"connections": 8},
         "environment": {"kernel": "6.1-test", "disk": {"fua": "1"}},
         "totals": {"messages_per_s": rate, "body_bytes_per_s": rate * 1024.0},
@@ -137,6 +139,12 @@ fn a_report_holds_every_series_and_needs_nothing_beside_it() {
         for kind in ["percentiles", "histogram"] {
             check_chart(&out, &html, &charts, &format!("{latency}-{kind}"));
         }
+    }
+    for command in [
+        "corelane-bench produce --addr 127.0.0.1:1 --tags 'a b'",
+        "<pre>/opt/broker serve</pre>",
+    ] {
+        assert!(html.contains(command), "{command} is not there");
     }
     let told = text(&ran.stdout);
     assert!(

@@ -84,6 +84,18 @@ fn every_command_that_drives_a_broker_runs_against_one() {
     for key in ["rss_bytes", "cpu_us_per_message", "cpu_us_per_mb"] {
         assert!(cost[key].is_number(), "{key} in {cost}");
     }
+    // What a comparison tells of the machine, a run by itself tells too.
+    let environment = &json["environment"];
+    for key in ["damon", "governor", "memory", "commit_of_working_directory"] {
+        assert!(environment[key].is_string(), "{key} in {environment}");
+    }
+    for key in ["file_system", "disk_device", "disk_fua", "io_scheduler"] {
+        let told = environment[key].as_str().unwrap_or("unknown: not told");
+        let is_found = !told.contains("no file open");
+        assert!(is_found && told != "unknown: not told", "{key}: {told}");
+    }
+    let server = json["server_command_line"].as_array().unwrap();
+    assert!(server.contains(&"serve".into()), "{server:?}");
     // Where the kernel does not let us count, the reason stands beside.
     let counted = cost["syscalls_per_message"].as_f64();
     let why = &cost["unknown"]["syscalls_per_message"];

@@ -172,6 +172,7 @@ enum Command {
 
 /// Pins the calling thread on the first of these CPUs.
 pub(crate) fn pin(cpus: Option<&Cpus>) -> Outcome<()> {
+    environment::cpus_allowed();
     let first = cpus.and_then(|Cpus(cpus)| cpus.first().copied());
     let Some(id) = first else { return Ok(()) };
     if core_affinity::set_for_current(core_affinity::CoreId { id }) {

@@ -62,7 +62,7 @@ fn rounded(value: f64) -> Value {
 
 impl Report {
     pub fn new(command: &str, title: &str) -> Report {
-        let environment = environment::describe();
+        let environment = environment::machine();
         let mut json = Map::new();
         json.insert("schema".into(), json!(SCHEMA));
         json.insert("command".into(), json!(command));
@@ -73,7 +73,7 @@ impl Report {
         let congestion = environment["tcp_congestion_control"].clone();
         json.insert("tcp_congestion_control".into(), congestion);
         json.insert("cpu_model".into(), environment["cpu_model"].clone());
-        json.insert("environment".into(), environment);
+        json.insert("environment".into(), Value::Object(environment));
         Report {
             json,
             args: Map::new(),
@@ -118,6 +118,13 @@ impl Report {
 
     pub fn arg(&mut self, key: &str, value: Value) {
         self.args.insert(key.into(), value);
+    }
+
+    /// What the machine has that only one of its servers leads to.
+    pub fn environment(&mut self, facts: Map<String, Value>) {
+        if let Some(Value::Object(known)) = self.json.get_mut("environment") {
+            known.extend(facts);
+        }
     }
 
     /// What is known of the generator itself.

@@ -237,7 +237,7 @@ impl Bench {
     }
 }
 
-/// What the generator itself says of the machine stands.
+/// What the generator itself says of the machine stands, unless it does not know.
 fn merge_environment(json: &mut Map<String, Value>, known: &Map<String, Value>) {
     let own = json.entry("environment").or_insert_with(|| json!({}));
     if !own.is_object() {
@@ -245,7 +245,11 @@ fn merge_environment(json: &mut Map<String, Value>, known: &Map<String, Value>) 
     }
     if let Some(own) = own.as_object_mut() {
         for (key, value) in known {
-            own.entry(key.clone()).or_insert_with(|| value.clone());
+            let is_known =
+                |own: &Value| !own.as_str().is_some_and(|own| own.starts_with("unknown"));
+            if !own.get(key).is_some_and(is_known) {
+                own.insert(key.clone(), value.clone());
+            }
         }
     }
 }
@@ -301,9 +305,10 @@ mod tests {
 
     #[test]
     fn what_the_generator_says_of_the_machine_stands() {
-        let known = json!({"kernel": "b", "damon": "off"});
-        let mut run = json!({"environment": {"kernel": "a"}});
+        let known = json!({"kernel": "b", "damon": "off", "disk_fua": "1"});
+        let mut run = json!({"environment": {"kernel": "a", "disk_fua": "unknown: no file"}});
         merge_environment(run.as_object_mut().unwrap(), known.as_object().unwrap());
-        assert_eq!(run["environment"], json!({"kernel": "a", "damon": "off"}));
+        let wanted = json!({"kernel": "a", "damon": "off", "disk_fua": "1"});
+        assert_eq!(run["environment"], wanted);
     }
 }

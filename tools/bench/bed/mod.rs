@@ -2,7 +2,6 @@
 //! the others stand still, under the same loads.
 
 mod contender;
-mod environment;
 mod group;
 mod hold;
 mod measure;

@@ -2,13 +2,14 @@
 
 use super::Options;
 use super::contender::{Contender, Work};
-use super::environment;
 use super::measure::{Bench, Ran, Which};
 use super::progress::Progress;
 use super::server::{Place, Server};
 use super::stop::Stop;
+use crate::environment;
 use crate::report_html::{self, short, show_ns};
 use crate::{Outcome, fail};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +32,16 @@ pub struct Session {
     pub bench: Bench,
     entries: Vec<Entry>,
     pub ran: Vec<Ran>,
+}
+
+/// As it is before anything was loaded.
+fn environment_of(work: &Path) -> Map<String, Value> {
+    let mut found = environment::machine();
+    let load = found.remove("load_average");
+    found.extend(load.map(|load| ("load_average_before".to_owned(), load)));
+    let place = environment::Place::of_folder(work);
+    found.extend(place.map_or_else(Map::new, |place| place.describe()));
+    found
 }
 
 /// How long all of it should take.
@@ -60,7 +71,7 @@ impl Session {
         let bench = Bench {
             stop: Stop::listen()?,
             progress: Progress::new(expected_s),
-            environment: environment::of(&options.work),
+            environment: environment_of(&options.work),
             command: shlex::try_join(words.iter().map(String::as_str))?,
             runs: runs.canonicalize()?,
             options,

@@ -6,6 +6,7 @@ mod process;
 mod trace;
 
 use crate::drive::Counts;
+use crate::environment::{Place, unknown_disk};
 use crate::report::Report;
 use crate::{Load, Outcome, clock, fail};
 use disk::Disk;
@@ -188,8 +189,10 @@ impl Meter {
                 self.calls(report, &mut cost, &mut unknown);
                 self.writes(report, &mut cost, &mut unknown, (&begin, &end), done);
                 cost.insert("cgroup".into(), process::cgroup(pid));
+                about(report, pid);
             }
             None => {
+                report.environment(unknown_disk("the server's process is not known"));
                 let why = "no process of this machine that may be looked at listens there; give --server-pid";
                 unknown.insert("server".into(), json!(why));
                 report.note(format!("the server's cost is unknown: {why}"));
@@ -404,6 +407,14 @@ fn cpu(
     );
 }
 
+/// What the server is and where it writes, for who wants to repeat the run.
+fn about(report: &mut Report, pid: u32) {
+    report.value("server_command_line", json!(process::command_line(pid)));
+    let place = Place::written_by(pid);
+    let why = "the server has no file open for writing, or none that may be seen";
+    report.environment(place.map_or_else(|| unknown_disk(why), |place| place.describe()));
+}
+
 fn memory(report: &mut Report, cost: &mut Map<String, Value>, status: &str) {
     for (key, name, words) in [
         ("rss_bytes", "VmRSS", "MiB resident, server"),
@@ -437,6 +448,7 @@ pub fn idle(pid: u32, seconds: f64, json: Option<&Path>) -> Outcome<bool> {
     let passed_s = (clock::now_ns() - start_ns) as f64 / 1e9;
     let mut report = Report::new("idle", &format!("process {pid}, {seconds} s"));
     report.value("args", json!({"server_pid": pid, "duration_s": seconds}));
+    about(&mut report, pid);
     report.figure(
         "server_cpu_percent",
         100.0 * ticks.sum() as f64 * tick_us() / 1e6 / passed_s,

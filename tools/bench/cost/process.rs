@@ -84,6 +84,16 @@ pub fn written_bytes(pid: u32) -> Option<u64> {
     Some(value(&text, "write_bytes")?.saturating_sub(value(&text, "cancelled_write_bytes")?))
 }
 
+/// The words a process was started with; none where they cannot be seen.
+pub fn command_line(pid: u32) -> Option<Vec<String>> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = bytes.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let mut words: Vec<String> = words.map(|word| word.into_owned()).collect();
+    // What ends each word begins none after the last.
+    words.pop();
+    (!words.is_empty()).then_some(words)
+}
+
 /// Nanoseconds that the calling thread was ready to run and did not.
 pub fn run_queue_wait_ns() -> Option<u64> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
@@ -173,6 +183,8 @@ mod tests {
         assert!(0 < switches(std::process::id()).unwrap().voluntary);
         assert_eq!(value("VmRSS:\t  12 kB\n", "VmRSS"), Some(12));
         assert!(run_queue_wait_ns().is_some());
+        let words: Vec<String> = std::env::args().collect();
+        assert_eq!(command_line(std::process::id()), Some(words));
     }
 
     #[test]

@@ -360,13 +360,25 @@ fn commands(runs: &[Run]) -> Markup {
         let value = run.json.get("compare").and_then(|compare| compare.get(key));
         value.and_then(Value::as_str).map(str::to_owned)
     };
+    // A run that no comparison made has its own words, and those of its server.
+    let own = |run: &Run, key: &str, program: Option<&str>| {
+        let words = run.json.get(key).and_then(Value::as_array)?;
+        let words = program
+            .into_iter()
+            .chain(words.iter().filter_map(Value::as_str));
+        shlex::try_join(words).ok()
+    };
     let mut whole: Vec<String> = Vec::new();
     let mut single: Vec<(String, String)> = Vec::new();
     for run in runs {
         let command = told(run, "command").filter(|command| !whole.contains(command));
         whole.extend(command);
-        for key in ["server_command", "generator_command"] {
-            let Some(command) = told(run, key) else {
+        for (key, of_run, program) in [
+            ("server_command", "server_command_line", None),
+            ("generator_command", "command_line", Some("corelane-bench")),
+        ] {
+            let command = told(run, key).or_else(|| own(run, of_run, program));
+            let Some(command) = command else {
                 continue;
             };
             let who = format!("{}, {}", run.contender, run.work);
@@ -389,7 +401,7 @@ fn commands(runs: &[Run]) -> Markup {
             p.soft { "The files say nothing of how they were made." }
         }
         @if !single.is_empty() {
-            details {
+            details open[whole.is_empty()] {
                 summary { "Each server's and each run's own command (its first run)" }
                 @for (who, command) in &single {
                     h3 { (who.replace('_', " ")) }
