@@ -84,6 +84,14 @@ fn every_command_that_drives_a_broker_runs_against_one() {
     for key in ["rss_bytes", "cpu_us_per_message", "cpu_us_per_mb"] {
         assert!(cost[key].is_number(), "{key} in {cost}");
     }
+    for key in [
+        "cpu_us_per_message",
+        "cpu_throttled_us",
+        "written_bytes_per_payload_byte",
+    ] {
+        let (told, why) = (&cost["cgroup"][key], &cost["cgroup"]["unknown"][key]);
+        assert!(told.is_number() != why.is_string(), "{key}: {cost}");
+    }
     // What a comparison tells of the machine, a run by itself tells too.
     let environment = &json["environment"];
     for key in ["damon", "governor", "memory", "commit_of_working_directory"] {
@@ -202,6 +210,8 @@ fn several_threads_are_one_generator() {
         // Each thread's part of the rate, and no message of two.
         let samples = json["response"]["count"].as_u64().unwrap();
         assert!((1_480..=1_520).contains(&samples), "{samples}");
+        // Two connections of the five.
+        assert_eq!(json["generator"]["outstanding_most_of_a_thread"], 2 * 3);
         let threads = json["generator"]["cpu_percent_of_threads"].as_array();
         assert_eq!(threads.map(Vec::len), Some(3), "{json}");
     }

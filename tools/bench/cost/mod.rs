@@ -1,6 +1,7 @@
 //! What a run costs the server: CPU time, system calls, flushes, bytes on the device, memory and
 //! context switches; and whether generator and machine were quiet meanwhile.
 
+mod cgroup;
 mod disk;
 mod process;
 mod trace;
@@ -9,6 +10,7 @@ use crate::drive::Counts;
 use crate::environment::{Place, unknown_disk};
 use crate::report::Report;
 use crate::{Load, Outcome, clock, fail};
+use cgroup::Cgroup;
 use disk::Disk;
 use process::{Switches, Ticks};
 use serde_json::{Map, Value, json};
@@ -28,6 +30,7 @@ struct Sample {
     machine_stolen: u64,
     written_bytes: Option<u64>,
     disk: Option<disk::Counts>,
+    cgroup: Option<cgroup::Counts>,
 }
 
 /// What a thread of the generator used, and how long it was ready to run and did not.
@@ -73,6 +76,7 @@ pub struct Meter {
     status: Option<String>,
     pid: Option<u32>,
     disk: Option<Disk>,
+    cgroup: Option<Cgroup>,
     switches_before: Switches,
     messages: Arc<AtomicU64>,
     trace: Option<Result<Trace, String>>,
@@ -99,6 +103,7 @@ impl Meter {
             status: None,
             pid,
             disk: pid.and_then(Disk::under),
+            cgroup: pid.map(Cgroup::of),
             switches_before: pid.map_or(Ok(Switches::default()), process::switches)?,
             messages: Arc::default(),
             trace: None,
@@ -169,6 +174,7 @@ impl Meter {
             machine_stolen: all(7),
             written_bytes: self.pid.and_then(process::written_bytes),
             disk: self.disk.as_ref().and_then(Disk::counts),
+            cgroup: self.cgroup.as_ref().map(Cgroup::counts),
         })
     }
 
@@ -188,7 +194,10 @@ impl Meter {
                 self.switches(report, &mut cost, pid, messages_all)?;
                 self.calls(report, &mut cost, &mut unknown);
                 self.writes(report, &mut cost, &mut unknown, (&begin, &end), done);
-                cost.insert("cgroup".into(), process::cgroup(pid));
+                let counts = begin.cgroup.zip(end.cgroup);
+                let counts = counts.map(|(before, after)| (before, after, done));
+                let group = self.cgroup.as_ref().map(|it| it.describe(counts));
+                cost.insert("cgroup".into(), json!(group));
                 about(report, pid);
             }
             None => {
@@ -457,7 +466,7 @@ pub fn idle(pid: u32, seconds: f64, json: Option<&Path>) -> Outcome<bool> {
     let mut cost = Map::new();
     let status = process::read(&format!("/proc/{pid}/status"))?;
     memory(&mut report, &mut cost, &status);
-    cost.insert("cgroup".into(), process::cgroup(pid));
+    cost.insert("cgroup".into(), Cgroup::of(pid).describe(None));
     report.value("cost", Value::Object(cost));
     let switches = process::switches(pid)?
         .voluntary

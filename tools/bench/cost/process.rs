@@ -1,8 +1,7 @@
-//! What Linux tells of a process: CPU time, memory, context switches, bytes written, its cgroup,
-//! and which process listens on a port. All of /proc, so a JVM tells as much as a native server.
+//! What Linux tells of a process: CPU time, memory, context switches, bytes written, and
+//! which process listens on a port. All of /proc, so a JVM tells as much as a native server.
 
 use crate::{Outcome, fail};
-use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
 
@@ -98,33 +97,6 @@ pub fn command_line(pid: u32) -> Option<Vec<String>> {
 pub fn run_queue_wait_ns() -> Option<u64> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     text.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// The memory and CPU figures of the process's cgroup, where it is not the root's.
-pub fn cgroup(pid: u32) -> Value {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let number =
-        |path: String| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
-    for line in text.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        if path == "/" {
-            continue;
-        }
-        let found = match controllers {
-            "" => ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-                .iter()
-                .find_map(|root| number(format!("{root}{path}/memory.current"))),
-            "memory" => number(format!("/sys/fs/cgroup/memory{path}/memory.usage_in_bytes")),
-            _ => None,
-        };
-        if let Some(bytes) = found {
-            return json!({"path": path, "memory_bytes": bytes});
-        }
-    }
-    Value::Null
 }
 
 /// The process that listens on an address of this machine.
