@@ -189,6 +189,42 @@ fn files_that_are_no_runs_are_refused_by_name() {
     }
 }
 
+#[test]
+fn the_help_of_compare_names_every_value_that_the_broker_takes() {
+    let help = text(&output(&["compare", "--help"]).stdout);
+    let words = |from: &str, to: &str| {
+        let part = help.split(from).nth(1).unwrap().split(to).next().unwrap();
+        let words = part.split(|c: char| c.is_whitespace() || c == ',');
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (setting, (from, to), before) in [
+        ("--append=?", ("--append <LIST>", "--egress"), ""),
+        ("--egress=?", ("--egress <LIST>", "--broker"), ""),
+        ("--flush=?", ("--flush <LIST>", "--append"), ""),
+        (
+            "--set=flushMethod=?",
+            ("--flush <LIST>", "--append"),
+            "sync-",
+        ),
+    ] {
+        let mut broker = Command::new(env!("CARGO_BIN_EXE_corelane"));
+        let told = broker.args(["serve", setting, "--print-config"]).output();
+        let told = text(&told.unwrap().stderr);
+        let allowed = told.split("allowed is ").nth(1).expect(&told).trim();
+        let known = words(from, to);
+        for value in allowed.split(" or ") {
+            // ASYNC_FLUSH (async): RocketMQ's word, and the flag's.
+            let flag = value
+                .split_once('(')
+                .map(|(_, flag)| flag.trim_end_matches(')'));
+            let value = format!("{before}{}", flag.unwrap_or(value));
+            // What a broker chooses for itself has no name in a comparison.
+            let is_known = value == "sync-auto" || known.contains(&value);
+            assert!(is_known, "{setting}: {value} is not in {known:?}");
+        }
+    }
+}
+
 /// A comparison of servers that echo, on ports of its own, in a folder of its own.
 struct Comparison {
     folder: tempfile::TempDir,

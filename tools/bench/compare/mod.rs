@@ -26,14 +26,16 @@ Examples:
 
 #[derive(clap::Args, Clone)]
 pub struct Options {
-    /// Ways to flush, separated by commas: async, sync, sync-fdatasync, sync-dsync, or whatever the
-    /// broker takes
+    /// Ways to flush, separated by commas: async, sync, sync-fdatasync, sync-dsync, sync-direct, none,
+    /// or whatever else the broker takes
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     flush: Vec<String>,
-    /// Ways to append, separated by commas; given to the broker as they are
+    /// Ways to append, separated by commas: auto, ring, inline, direct, or whatever else the broker
+    /// takes
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     append: Vec<String>,
-    /// Ways to deliver, separated by commas; given to the broker as they are
+    /// Ways to deliver, separated by commas: auto, sendfile, splice, gather, send-zc, copy, or
+    /// whatever else the broker takes
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     egress: Vec<String>,
     /// A broker of the matrix; may be repeated [default: the corelane beside this program, one shard]
