@@ -54,7 +54,7 @@ run:
 bench:
 	@.ci/prepare $(if $(PEERS),test,run)
 	$(CARGO) build --release --bins
-	target/release/corelane-bench compare --flush async,sync -n 3 --duration 4 --warmup 1.5 \
+	target/release/corelane-bench compare --flush async,sync-fdatasync,sync-dsync,none -n 3 --duration 3 --warmup 1 \
 	  $(foreach peer,$(PEERS),--peer "$(peer)=$($(peer))") $(if $(PEERS),--warm-peer 180) $(ARGS)
 
 bench-parts:

@@ -321,6 +321,22 @@ mod tests {
     }
 
     #[test]
+    fn what_make_bench_compares_takes_less_than_five_minutes() {
+        let makefile = include_str!("../../../Makefile");
+        let line = makefile.split("corelane-bench compare ").nth(1).unwrap();
+        let mut words = split(line.split('\\').next().unwrap()).unwrap();
+        words.extend(["--broker", "b=x"].map(str::to_owned));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let options = options(&words);
+        for way in ["async", "sync-fdatasync", "sync-dsync", "none"] {
+            assert!(options.flush.iter().any(|flush| flush == way), "{way}");
+        }
+        let (contenders, works) = (contenders(&options).unwrap(), works(&options).unwrap());
+        let expected_s = crate::bed::expected_s(&options.bed, &contenders, &works);
+        assert!(expected_s <= 285.0, "{expected_s} s");
+    }
+
+    #[test]
     fn wrong_loads_are_refused_before_anything_starts() {
         for load in [
             "produce",

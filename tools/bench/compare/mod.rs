@@ -14,7 +14,7 @@ place are appended to it: --flush VALUE, and for sync-METHOD --flush sync --set 
 Every server runs on one CPU, the generator on another. A broker gets a fresh store for each load;
 a peer keeps its own and stays up, so that its compiled code stays warm. Who is not being measured
 is stopped with SIGSTOP. Before each run all dirty pages are written. Of an option given twice the
-last one counts.
+last one counts; values of those that take a LIST or may be repeated add up.
 
 Exit codes: 0 all runs count, 1 some are void, 2 it could not run, 130 a signal ended it.
 
