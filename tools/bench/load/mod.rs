@@ -35,7 +35,9 @@ pub enum OwnDelay {
 pub enum WaitKind {
     /// An open loop spins, a closed loop sleeps
     Auto,
-    /// Ask again and again: no wake-up in the latencies, a whole CPU used
+    /// Ask again and again: no wake-up in the latencies, a whole CPU used. Beside a server on the same
+    /// machine it can hold up kernel threads of that CPU, which end the server's disk writes where
+    /// the disk's interrupts come to it: then sleep tells more of the server
     Spin,
     /// Sleep in the kernel
     Sleep,
