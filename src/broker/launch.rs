@@ -193,6 +193,14 @@ fn shard_settings(
         delay_levels: messages.delay_levels_ms.clone(),
         long_polling: settings.pulls.long_polling,
         short_polling_ms: settings.pulls.short_polling_ms,
+        hot_fetch: shard::FetchBounds {
+            count_max: settings.pulls.hot_count_max as usize,
+            bytes_max: u64::from(settings.pulls.hot_bytes_max),
+        },
+        cold_fetch: shard::FetchBounds {
+            count_max: settings.pulls.cold_count_max as usize,
+            bytes_max: u64::from(settings.pulls.cold_bytes_max),
+        },
         notify_members_changed: messages.notify_members,
         sync_flush_timeout_ms: settings.flush.timeout_ms,
         young_log_size: memory / 10 * 4,

@@ -248,13 +248,13 @@ pub struct Pulls {
     pub long_polling: bool,
     /// Otherwise it waits this long.
     pub short_polling_ms: u64,
-    /// From the page cache.
+    /// Of a pull that begins in what counts as in memory.
     pub hot_bytes_max: u32,
-    /// From the page cache.
+    /// Likewise.
     pub hot_count_max: u32,
-    /// Far behind.
+    /// Of a pull that begins far behind.
     pub cold_bytes_max: u32,
-    /// Far behind.
+    /// Likewise.
     pub cold_count_max: u32,
 }
 

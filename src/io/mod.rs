@@ -379,8 +379,9 @@ pub enum Op {
     Bell,
 }
 
-/// Spans that one [`Op::Gather`] may carry (IOV_MAX is 1,024, one goes to the head).
-pub const GATHER_SPANS_MAX: usize = 1000;
+/// Spans that one [`Op::Gather`] may carry. The kernel takes 1,024 pieces at once (IOV_MAX), one of them the
+/// head: with this many spans a gather may end short, as it may for any other reason.
+pub const GATHER_SPANS_MAX: usize = 1024;
 
 /// One answer from the kernel.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::filter::Filter;
+use super::settings::FetchBounds;
 use super::topics::PERM_READ;
 use super::wakeups::Parked;
 use super::{Reply, Shard};
@@ -13,19 +14,18 @@ use crate::command::{
     RefusalKind, Ticket,
 };
 use crate::index::{Look, QueueIndex, UNIT_SIZE, Unit};
-use crate::io::{Errno, Io, Op, Payload, Token};
+use crate::io::{Errno, GATHER_SPANS_MAX, Io, Op, Payload, Token};
 
 /// This room's byte in tokens.
 pub const ROOM: u8 = 5;
 /// Units that were read back for a pull.
 pub(super) const UNITS: u64 = 1 << 48;
 
-/// Records in one answer at most: what one gather can carry, with the head.
-const COUNT_MAX: usize = 900;
-/// Bytes in one answer where the client names no bound: RocketMQ's maxTransferBytesOnMessageInMemory.
-const BYTES_DEFAULT: u64 = 256 << 10;
+/// Records in one answer at most: what RocketMQ's clients may ask for. One gather takes as many spans.
+pub const COUNT_MAX: usize = 1024;
+const _: () = assert!(COUNT_MAX <= GATHER_SPANS_MAX);
 /// Bytes in one answer at most, well below the largest frame.
-const BYTES_MAX: u64 = 8 << 20;
+pub const BYTES_MAX: u64 = 8 << 20;
 /// Units that one pull looks at, at least (16,000 bytes of a ConsumeQueue).
 const SCAN_UNITS: usize = 800;
 /// Places are made for so many runs at once: what clients ask for that do not say how much they want.
@@ -42,8 +42,8 @@ const FAQ: &str = "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for f
 pub(super) struct FetchPlan {
     pub(super) queue: QueueIndex,
     pub(super) from: i64,
-    pub(super) count_max: usize,
-    pub(super) bytes_max: u64,
+    /// What its client asked for.
+    pub(super) asked: FetchBounds,
     pub(super) filter: Rc<Filter>,
     /// Hold it this long if nothing is there; only at its first run.
     pub(super) suspend_ns: Option<u64>,
@@ -95,16 +95,18 @@ impl Shard {
             ms * 1_000_000
         });
         let bytes_max = match fetch.bytes_max {
-            Some(bytes) if 0 < bytes => u64::from(bytes.unsigned_abs()).min(BYTES_MAX),
-            _ => BYTES_DEFAULT,
+            Some(bytes) if 0 < bytes => u64::from(bytes.unsigned_abs()),
+            _ => BYTES_MAX,
         };
         let plan = FetchPlan {
             queue,
             from: fetch.from,
-            count_max: usize::try_from(fetch.count_max)
-                .unwrap_or(0)
-                .clamp(1, COUNT_MAX),
-            bytes_max,
+            asked: FetchBounds {
+                count_max: usize::try_from(fetch.count_max)
+                    .unwrap_or(0)
+                    .clamp(1, COUNT_MAX),
+                bytes_max: bytes_max.min(BYTES_MAX),
+            },
             filter,
             suspend_ns,
             group: self.offsets.name(fetch.group),
@@ -270,10 +272,11 @@ impl Shard {
             return nothing(FetchStatus::OffsetOverflowBadly, max);
         }
         let first = self.log.first_offset();
-        let mut spans: Vec<LogSpan> = Vec::with_capacity(plan.count_max.min(SPANS_EXPECTED));
-        let (mut bytes, mut count, mut next) = (0u64, 0usize, plan.from as u64);
+        let warm_from = self.warm_from();
+        let mut runs = Runs::new(plan.asked);
+        let mut next = plan.from as u64;
         let mut gone = false;
-        let scan_max = SCAN_UNITS.max(plan.count_max);
+        let scan_max = SCAN_UNITS.max(plan.asked.count_max);
         let mut scanned = 0;
         'scan: while scanned < scan_max {
             let units = match self.queues.look(plan.queue, QueueOffset(next)) {
@@ -283,7 +286,7 @@ impl Shard {
                 Look::Miss(_) => break,
             };
             for unit in units.chunks_exact(UNIT_SIZE as usize) {
-                if scan_max <= scanned || plan.count_max <= count {
+                if scan_max <= scanned || runs.bounds.count_max <= runs.count {
                     break 'scan;
                 }
                 let unit = Unit::decode(unit).unwrap_or(Unit::HOLE);
@@ -291,19 +294,19 @@ impl Shard {
                 if wanted && unit.offset.0 < first {
                     gone = true;
                 } else if wanted {
-                    let total = bytes + u64::from(unit.size);
-                    if 0 < count && plan.bytes_max < total {
+                    if runs.count == 0 {
+                        let bounds = self.settings.fetch_bounds(warm_from <= unit.offset.0);
+                        runs.bounds = plan.asked.within(bounds);
+                    }
+                    if !runs.take(unit) {
                         break 'scan;
                     }
-                    bytes = total;
-                    count += 1;
-                    merge(&mut spans, unit);
                 }
                 scanned += 1;
                 next += 1;
             }
         }
-        if count == 0 {
+        if runs.count == 0 {
             let status = if gone {
                 FetchStatus::MessageWasRemoving
             } else {
@@ -317,9 +320,19 @@ impl Shard {
             next: next as i64,
             min,
             max,
-            spans,
-            count: count as u32,
+            spans: runs.spans,
+            count: runs.count as u32,
         })
+    }
+
+    /// From here on the log counts as in memory for the bounds of pulls: RocketMQ's rule, that it is not
+    /// further back than a part of the memory, and what was there at the start may not be.
+    fn warm_from(&self) -> u64 {
+        let young_from = self
+            .log
+            .appended()
+            .saturating_sub(self.settings.young_log_size);
+        self.log.warm_from().max(young_from)
     }
 
     /// P§2.2, in its order. The filter where the pull may go on.
@@ -442,15 +455,43 @@ pub(super) fn is_tag(kind: &str) -> bool {
     kind.is_empty() || kind == "TAG"
 }
 
-fn merge(spans: &mut Vec<LogSpan>, unit: Unit) {
-    if let Some(last) = spans.last_mut()
-        && last.offset.0 + u64::from(last.len) == unit.offset.0
-    {
-        last.len += unit.size;
-        return;
+/// What goes into an answer: adjacent records merged.
+struct Runs {
+    spans: Vec<LogSpan>,
+    count: usize,
+    bytes: u64,
+    bounds: FetchBounds,
+}
+
+impl Runs {
+    fn new(bounds: FetchBounds) -> Self {
+        Self {
+            spans: Vec::with_capacity(bounds.count_max.min(SPANS_EXPECTED)),
+            count: 0,
+            bytes: 0,
+            bounds,
+        }
     }
-    spans.push(LogSpan {
-        offset: PhysicalOffset(unit.offset.0),
-        len: unit.size,
-    });
+
+    /// Takes one more record; false if it is too much. The first one never is: who asks for less than one
+    /// message would stand still.
+    fn take(&mut self, unit: Unit) -> bool {
+        let bytes = self.bytes + u64::from(unit.size);
+        if 0 < self.count && self.bounds.bytes_max < bytes {
+            return false;
+        }
+        self.bytes = bytes;
+        self.count += 1;
+        if let Some(last) = self.spans.last_mut()
+            && last.offset.0 + u64::from(last.len) == unit.offset.0
+        {
+            last.len += unit.size;
+        } else {
+            self.spans.push(LogSpan {
+                offset: PhysicalOffset(unit.offset.0),
+                len: unit.size,
+            });
+        }
+        true
+    }
 }

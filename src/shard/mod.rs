@@ -44,7 +44,7 @@ pub use groups::Groups;
 pub use locks::Locks;
 pub use offsets::Offsets;
 pub use pending::Pending;
-pub use settings::{DELAY_LEVELS_DEFAULT, Settings};
+pub use settings::{DELAY_LEVELS_DEFAULT, FetchBounds, Settings};
 pub use stages::{Stage, Stages};
 pub use statistics::Statistics;
 pub use topics::{Topic, Topics, plain as plain_topic};

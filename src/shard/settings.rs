@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::fetch;
 use crate::base::ShardId;
 use crate::command::DataVersion;
 
@@ -31,6 +32,32 @@ pub const DELAY_LEVELS_DEFAULT: [u64; 18] = {
         2 * H,
     ]
 };
+
+/// As much as any pull may get.
+const WIDEST_FETCH: FetchBounds = FetchBounds {
+    count_max: fetch::COUNT_MAX,
+    bytes_max: fetch::BYTES_MAX,
+};
+
+/// What one pull may get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchBounds {
+    /// Messages.
+    pub count_max: usize,
+    /// Bytes of records; one record is given whatever its size.
+    pub bytes_max: u64,
+}
+
+impl FetchBounds {
+    /// The lower of each.
+    #[must_use]
+    pub fn within(self, other: Self) -> Self {
+        Self {
+            count_max: self.count_max.min(other.count_max),
+            bytes_max: self.bytes_max.min(other.bytes_max),
+        }
+    }
+}
 
 /// Settings of one shard.
 #[derive(Debug, Clone)]
@@ -67,6 +94,10 @@ pub struct Settings {
     pub long_polling: bool,
     /// Hold them this long where long polling is off.
     pub short_polling_ms: u64,
+    /// Bounds of pulls that begin in what counts as in memory.
+    pub hot_fetch: FetchBounds,
+    /// Bounds of pulls that begin further back.
+    pub cold_fetch: FetchBounds,
     /// Tell consumers when their group's members change.
     pub notify_members_changed: bool,
     /// A producer that waits for a flush longer than this is told so.
@@ -107,6 +138,8 @@ impl Settings {
             delay_levels: DELAY_LEVELS_DEFAULT.to_vec(),
             long_polling: true,
             short_polling_ms: 1000,
+            hot_fetch: WIDEST_FETCH,
+            cold_fetch: WIDEST_FETCH,
             notify_members_changed: true,
             sync_flush_timeout_ms: 5000,
             young_log_size: 1 << 30,
@@ -116,6 +149,11 @@ impl Settings {
             properties: Vec::new(),
             version: DataVersion::default(),
         }
+    }
+
+    /// The bounds of a pull, by whether it begins in memory.
+    pub(super) const fn fetch_bounds(&self, hot: bool) -> FetchBounds {
+        if hot { self.hot_fetch } else { self.cold_fetch }
     }
 
     /// Takes a value in that was checked; keys that mean nothing to a shard change what is shown only.
@@ -135,6 +173,10 @@ impl Settings {
             "autoCreateSubscriptionGroup" => self.auto_create_groups = flag,
             "longPollingEnable" => self.long_polling = flag,
             "shortPollingTimeMills" => self.short_polling_ms = number,
+            "maxTransferBytesOnMessageInMemory" => self.hot_fetch.bytes_max = number,
+            "maxTransferCountOnMessageInMemory" => self.hot_fetch.count_max = number as usize,
+            "maxTransferBytesOnMessageInDisk" => self.cold_fetch.bytes_max = number,
+            "maxTransferCountOnMessageInDisk" => self.cold_fetch.count_max = number as usize,
             "notifyConsumerIdsChangedEnable" => self.notify_members_changed = flag,
             "syncFlushTimeout" => self.sync_flush_timeout_ms = number,
             "defaultQueryMaxNum" => self.query_count_max = number as usize,

@@ -19,6 +19,9 @@ const SENDFILE_TURN_SIZE: u64 = 1 << 20;
 /// (kernel-notes/page-cache-and-cold-reads.md).
 const WHOLE_SIZE_MAX: u64 = 4 << 20;
 
+/// Pieces that one sendmsg takes (IOV_MAX).
+const PIECES_MAX: usize = 1024;
+
 pub(super) struct Gather {
     pub(super) head: Vec<u8>,
     pub(super) spans: Vec<Span>,
@@ -51,7 +54,8 @@ impl Uring {
         let mut cut = |start: *const u8, len: u64| {
             let skipped = skip_left.min(len);
             skip_left -= skipped;
-            if skipped < len {
+            // What is beyond the kernel's bound goes with the rest: a gather may end short.
+            if skipped < len && vectors.len() < PIECES_MAX {
                 vectors.push(libc::iovec {
                     iov_base: start.wrapping_add(skipped as usize).cast_mut().cast(),
                     iov_len: (len - skipped) as usize,
