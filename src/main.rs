@@ -1,6 +1,6 @@
 //! The command line of the broker: what was typed, what it means, run.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -41,7 +41,7 @@ fn serve(flags: &Serve) -> Result<ExitCode, StartError> {
         }
     }
     if flags.print_config {
-        print!("{}", settings.print());
+        show(&settings.print());
         return Ok(ExitCode::SUCCESS);
     }
     corelane::broker::serve(settings)
@@ -80,8 +80,7 @@ fn examine(flags: &Doctor) -> Result<ExitCode, StartError> {
     } else {
         report.text()
     };
-    // Who reads only the first lines (head) has closed the rest.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    show(&text);
     Ok(ExitCode::from(report.verdict().exit_code()))
 }
 
@@ -95,9 +94,21 @@ fn stats(flags: &Stats) -> ExitCode {
     };
     if flags.json {
         let json = serde_json::to_string_pretty(&shards).expect("figures and names are JSON");
-        println!("{json}");
+        show(&format!("{json}\n"));
     } else {
-        print!("{}", corelane::stats::table(&shards));
+        show(&corelane::stats::table(&shards));
     }
     ExitCode::SUCCESS
+}
+
+/// Prints what was asked for. Who reads only the first lines (head) closes the rest: no mistake of anybody's,
+/// and `println!` would panic.
+fn show(text: &str) {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("corelane: not everything could be printed: {error}");
+        }
+        _ => (),
+    }
 }

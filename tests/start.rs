@@ -1,6 +1,12 @@
 //! The program as it is typed: exit codes, what is said where.
 
-use std::process::{Command, Output};
+mod kit;
+
+use std::net::TcpStream;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use kit::{Broker, free_ports};
 
 fn corelane(words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_corelane"));
@@ -115,4 +121,57 @@ fn print_config_shows_what_is_in_force_and_warns_on_stderr() {
     assert!(lines[1].ends_with("INFO  corelane: without effect here: sendMessageThreadPoolNums"));
     let quiet = corelane(&[&words[..], &["--log", "error"]].concat());
     assert!(quiet.stderr.is_empty(), "{}", text(&quiet.stderr));
+}
+
+/// What a program does whose reader has gone, as `head` goes after its lines.
+fn unread(mut command: Command) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let command = command.stdout(writer).stderr(Stdio::piped());
+    command.spawn().unwrap().wait_with_output().unwrap()
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let nameserver = format!("127.0.0.1:{}", broker.port + 60);
+    for words in [
+        &["stats", "--nameserver", &nameserver][..],
+        &["stats", "--json", "--nameserver", &nameserver],
+        &["serve", "--print-config"],
+        &["--help"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_corelane"));
+        command.args(words).env_remove("CORELANE_LOG");
+        let output = unread(command);
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{words:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_server_serves_on_where_nobody_reads_that_it_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_ports();
+    let names = ["nameserver", "--port", &(port + 60).to_string()].map(str::to_owned);
+    let mut nameserver = Command::new(env!("CARGO_BIN_EXE_corelane"));
+    nameserver.args(&names);
+    let broker = kit::command(port, &folder.path().join("store"), &[]);
+    for (mut command, port) in [(nameserver, port + 60), (broker, port)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let command = command.stdout(writer).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < end, "{port} does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // The line comes when everything is there, some time after the port.
+        std::thread::sleep(Duration::from_secs(1));
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{port}");
+    }
 }

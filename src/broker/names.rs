@@ -1,5 +1,6 @@
 //! The name server's thread: a small ring of its own, on the same net and protocol rooms as the shards.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -268,7 +269,11 @@ pub fn serve(settings: &NameServerSettings) -> Result<std::process::ExitCode, St
     };
     let mut signals = super::start::signals()?;
     let handle = start(plan, listener, lanes)?;
-    println!("corelane is ready: name server {address}");
+    // Whoever started this may have closed its end.
+    let _ = writeln!(
+        std::io::stdout(),
+        "corelane is ready: name server {address}"
+    );
     let _ = signals.forever().next();
     handle.stop();
     tracing::info!("stopped");

@@ -1,5 +1,6 @@
 //! Starting a process of shards in order, and stopping it in order.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -105,20 +106,26 @@ pub fn serve(settings: Settings) -> Result<ExitCode, StartError> {
         registrar.stop();
         return Err(error);
     }
-    let nameserver = addresses.join(";");
-    let brokers: Vec<String> = shards
-        .iter()
-        .map(|shard| store_host(&settings, *shard).to_string())
-        .collect();
-    println!(
-        "corelane is ready: name server {nameserver}, brokers {}",
-        brokers.join(" ")
-    );
+    announce(&settings, &addresses, &shards);
     let code = supervise(&inbox, &mailboxes, &registrar);
     if let Some(handle) = names_handle {
         handle.stop();
     }
     Ok(code)
+}
+
+/// Says where clients find what has started. Whoever started it may have closed its end: no reason to end.
+fn announce(settings: &Settings, name_servers: &[String], shards: &[ShardId]) {
+    let nameserver = name_servers.join(";");
+    let brokers: Vec<String> = shards
+        .iter()
+        .map(|shard| store_host(settings, *shard).to_string())
+        .collect();
+    let _ = writeln!(
+        std::io::stdout(),
+        "corelane is ready: name server {nameserver}, brokers {}",
+        brokers.join(" ")
+    );
 }
 
 /// That there can be rings, and what they have, said once for all of them.
