@@ -21,7 +21,9 @@ const GET_BROKER_RUNTIME_INFO: i32 = 28;
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Stages, in the order in which a message comes through them.
-const STAGES: [&str; 5] = ["executed", "written", "durable", "visible", "sent"];
+const STAGES: [&str; 7] = [
+    "received", "decoded", "appended", "written", "durable", "visible", "sent",
+];
 
 /// What one shard says. Times in nanoseconds.
 #[derive(Debug, Serialize)]

@@ -536,14 +536,27 @@ fn stats_name_the_stages_of_every_shard() {
     assert!(output.status.success(), "{output:?}");
     let shards: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(shards.as_array().unwrap().len(), 2, "{shards}");
-    for stage in ["executed", "written", "durable", "visible", "sent"] {
+    let stages = [
+        "received", "decoded", "appended", "written", "durable", "visible", "sent",
+    ];
+    assert_eq!(
+        shards[0]["stages"].as_object().unwrap().len(),
+        stages.len(),
+        "{shards}"
+    );
+    for stage in stages {
         let total = &shards[0]["stages"][stage]["total"];
         assert!(
             total["p50"].is_u64() && total["max"].is_u64(),
             "{stage}: {total}"
         );
     }
-    for stage in ["written", "durable", "visible"] {
+    // Answers that were sent are counted when they are asked for, not at the end of a period.
+    for stage in ["received", "decoded", "sent"] {
+        let count = shards[0]["stages"][stage]["total"]["count"].as_u64();
+        assert!(6 <= count.unwrap(), "{stage}: {shards}");
+    }
+    for stage in ["appended", "written", "durable", "visible"] {
         assert_eq!(shards[0]["stages"][stage]["total"]["count"], 5, "{stage}");
         assert_eq!(shards[1]["stages"][stage]["total"]["count"], 0, "{stage}");
     }

@@ -5,15 +5,17 @@ use hdrhistogram::Histogram;
 /// Longer times count as this.
 const NS_MAX: u64 = 60_000_000_000;
 
-/// Significant digits: a percent of error, 30 KB a histogram.
-const DIGITS: u8 = 2;
+/// Significant digits: a thousandth of error. A histogram then has 221 KB, and there are two of each.
+const DIGITS: u8 = 3;
 
 /// How long something took, again and again.
 #[derive(Debug)]
 pub struct Latency {
     current: Histogram<u64>,
-    last: Histogram<u64>,
-    total: Histogram<u64>,
+    /// Up to where `current` begins.
+    before: Histogram<u64>,
+    /// What the last whole period said.
+    recent: Quantiles,
 }
 
 /// What a histogram says, nanoseconds.
@@ -36,8 +38,8 @@ impl Default for Latency {
         let empty = Histogram::new_with_max(NS_MAX, DIGITS).expect("bounds that a histogram takes");
         Self {
             current: empty.clone(),
-            last: empty.clone(),
-            total: empty,
+            before: empty,
+            recent: Quantiles::default(),
         }
     }
 }
@@ -50,30 +52,38 @@ impl Latency {
 
     /// What was recorded since the last call becomes what [`Self::recent`] tells.
     pub fn rotate(&mut self) {
-        std::mem::swap(&mut self.current, &mut self.last);
-        self.current.reset();
-        self.total
-            .add(&self.last)
-            .expect("all three have the same bounds");
+        self.recent = quantiles(&self.current);
+        if !self.current.is_empty() {
+            self.before
+                .add(&self.current)
+                .expect("both have the same bounds");
+            self.current.reset();
+        }
     }
 
     /// Of the last whole period.
     #[must_use]
-    pub fn recent(&self) -> Quantiles {
-        quantiles(&self.last)
+    pub const fn recent(&self) -> Quantiles {
+        self.recent
     }
 
     /// Since the start.
     #[must_use]
     pub fn total(&self) -> Quantiles {
-        let mut all = self.total.clone();
-        all.add(&self.current)
-            .expect("all three have the same bounds");
+        if self.current.is_empty() {
+            return quantiles(&self.before);
+        }
+        let mut all = self.before.clone();
+        all.add(&self.current).expect("both have the same bounds");
         quantiles(&all)
     }
 }
 
 fn quantiles(histogram: &Histogram<u64>) -> Quantiles {
+    if histogram.is_empty() {
+        // Nothing would be found in all of its cells.
+        return Quantiles::default();
+    }
     Quantiles {
         count: histogram.len(),
         p50_ns: histogram.value_at_quantile(0.5),
@@ -96,11 +106,14 @@ mod tests {
         assert_eq!(latency.total().count, 100);
         latency.rotate();
         let first = latency.recent();
-        assert_eq!((first.count, first.p50_ns), (100, 1_003));
+        assert_eq!((first.count, first.p50_ns), (100, 1_000));
         assert!(NS_MAX <= first.max_ns, "{first:?}");
-        latency.record(5_000, 1);
+        assert!(first.max_ns - NS_MAX <= NS_MAX / 1_000, "{first:?}");
+        latency.record(123_456, 1);
         latency.rotate();
-        assert_eq!(latency.recent().count, 1);
+        let second = latency.recent();
+        assert_eq!(second.count, 1);
+        assert!((123_456..123_580).contains(&second.p50_ns), "{second:?}");
         assert_eq!(latency.total().count, 101);
         latency.rotate();
         assert_eq!(latency.recent(), Quantiles::default());

@@ -50,6 +50,11 @@ impl Stalls {
         self.last_ns = now_ns;
     }
 
+    /// When the last step ended.
+    pub(super) const fn last_ns(&self) -> u64 {
+        self.last_ns
+    }
+
     /// A step has ended. Answers how long it took.
     pub(super) fn mark(&mut self, now_ns: u64, step: Step) -> u64 {
         let took_ns = now_ns.saturating_sub(self.last_ns);

@@ -22,7 +22,7 @@ use crate::log;
 use crate::net::{self, Event, Net};
 use crate::protocol::rocketmq;
 use crate::protocol::rocketmq::frame::{HeaderKind, Scratch};
-use crate::shard::{self, ChangeNumber, Condition, Outbound, Shard};
+use crate::shard::{self, ChangeNumber, Condition, Outbound, Shard, Stages};
 
 /// This room's byte in tokens. The others: net 1, log 2, index 3, egress 4 and 7, shard 5.
 pub(super) const ROOM: u8 = 6;
@@ -46,8 +46,9 @@ const CHANGE: u64 = (1 << 48) - 1;
 /// Housekeeping is looked after this often.
 const TICK_NS: u64 = 200_000_000;
 
-/// Times of stages are told for periods of this length.
-const PERIOD_NS: u64 = 10_000_000_000;
+/// Times of stages are told for periods of so many ticks: ten seconds.
+const PERIOD_TICKS: usize = 50;
+const _: () = assert!(Stages::COUNT < PERIOD_TICKS);
 
 /// A stop that takes longer than this is ended all the same (the promise is 5 s).
 const STOP_NS_MAX: u64 = 4_500_000_000;
@@ -100,8 +101,10 @@ pub(super) struct Worker<I> {
     taking: BTreeMap<ChangeNumber, (ShardId, ChangeNumber)>,
     next_opaque: i32,
     next_tick_ns: u64,
-    next_period_ns: u64,
+    period_tick: usize,
     stalls: Stalls,
+    /// The next request to be decoded is looked at with a clock.
+    times_decoding: bool,
     wait_ns: u64,
     stop: Stop,
     failed: bool,
@@ -120,8 +123,9 @@ impl<I: Io> Worker<I> {
             taking: BTreeMap::new(),
             next_opaque: 0,
             next_tick_ns: 0,
-            next_period_ns: 0,
+            period_tick: 0,
             stalls: Stalls::default(),
+            times_decoding: false,
             wait_ns: 0,
             stop: Stop::No,
             failed: false,
@@ -166,7 +170,6 @@ impl<I: Io> Worker<I> {
         self.give_out();
         self.mark(Step::Visible);
         self.run_again();
-        self.mark(Step::Waiting);
         self.tick();
         self.give_out();
         self.mark(Step::Housekeeping);
@@ -304,11 +307,7 @@ impl<I: Io> Worker<I> {
                     Event::Received(key, lease) if !net.may_go_on(io, key, lease.len()) => {
                         later.push(Event::Received(key, lease));
                     }
-                    Event::Received(key, lease) => {
-                        self.receive(key, lease);
-                        let took_ns = self.mark(Step::Requests);
-                        self.parts.net.took(key, took_ns);
-                    }
+                    Event::Received(key, lease) => self.take_piece(key, lease),
                     Event::Ended(key) if net.is_held(key) => later.push(Event::Ended(key)),
                     Event::Ended(key) => {
                         let Parts { io, net, .. } = &mut self.parts;
@@ -401,10 +400,10 @@ impl<I: Io> Worker<I> {
             for (index, way) in egress::WAYS.into_iter().enumerate() {
                 shard.egress_bytes[index] = (way, egress.bytes()[index]);
             }
-            if self.next_period_ns <= now_ns {
-                self.next_period_ns = now_ns + PERIOD_NS;
-                shard.stages.rotate(net.rotate_sent_times());
-                shard.stalls = self.stalls.all().collect();
+            self.period_tick = (self.period_tick + 1) % PERIOD_TICKS;
+            shard.stages.rotate(self.period_tick);
+            if self.period_tick == Stages::COUNT {
+                net.rotate_sent_times();
             }
             shard.locks.sweep(now_ns);
             for connection in shard.silent_clients(now_ns) {

@@ -125,9 +125,14 @@ impl Net {
         self.counters
     }
 
-    /// Ends a period: how long sends of it took, and sends since the start.
-    pub fn rotate_sent_times(&mut self) -> [Quantiles; 2] {
+    /// Ends a period of what [`Self::sent_times`] tells.
+    pub fn rotate_sent_times(&mut self) {
         self.sent_times.rotate();
+    }
+
+    /// How long sends of the last whole period took, and those since the start.
+    #[must_use]
+    pub fn sent_times(&self) -> [Quantiles; 2] {
         [self.sent_times.recent(), self.sent_times.total()]
     }
 

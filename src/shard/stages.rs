@@ -8,8 +8,13 @@ use crate::base::{Latency, Quantiles};
 /// A place where a message has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Decoded and executed; a stored message has its place in the log.
-    Executed,
+    /// Its connection's turn has come: what the kernel handed over with it was taken in, and those in front
+    /// of it were served. Counted are requests.
+    Received,
+    /// Its header is understood. Measured of one request a piece: a clock costs a fifth of what decoding does.
+    Decoded,
+    /// It has its place in the log.
+    Appended,
     /// The kernel has taken it.
     Written,
     /// It survives a power cut; measured where somebody waits for that.
@@ -19,8 +24,10 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [(Self, &str); 4] = [
-        (Self::Executed, "executed"),
+    const ALL: [(Self, &str); 6] = [
+        (Self::Received, "received"),
+        (Self::Decoded, "decoded"),
+        (Self::Appended, "appended"),
         (Self::Written, "written"),
         (Self::Durable, "durable"),
         (Self::Visible, "visible"),
@@ -32,14 +39,20 @@ impl Stage {
 pub struct Stages {
     table: [Latency; Stage::ALL.len()],
     /// From an answer to the last byte that the kernel took of it; whoever sends tells.
-    sent: [Quantiles; 2],
+    pub sent: [Quantiles; 2],
     /// What is recorded together: time, how often.
     runs: [(u64, u64); Stage::ALL.len()],
 }
 
 impl Stages {
+    /// How many [`Self::rotate`] knows.
+    pub const COUNT: usize = Stage::ALL.len();
+
     /// `count` messages took this long to a stage.
     pub fn record(&mut self, stage: Stage, ns: u64, count: u64) {
+        if count == 0 {
+            return;
+        }
         let (time, sum) = &mut self.runs[stage as usize];
         if *time == ns {
             *sum += count;
@@ -49,11 +62,14 @@ impl Stages {
         self.table[stage as usize].record(time, sum);
     }
 
-    /// Ends a period, with the times of what was sent in it and since the start. Called every ten seconds.
-    pub fn rotate(&mut self, sent: [Quantiles; 2]) {
-        self.end_runs();
-        self.table.iter_mut().for_each(Latency::rotate);
-        self.sent = sent;
+    /// Ends a period of one stage, by its number. Called for each every ten seconds, in turns of their own:
+    /// adding one up takes some ten microseconds.
+    pub fn rotate(&mut self, number: usize) {
+        if let Some(latency) = self.table.get_mut(number) {
+            let (time, sum) = std::mem::take(&mut self.runs[number]);
+            latency.record(time, sum);
+            latency.rotate();
+        }
     }
 
     fn end_runs(&mut self) {
@@ -94,13 +110,16 @@ mod tests {
         ] {
             stages.record(stage, ns, 1);
         }
-        stages.rotate(Default::default());
+        stages.record(Stage::Appended, 30, 0);
+        (0..=Stages::COUNT).for_each(|number| stages.rotate(number));
         let counts: Vec<_> = stages
             .all()
             .map(|(name, [recent, total])| (name, recent.count, total.max_ns))
             .collect();
         let want = [
-            ("executed", 0, 0),
+            ("received", 0, 0),
+            ("decoded", 0, 0),
+            ("appended", 0, 0),
             ("written", 3, 20),
             ("durable", 0, 0),
             ("visible", 1, 10),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Parts, Worker};
 use crate::base::{Held, Key};
 use crate::broker::control::Control;
+use crate::broker::stalls::Step;
 use crate::command::{
     Answer, Command, ConnectionId, FetchStatus, Fetched, Peer, Refusal, RefusalKind, Ticket,
 };
@@ -24,28 +25,54 @@ const BODY_HELD_MIN: usize = 64 << 10;
 const HOT_SIZE: u64 = 32 << 20;
 
 impl<I: Io> Worker<I> {
-    pub(super) fn receive(&mut self, key: Key, lease: Lease) {
+    /// A piece that came from a client: its requests are executed, and it is noted how far they have come.
+    pub(super) fn take_piece(&mut self, key: Key, lease: Lease) {
+        let turn_ns = self.parts.io.now_ns();
+        // The clock was read when what came before had ended.
+        let received_ns = self.stalls.last_ns().saturating_sub(turn_ns);
+        let appended_before = self.parts.shard.counters.produced;
+        self.times_decoding = true;
+        let count = self.receive(key, lease);
+        self.times_decoding = false;
+        let took_ns = self.mark(Step::Requests);
+        let Parts { net, shard, .. } = &mut self.parts;
+        net.took(key, took_ns);
+        shard.stages.record(Stage::Received, received_ns, count);
+        self.note_appended(appended_before);
+    }
+
+    /// The messages that were appended since then have come so far when the last step ended.
+    fn note_appended(&mut self, before: u64) {
+        let Parts { io, shard, .. } = &mut self.parts;
+        let ns = self.stalls.last_ns().saturating_sub(io.now_ns());
+        let count = shard.counters.produced - before;
+        shard.stages.record(Stage::Appended, ns, count);
+    }
+
+    /// Answers how many requests were in it.
+    fn receive(&mut self, key: Key, lease: Lease) -> u64 {
         let Some(mut frames) = self.parts.net.frames(key, lease) else {
-            return;
+            return 0;
         };
         let mut count = 0;
         loop {
-            match frames.next_frame() {
+            let why = match frames.next_frame() {
                 Ok(Some(frame)) => {
                     count += 1;
-                    if let Err(why) = self.execute(key, frame.bytes, frame.held) {
-                        return self.break_off(key, &why);
-                    }
+                    self.execute(key, frame.bytes, frame.held).err()
                 }
                 Ok(None) => break,
-                Err(why) => return self.break_off(key, &why),
+                Err(why) => Some(why),
+            };
+            if let Some(why) = why {
+                self.break_off(key, &why);
+                return count;
             }
         }
-        let Parts { io, net, shard, .. } = &mut self.parts;
-        let took_ns = io.look_ns().saturating_sub(io.now_ns());
-        shard.stages.record(Stage::Executed, took_ns, count);
+        let Parts { io, net, .. } = &mut self.parts;
         net.keep(io, key, frames, &mut self.events);
         net.hold_back(io, key);
+        count
     }
 
     fn break_off(&mut self, key: Key, why: &str) {
@@ -79,9 +106,18 @@ impl<I: Io> Worker<I> {
                     connection: ConnectionId(key),
                     note: request.note(),
                 };
-                let Parts { io, shard, .. } = &mut self.parts;
-                let reply = match rocketmq::command(&request) {
+                let command = rocketmq::command(&request);
+                let Parts { io, net, shard, .. } = &mut self.parts;
+                if std::mem::take(&mut self.times_decoding) {
+                    let took_ns = io.look_ns().saturating_sub(io.now_ns());
+                    shard.stages.record(Stage::Decoded, took_ns, 1);
+                }
+                let reply = match command {
                     Ok(mut command) => {
+                        if matches!(command, Command::RuntimeInfo) {
+                            shard.stages.sent = net.sent_times();
+                            shard.stalls = self.stalls.all().collect();
+                        }
                         hold(&mut command, whole);
                         shard.execute(io, &peer, ticket, command)
                     }
@@ -123,12 +159,15 @@ impl<I: Io> Worker<I> {
                 mailbox.post(Control::TopicsTaken { change: theirs });
             }
             let list = self.waiting.remove(&condition).unwrap_or_default();
+            let appended_before = self.parts.shard.counters.produced;
             for (key, bytes) in list {
                 self.waiting_size -= bytes.len();
                 if let Err(why) = self.execute(key, &bytes, None) {
                     self.break_off(key, &why);
                 }
             }
+            self.mark(Step::Waiting);
+            self.note_appended(appended_before);
         }
     }
 
