@@ -40,6 +40,8 @@ pub struct ShardStats {
     pub stages: BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>,
     /// Steps of a turn that took longer than 0.5 ms: how often (`count`), and the longest (`max`).
     pub stalls: BTreeMap<String, BTreeMap<String, u64>>,
+    /// By step: what was being done in the longest, where that is known.
+    pub held_by: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -132,6 +134,7 @@ fn read(broker: String, address: String, table: &BTreeMap<String, String>) -> Sh
         handed_out_per_s: first("getTransferredTps").unwrap_or(0.0),
         stages: BTreeMap::new(),
         stalls: BTreeMap::new(),
+        held_by: BTreeMap::new(),
     };
     for (key, value) in table {
         if let Some((stage, period)) = key
@@ -142,6 +145,8 @@ fn read(broker: String, address: String, table: &BTreeMap<String, String>) -> Sh
             periods.insert(period.to_owned(), figures(value));
         } else if let Some(step) = key.strip_prefix("corelaneStall_") {
             stats.stalls.insert(step.to_owned(), figures(value));
+        } else if let Some(step) = key.strip_prefix("corelaneStallBy_") {
+            stats.held_by.insert(step.to_owned(), value.clone());
         }
     }
     stats
@@ -193,11 +198,13 @@ pub fn table(shards: &[ShardStats]) -> String {
         for (step, figures) in &shard.stalls {
             let figure = |name| figures.get(name).copied().unwrap_or(0);
             if 0 < figure("count") {
+                let by = shard.held_by.get(step).map(|by| format!(" ({by})"));
                 let _ = writeln!(
                     out,
-                    "  held for more than 0.5 ms by {step}: {} times, {:.1} µs at most",
+                    "  held for more than 0.5 ms by {step}: {} times, {:.1} µs at most{}",
                     figure("count"),
-                    figure("max") as f64 / 1000.0
+                    figure("max") as f64 / 1000.0,
+                    by.unwrap_or_default()
                 );
             }
         }
@@ -218,6 +225,10 @@ mod tests {
                 "count 4 p50 1500 p99 2000 p999 2000 max 2500",
             ),
             ("corelaneStall_requests", "count 2 max 700000"),
+            (
+                "corelaneStallBy_requests",
+                "9 of 127.0.0.1:77, the last with code 310",
+            ),
             ("corelaneStall_waiting", "count 0 max 0"),
             ("brokerActive", "true"),
         ];
@@ -230,7 +241,9 @@ mod tests {
             text.contains("visible    10s               4        1.5"),
             "{text}"
         );
-        assert!(text.contains("by requests: 2 times, 700.0 µs"), "{text}");
+        let stall =
+            "by requests: 2 times, 700.0 µs at most (9 of 127.0.0.1:77, the last with code 310)";
+        assert!(text.contains(stall), "{text}");
         assert!(!text.contains("waiting"), "{text}");
     }
 

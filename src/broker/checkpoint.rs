@@ -92,11 +92,11 @@ impl CheckpointState {
         self.path = path;
     }
 
-    /// Starts what is due.
-    pub(super) fn pump(&mut self, io: &mut impl Io, shard: &mut Shard) {
+    /// Starts what is due. Answers whether there was anything to do.
+    pub(super) fn pump(&mut self, io: &mut impl Io, shard: &mut Shard) -> bool {
         let now_ns = io.now_ns();
         if now_ns < self.retry_ns {
-            return;
+            return false;
         }
         let reached = shard.log.synced().min(shard.visible());
         let idle = matches!(self.stage, Stage::Idle);
@@ -104,11 +104,13 @@ impl CheckpointState {
         if idle && self.dispatched < reached && due {
             self.begin(now_ns, shard, reached);
         }
+        let mut any = !matches!(self.stage, Stage::Idle);
         self.go_on(io, shard);
         let horizon = shard.log.horizon_next();
         if self.counted_ns + COUNT_PERIOD_NS <= now_ns {
             // Deleted topics and expired IndexFiles must not look like lost ones after the next start.
             self.counted_ns = now_ns;
+            any = true;
             let (queue_count, index_count) = counts(&shard.queues, &shard.index, self.dispatched);
             self.counts.0 = self.counts.0.min(queue_count);
             self.counts.1 = self.counts.1.min(index_count);
@@ -118,7 +120,9 @@ impl CheckpointState {
             || self.written_counts != self.counts;
         if self.writing.is_none() && news {
             self.write(io, shard, horizon, false);
+            any = true;
         }
+        any
     }
 
     /// Brings everything to disk now, whatever the time: the shard stops.

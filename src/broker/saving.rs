@@ -135,8 +135,9 @@ impl Saving {
         }
     }
 
-    /// Starts the rewrites that are due; of all changed tables if `now`.
-    pub(super) fn pump(&mut self, io: &mut impl Io, shard: &mut Shard, now: bool) {
+    /// Starts the rewrites that are due; of all changed tables if `now`. Answers whether there were any.
+    pub(super) fn pump(&mut self, io: &mut impl Io, shard: &mut Shard, now: bool) -> bool {
+        let mut any = false;
         let states = states(shard);
         let now_ns = io.now_ns();
         for which in [TOPICS, GROUPS, OFFSETS, DELAY] {
@@ -160,7 +161,9 @@ impl Saving {
             };
             let pushed = io.push(Token::of(ROOM, SAVE | which as u64), op);
             assert!(pushed.is_ok(), "the ring has room for four files");
+            any = true;
         }
+        any
     }
 
     fn encode(&mut self, io: &impl Io, shard: &mut Shard, which: usize) -> Vec<u8> {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::shard::Stall;
+
 /// A step of a turn that takes longer is a stall.
 const STALL_NS: u64 = 500_000;
 
@@ -13,7 +15,7 @@ const LOG_EVERY_NS: u64 = 10_000_000_000;
 pub(super) enum Step {
     /// Answers of the kernel are taken in.
     Completions,
-    /// One piece that came from a client is decoded and executed.
+    /// One piece that came from a client is decoded and executed, or a client that has gone is forgotten.
     Requests,
     /// Records become visible, and are answered.
     Visible,
@@ -34,13 +36,21 @@ const STEPS: [&str; 6] = [
     "submission",
 ];
 
+/// What is known of the stalls of one step.
+#[derive(Debug, Default, Clone)]
+struct Held {
+    count: u64,
+    longest_ns: u64,
+    /// What was being done in the longest, where that is known.
+    by: String,
+}
+
 /// Stalls so far.
 #[derive(Debug, Default)]
 pub(super) struct Stalls {
     last_ns: u64,
-    /// Of each step: how often, and the longest.
-    table: [(u64, u64); STEPS.len()],
-    unlogged: [(u64, u64); STEPS.len()],
+    table: [Held; STEPS.len()],
+    unlogged: [Held; STEPS.len()],
     logged_ns: u64,
 }
 
@@ -55,21 +65,25 @@ impl Stalls {
         self.last_ns
     }
 
-    /// A step has ended. Answers how long it took.
-    pub(super) fn mark(&mut self, now_ns: u64, step: Step) -> u64 {
+    /// A step has ended, or a part of one. Answers how long it took. What was being done in it is asked for
+    /// only where it took too long.
+    pub(super) fn mark(&mut self, now_ns: u64, step: Step, by: impl FnOnce() -> String) -> u64 {
         let took_ns = now_ns.saturating_sub(self.last_ns);
         self.last_ns = now_ns;
         if STALL_NS <= took_ns {
-            self.note(now_ns, took_ns, step);
+            self.note(now_ns, took_ns, step, &by());
         }
         took_ns
     }
 
-    fn note(&mut self, now_ns: u64, took_ns: u64, step: Step) {
+    fn note(&mut self, now_ns: u64, took_ns: u64, step: Step, by: &str) {
         for table in [&mut self.table, &mut self.unlogged] {
-            let (count, longest_ns) = &mut table[step as usize];
-            *count += 1;
-            *longest_ns = (*longest_ns).max(took_ns);
+            let held = &mut table[step as usize];
+            held.count += 1;
+            if held.longest_ns < took_ns {
+                held.longest_ns = took_ns;
+                by.clone_into(&mut held.by);
+            }
         }
         if self.logged_ns == 0 || self.logged_ns + LOG_EVERY_NS <= now_ns {
             self.logged_ns = now_ns.max(1);
@@ -81,23 +95,32 @@ impl Stalls {
         }
     }
 
-    /// Each step's name, how often it stalled, and the longest time in nanoseconds.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
-        let counted = STEPS.iter().zip(&self.table);
-        counted.map(|(name, (count, longest_ns))| (*name, *count, *longest_ns))
+    /// Those of each step.
+    pub(super) fn all(&self) -> Vec<Stall> {
+        let table = STEPS.into_iter().zip(&self.table);
+        let told = table.map(|(step, held)| Stall {
+            step,
+            count: held.count,
+            longest_ns: held.longest_ns,
+            by: held.by.clone(),
+        });
+        told.collect()
     }
 }
 
-fn text(table: &[(u64, u64)]) -> String {
+fn text(table: &[Held]) -> String {
     let mut text = String::new();
-    for (name, (count, longest_ns)) in STEPS.iter().zip(table) {
-        if 0 < *count {
+    for (name, held) in STEPS.iter().zip(table) {
+        if 0 < held.count {
             let separator = if text.is_empty() { "" } else { ", " };
-            let longest_us = longest_ns / 1000;
+            let (count, longest_us) = (held.count, held.longest_ns / 1000);
             let _ = write!(
                 text,
                 "{separator}{name} {count} times, {longest_us} µs at most"
             );
+            if !held.by.is_empty() {
+                let _ = write!(text, " ({})", held.by);
+            }
         }
     }
     text
@@ -108,17 +131,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stall_is_counted_under_its_step() {
-        assert_eq!(
-            text(&[(0, 0), (2, 700_000), (0, 0), (0, 0), (1, 9_000_000), (0, 0)]),
-            "requests 2 times, 700 µs at most, housekeeping 1 times, 9000 µs at most"
-        );
+    fn a_stall_is_counted_under_its_step_and_the_longest_says_by_whom() {
         let mut stalls = Stalls::default();
+        let unasked = || unreachable!("it was short");
         stalls.begin(1_000);
-        stalls.mark(1_100, Step::Completions);
-        stalls.mark(601_100, Step::Requests);
-        stalls.mark(1_001_100, Step::Visible);
-        let counts: Vec<_> = stalls.all().map(|(_, count, _)| count).collect();
-        assert_eq!(counts, [0, 1, 0, 0, 0, 0]);
+        stalls.mark(1_100, Step::Completions, unasked);
+        for (end_ns, by) in [(601_100, "a"), (1_401_100, "b"), (1_951_100, "c")] {
+            stalls.mark(end_ns, Step::Requests, || by.to_owned());
+        }
+        stalls.mark(2_351_100, Step::Visible, unasked);
+        stalls.mark(9_999_999, Step::Housekeeping, String::new);
+        let counts: Vec<_> = stalls.all().iter().map(|stall| stall.count).collect();
+        assert_eq!(counts, [0, 3, 0, 0, 1, 0]);
+        assert_eq!(
+            text(&stalls.table),
+            "requests 3 times, 800 µs at most (b), housekeeping 1 times, 7648 µs at most"
+        );
     }
 }

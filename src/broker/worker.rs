@@ -1,5 +1,6 @@
 //! One shard's thread: take completions, decode, execute, index, wake, answer, flush. One line per arrow.
 
+mod housekeeping;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use crate::log;
 use crate::net::{self, Event, Net};
 use crate::protocol::rocketmq;
 use crate::protocol::rocketmq::frame::{HeaderKind, Scratch};
-use crate::shard::{self, ChangeNumber, Condition, Outbound, Shard, Stages};
+use crate::shard::{self, ChangeNumber, Condition, Outbound, Shard};
 
 /// This room's byte in tokens. The others: net 1, log 2, index 3, egress 4 and 7, shard 5.
 pub(super) const ROOM: u8 = 6;
@@ -42,16 +43,6 @@ const ABORT: u64 = 9 << 48;
 /// With the number of the change that it is part of.
 const REMOVE_FOR: u64 = 10 << 48;
 const CHANGE: u64 = (1 << 48) - 1;
-
-/// Housekeeping is looked after this often.
-const TICK_NS: u64 = 200_000_000;
-
-/// Times of stages are told for periods of so many ticks: ten seconds.
-const PERIOD_TICKS: usize = 50;
-const _: () = assert!(Stages::COUNT < PERIOD_TICKS);
-
-/// A stop that takes longer than this is ended all the same (the promise is 5 s).
-const STOP_NS_MAX: u64 = 4_500_000_000;
 
 /// Where a worker's stop has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +94,8 @@ pub(super) struct Worker<I> {
     next_tick_ns: u64,
     period_tick: usize,
     stalls: Stalls,
+    /// Of the last request.
+    last_code: i32,
     /// The next request to be decoded is looked at with a clock.
     times_decoding: bool,
     wait_ns: u64,
@@ -125,6 +118,7 @@ impl<I: Io> Worker<I> {
             next_tick_ns: 0,
             period_tick: 0,
             stalls: Stalls::default(),
+            last_code: 0,
             times_decoding: false,
             wait_ns: 0,
             stop: Stop::No,
@@ -196,7 +190,14 @@ impl<I: Io> Worker<I> {
 
     /// A step of the turn has ended. Answers how long it took, nanoseconds.
     fn mark(&mut self, step: Step) -> u64 {
-        self.stalls.mark(self.parts.io.look_ns(), step)
+        let now_ns = self.parts.io.look_ns();
+        self.stalls.mark(now_ns, step, String::new)
+    }
+
+    /// Likewise, with what was done in it.
+    fn mark_by(&mut self, step: Step, by: impl FnOnce() -> String) {
+        let now_ns = self.parts.io.look_ns();
+        self.stalls.mark(now_ns, step, by);
     }
 
     fn fail(&mut self, why: String) {
@@ -313,7 +314,10 @@ impl<I: Io> Worker<I> {
                         let Parts { io, net, .. } = &mut self.parts;
                         net.close(io, key, &mut self.events);
                     }
-                    Event::Closed(key) => self.disconnected(key),
+                    Event::Closed(key) => {
+                        self.disconnected(key);
+                        self.mark_by(Step::Requests, || "a client that has gone".to_owned());
+                    }
                 }
             }
             std::mem::swap(&mut events, &mut self.events);
@@ -376,47 +380,6 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    fn tick(&mut self) {
-        let Parts {
-            io,
-            net,
-            egress,
-            shard,
-            saving,
-            checkpoint,
-            keeper,
-            ..
-        } = &mut self.parts;
-        let now_ns = io.now_ns();
-        let mut wait_ns = shard.run_delays(io);
-        let deadline_ns = shard.expire_parked(io);
-        wait_ns = wait_ns.min(deadline_ns.saturating_sub(now_ns));
-        if self.next_tick_ns <= now_ns {
-            self.next_tick_ns = now_ns + TICK_NS;
-            net.sweep(io, &mut self.events);
-            egress.rest(io);
-            shard.answer_late_flushes(now_ns);
-            shard.note_time(io.wall_ms());
-            for (index, way) in egress::WAYS.into_iter().enumerate() {
-                shard.egress_bytes[index] = (way, egress.bytes()[index]);
-            }
-            self.period_tick = (self.period_tick + 1) % PERIOD_TICKS;
-            shard.stages.rotate(self.period_tick);
-            if self.period_tick == Stages::COUNT {
-                net.rotate_sent_times();
-            }
-            shard.locks.sweep(now_ns);
-            for connection in shard.silent_clients(now_ns) {
-                net.close(io, connection.0, &mut self.events);
-            }
-            keeper.pump(io, shard);
-        }
-        saving.pump(io, shard, self.stop != Stop::No);
-        checkpoint.pump(io, shard);
-        self.wait_ns = wait_ns.min(self.next_tick_ns.saturating_sub(now_ns));
-        self.go_on_stopping(now_ns);
-    }
-
     fn flush(&mut self) {
         let Parts {
             io,
@@ -431,62 +394,6 @@ impl<I: Io> Worker<I> {
         self.wait_ns = self.wait_ns.min(ask_again_ns);
         if !self.events.is_empty() {
             self.wait_ns = 0;
-        }
-    }
-
-    fn begin_stop(&mut self) {
-        if self.stop != Stop::No {
-            return;
-        }
-        let Parts { io, net, shard, .. } = &mut self.parts;
-        self.stop = Stop::Settling {
-            since_ns: io.now_ns(),
-        };
-        net.stop_accepting();
-        shard.answer_all_parked(io);
-    }
-
-    fn go_on_stopping(&mut self, now_ns: u64) {
-        let Parts {
-            io,
-            net,
-            shard,
-            saving,
-            checkpoint,
-            abort,
-            ..
-        } = &mut self.parts;
-        match self.stop {
-            Stop::No | Stop::Done | Stop::Unmarking => (),
-            Stop::Settling { since_ns } => {
-                self.wait_ns = self.wait_ns.min(10_000_000);
-                shard.log.sync_now(io);
-                checkpoint.begin_now(now_ns, shard);
-                let settled = shard.is_quiet()
-                    && shard.log.is_quiet()
-                    && net.is_quiet()
-                    && saving.is_done(shard)
-                    && checkpoint.is_done(shard);
-                if settled {
-                    checkpoint.write_clean(io, shard);
-                    self.stop = Stop::Sealing;
-                } else if since_ns + STOP_NS_MAX <= now_ns {
-                    tracing::warn!(
-                        "not everything could be settled in time; the next start walks the log"
-                    );
-                    self.stop = Stop::Done;
-                }
-            }
-            Stop::Sealing => {
-                if !checkpoint.is_writing() {
-                    let op = Op::Remove {
-                        path: abort.clone(),
-                    };
-                    let pushed = io.push(Token::of(ROOM, ABORT), op);
-                    assert!(pushed.is_ok(), "the ring is nearly empty");
-                    self.stop = Stop::Unmarking;
-                }
-            }
         }
     }
 }

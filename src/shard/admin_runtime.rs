@@ -76,6 +76,8 @@ impl Days {
 const STAGE_PREFIX: &str = "corelaneStage_";
 /// Begins the keys of stalls: step of a turn; nanoseconds.
 const STALL_PREFIX: &str = "corelaneStall_";
+/// Begins the keys of what was being done in the longest.
+const STALL_BY_PREFIX: &str = "corelaneStallBy_";
 
 type Table = Vec<(String, String)>;
 
@@ -162,9 +164,13 @@ impl Shard {
                 put(table, &key, value);
             }
         }
-        for (step, count, longest_ns) in &self.stalls {
-            let value = format!("count {count} max {longest_ns}");
+        for stall in &self.stalls {
+            let step = stall.step;
+            let value = format!("count {} max {}", stall.count, stall.longest_ns);
             put(table, &format!("{STALL_PREFIX}{step}"), value);
+            if !stall.by.is_empty() {
+                put(table, &format!("{STALL_BY_PREFIX}{step}"), &stall.by);
+            }
         }
     }
 

@@ -45,7 +45,7 @@ pub use locks::Locks;
 pub use offsets::Offsets;
 pub use pending::Pending;
 pub use settings::{DELAY_LEVELS_DEFAULT, FetchBounds, Settings};
-pub use stages::{Stage, Stages};
+pub use stages::{Stage, Stages, Stall};
 pub use statistics::Statistics;
 pub use topics::{Topic, Topics, plain as plain_topic};
 
@@ -155,8 +155,8 @@ pub struct Shard {
     pub statistics: Statistics,
     /// How long the stages of a message take.
     pub stages: Stages,
-    /// What held a turn for too long: step, how often, longest time; whoever turns tells.
-    pub stalls: Vec<(&'static str, u64, u64)>,
+    /// What held a turn for too long; whoever turns tells.
+    pub stalls: Vec<Stall>,
     reading: fetch::Reading,
     returns: retry::Returns,
     queries: query::Queries,

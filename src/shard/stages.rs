@@ -34,6 +34,19 @@ impl Stage {
     ];
 }
 
+/// What held turns for too long in one step of theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stall {
+    /// Its name.
+    pub step: &'static str,
+    /// How often.
+    pub count: u64,
+    /// The longest.
+    pub longest_ns: u64,
+    /// What was being done in the longest; empty where that is not known.
+    pub by: String,
+}
+
 /// Times of all stages.
 #[derive(Debug, Default)]
 pub struct Stages {

@@ -34,8 +34,13 @@ impl<I: Io> Worker<I> {
         self.times_decoding = true;
         let count = self.receive(key, lease);
         self.times_decoding = false;
-        let took_ns = self.mark(Step::Requests);
-        let Parts { net, shard, .. } = &mut self.parts;
+        let Parts { io, net, shard, .. } = &mut self.parts;
+        let last_code = self.last_code;
+        let took_ns = self.stalls.mark(io.look_ns(), Step::Requests, || {
+            let peer = net.peer(key).map(|peer| peer.to_string());
+            let peer = peer.as_deref().unwrap_or("a client that has gone");
+            format!("{count} of {peer}, the last with code {last_code}")
+        });
         net.took(key, took_ns);
         shard.stages.record(Stage::Received, received_ns, count);
         self.note_appended(appended_before);
@@ -96,6 +101,7 @@ impl<I: Io> Worker<I> {
             Err(error) => Err(error.to_string()),
             Ok(request) if request.is_response() => Ok(()),
             Ok(request) => {
+                self.last_code = request.code;
                 let peer = Peer {
                     connection: ConnectionId(key),
                     address,
@@ -107,17 +113,17 @@ impl<I: Io> Worker<I> {
                     note: request.note(),
                 };
                 let command = rocketmq::command(&request);
-                let Parts { io, net, shard, .. } = &mut self.parts;
+                let Parts { io, shard, .. } = &mut self.parts;
                 if std::mem::take(&mut self.times_decoding) {
                     let took_ns = io.look_ns().saturating_sub(io.now_ns());
                     shard.stages.record(Stage::Decoded, took_ns, 1);
                 }
+                if matches!(command, Ok(Command::RuntimeInfo)) {
+                    self.tell_times();
+                }
+                let Parts { io, shard, .. } = &mut self.parts;
                 let reply = match command {
                     Ok(mut command) => {
-                        if matches!(command, Command::RuntimeInfo) {
-                            shard.stages.sent = net.sent_times();
-                            shard.stalls = self.stalls.all().collect();
-                        }
                         hold(&mut command, whole);
                         shard.execute(io, &peer, ticket, command)
                     }
@@ -133,6 +139,13 @@ impl<I: Io> Worker<I> {
         };
         self.scratch = scratch;
         outcome
+    }
+
+    /// The shard is asked for times that it does not measure itself.
+    fn tell_times(&mut self) {
+        let Parts { net, shard, .. } = &mut self.parts;
+        shard.stages.sent = net.sent_times();
+        shard.stalls = self.stalls.all();
     }
 
     fn wait(&mut self, condition: Condition, key: Key, ticket: Ticket, bytes: &[u8]) {
@@ -166,7 +179,8 @@ impl<I: Io> Worker<I> {
                     self.break_off(key, &why);
                 }
             }
-            self.mark(Step::Waiting);
+            let last_code = self.last_code;
+            self.mark_by(Step::Waiting, || format!("the last with code {last_code}"));
             self.note_appended(appended_before);
         }
     }
