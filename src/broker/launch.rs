@@ -84,6 +84,14 @@ impl Starting<'_> {
                 listen(SocketAddr::new(ip, ports.vip)).map_err(not_had)?,
             ]);
         }
+        let cpu_count = allowed_cpus().len();
+        if cpu_count < shards.len() {
+            tracing::info!(
+                "{} shards share {cpu_count} CPUs: they sleep whenever they have nothing to do (spinMaxMicros \
+                 has no effect), and one that works makes others wait",
+                shards.len()
+            );
+        }
         let log = super::writing::options(self.settings)?;
         let disks: Vec<_> = shards.iter().map(|shard| self.disk_of(*shard)).collect();
         for ((shard, listeners), disk) in shards.iter().zip(listeners).zip(&disks) {
@@ -258,9 +266,18 @@ impl ShardPlan {
     fn ring(&self) -> Options {
         // Shards that share a CPU would spin in each other's way.
         let crowded = allowed_cpus().len() < self.shard_settings.shard_count as usize;
-        let spin_us = self.settings.scheduling.spin_us_max;
+        let spin_us = if crowded {
+            0
+        } else {
+            self.settings.scheduling.spin_us_max
+        };
+        tracing::debug!(
+            "shard {} is on CPU {} and stays awake for {spin_us} us",
+            self.shard,
+            self.cpu
+        );
         Options {
-            spin_ns_max: if crowded { 0 } else { spin_us * 1000 },
+            spin_ns_max: spin_us * 1000,
             workers_first: self.log.flush.is_sync(),
             ..Options::SHARD.without(self.settings.ring_without)
         }
