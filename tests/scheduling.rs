@@ -99,6 +99,18 @@ fn more_shards_than_cpus_all_serve_and_none_stays_awake() {
 }
 
 #[test]
+fn shards_with_cpus_of_their_own_may_stay_awake() {
+    let cpu_count = on_two_cpus().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--shards", &cpu_count, "--log", SPIN_LINES];
+    let broker = Broker::start(folder.path(), &[&arguments[..], &SMALL].concat());
+    let log = broker.log();
+    assert!(!log.contains("shards share"), "{log}");
+    let awake = log.matches("stays awake for 50 us").count();
+    assert_eq!(awake.to_string(), cpu_count, "{log}");
+}
+
+#[test]
 fn shards_run_before_other_programs_where_that_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(folder.path(), &SMALL);

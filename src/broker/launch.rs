@@ -84,19 +84,24 @@ impl Starting<'_> {
                 listen(SocketAddr::new(ip, ports.vip)).map_err(not_had)?,
             ]);
         }
-        let cpu_count = allowed_cpus().len();
-        if cpu_count < shards.len() {
-            tracing::info!(
-                "{} shards share {cpu_count} CPUs: they sleep whenever they have nothing to do (spinMaxMicros \
-                 has no effect), and one that works makes others wait",
-                shards.len()
-            );
-        }
+        let cpus = allowed_cpus();
+        let spin_us_max = self.spin_us_max(&cpus);
         let log = super::writing::options(self.settings)?;
         let disks: Vec<_> = shards.iter().map(|shard| self.disk_of(*shard)).collect();
         for ((shard, listeners), disk) in shards.iter().zip(listeners).zip(&disks) {
             let sharers = disks.iter().filter(|other| *other == disk).count() as u32;
-            self.spawn(*shard, listeners, log, COLD_READS_MAX / sharers)?;
+            let cpu = cpus[usize::from(shard.0) % cpus.len()];
+            let cold_reads_max = COLD_READS_MAX / sharers;
+            self.spawn(
+                *shard,
+                listeners,
+                log,
+                Share {
+                    cpu,
+                    spin_us_max,
+                    cold_reads_max,
+                },
+            )?;
         }
         // Clients that are told "ready" should find the routes, so registration is waited for too; the
         // registrar answers within 3 s whether or not a name server is there.
@@ -129,6 +134,21 @@ impl Starting<'_> {
         Ok(())
     }
 
+    /// Shards that share a CPU would stay awake in each other's way. To be asked before a shard is pinned:
+    /// afterwards its thread knows of one CPU only.
+    fn spin_us_max(&self, cpus: &[usize]) -> u64 {
+        let shard_count = self.layout.shard_count as usize;
+        if shard_count <= cpus.len() {
+            return self.settings.scheduling.spin_us_max;
+        }
+        tracing::info!(
+            "{shard_count} shards share {} CPUs: they sleep whenever they have nothing to do (spinMaxMicros \
+             has no effect), and one that works makes others wait",
+            cpus.len()
+        );
+        0
+    }
+
     fn disk_of(&self, shard: ShardId) -> Option<u64> {
         let store = &self.settings.store;
         let paths = store.paths((!self.layout.in_place).then_some(shard));
@@ -140,19 +160,16 @@ impl Starting<'_> {
         shard: ShardId,
         listeners: Vec<TcpListener>,
         log: LogOptions,
-        cold_reads_max: u32,
+        share: Share,
     ) -> Result<(), StartError> {
-        let cpus = allowed_cpus();
-        let cpu = cpus[usize::from(shard.0) % cpus.len()];
         let name = self.settings.broker_name(shard, self.layout.in_place);
         let plan = ShardPlan {
             settings: self.settings.clone(),
             log,
-            cold_reads_max,
+            share,
             in_place: self.layout.in_place,
             shard_settings: shard_settings(self.settings, self.layout, shard, name),
             shard,
-            cpu,
             lanes: self.lanes.clone(),
             mailboxes: self.mailboxes.to_vec(),
             registrar: Arc::clone(self.registrar),
@@ -224,15 +241,24 @@ fn shard_settings(
     }
 }
 
+/// What a shard has of the machine.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    cpu: usize,
+    /// Microseconds that it may stay awake for what comes next.
+    spin_us_max: u64,
+    /// Reads past the page cache at once.
+    cold_reads_max: u32,
+}
+
 /// What one shard's thread needs to start.
 struct ShardPlan {
     settings: Settings,
     log: LogOptions,
-    cold_reads_max: u32,
+    share: Share,
     in_place: bool,
     shard_settings: shard::Settings,
     shard: ShardId,
-    cpu: usize,
     lanes: Lanes,
     mailboxes: Vec<Mailbox>,
     registrar: Arc<Registrar>,
@@ -242,8 +268,9 @@ struct ShardPlan {
 
 impl ShardPlan {
     fn run(self, listeners: Vec<TcpListener>) {
-        if !pin(self.cpu) {
-            tracing::warn!(cpu = self.cpu, "a shard could not be pinned to its CPU");
+        let cpu = self.share.cpu;
+        if !pin(cpu) {
+            tracing::warn!(cpu, "a shard could not be pinned to its CPU");
         }
         if self.settings.scheduling.high_priority && !raise_priority() {
             tracing::warn!(
@@ -264,20 +291,15 @@ impl ShardPlan {
     }
 
     fn ring(&self) -> Options {
-        // Shards that share a CPU would spin in each other's way.
-        let crowded = allowed_cpus().len() < self.shard_settings.shard_count as usize;
-        let spin_us = if crowded {
-            0
-        } else {
-            self.settings.scheduling.spin_us_max
-        };
+        let Share {
+            cpu, spin_us_max, ..
+        } = self.share;
         tracing::debug!(
-            "shard {} is on CPU {} and stays awake for {spin_us} us",
-            self.shard,
-            self.cpu
+            "shard {} is on CPU {cpu} and stays awake for {spin_us_max} us",
+            self.shard
         );
         Options {
-            spin_ns_max: spin_us * 1000,
+            spin_ns_max: spin_us_max * 1000,
             workers_first: self.log.flush.is_sync(),
             ..Options::SHARD.without(self.settings.ring_without)
         }
@@ -337,7 +359,7 @@ impl ShardPlan {
             io,
             id: self.shard,
             net,
-            egress: Egress::new(policy(self.settings.egress), self.cold_reads_max),
+            egress: Egress::new(policy(self.settings.egress), self.share.cold_reads_max),
             shard,
             saving: Saving::new(paths.config.clone(), loaded),
             checkpoint,
