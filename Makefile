@@ -16,9 +16,10 @@ apache := env NAMESRV_PORT={nameserver-port} BROKER_PORT={port} BROKERS=1 HEAP=4
 help:
 	@echo 'make run             build the broker, start it with a name server and a store in ./$(STORE)'
 	@echo '                     (ARGS="--flush sync --shards 2" adds flags)'
-	@echo 'make test            all tests, the client libraries of five languages among them'
-	@echo 'make check           what must pass before a commit: format, lints, all tests but those,'
+	@echo 'make test            all tests, the client libraries of five languages among them,'
 	@echo '                     and every bench of benches/, tiny'
+	@echo 'make check           what must pass before a commit: format, lints, and all of that but the'
+	@echo '                     client libraries'
 	@echo 'make fmt             format the code'
 	@echo 'make lint            clippy, warnings are errors'
 	@echo 'make bench           its ways to flush beside one another: a report in under five minutes'
@@ -45,6 +46,7 @@ lint:
 test:
 	@.ci/prepare test
 	$(CARGO) test
+	SMOKE=1 $(CARGO) test $(addprefix --bench ,$(BENCHES))
 
 run:
 	@.ci/prepare run
