@@ -45,8 +45,8 @@ lint:
 
 test:
 	@.ci/prepare test
-	$(CARGO) test
 	SMOKE=1 $(CARGO) test $(addprefix --bench ,$(BENCHES))
+	$(CARGO) test
 
 run:
 	@.ci/prepare run
