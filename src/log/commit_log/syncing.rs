@@ -2,7 +2,7 @@
 
 use super::{CommitLog, Failed, SYNC, WRITE_BACK};
 use crate::io::{Errno, Io, Op, PAGE_SIZE};
-use crate::log::flush::{Decision, FlushPolicy, Pressure};
+use crate::log::flush::{Decision, Pressure};
 use crate::log::options::Mutant;
 
 impl CommitLog {
@@ -45,14 +45,11 @@ impl CommitLog {
     /// Queues the sync that producers wait for, if one is due; answers whether one was. In the middle of a turn, for
     /// the requests of the turn take as long as the disk does.
     pub fn begin_sync(&mut self, io: &mut impl Io) -> bool {
-        let due = self.options.flush == FlushPolicy::GroupCommit
-            && self.failed.is_none()
-            && self.syncing.is_none()
-            && self.synced < self.written;
-        if due {
-            self.push_sync(io);
+        let was_syncing = self.syncing.is_some();
+        if self.is_sync() && self.failed.is_none() {
+            self.pump_sync(io);
         }
-        due
+        !was_syncing && self.syncing.is_some()
     }
 
     /// Syncs at once whatever the policy says; for stopping.
