@@ -213,7 +213,9 @@ class Sending:
         if self.args.queue is None:
             result = self.attempt(lambda: self.producer.send_sync(message))
         else:
-            result = self.attempt(lambda: self.producer.send_orderly(message, 0, queue_selector=self.select))
+            # The library's own tries go to other queues than the selector's, also where nothing was sent.
+            result = self.attempt(lambda: self.producer.send_orderly(
+                message, 0, retry_times=0, queue_selector=self.select))
         if result:
             self.acknowledge(indexes, result)
 
