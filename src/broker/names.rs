@@ -215,7 +215,10 @@ impl Loop {
                 .net
                 .break_off(&mut self.io, key, &why, &mut self.events);
         }
-        self.net.keep(&mut self.io, key, frames, &mut self.events);
+        let Self {
+            io, net, events, ..
+        } = self;
+        net.keep(io, key, &mut frames, events);
         self.net.hold_back(&mut self.io, key);
     }
 

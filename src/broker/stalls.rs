@@ -15,7 +15,8 @@ const LOG_EVERY_NS: u64 = 10_000_000_000;
 pub(super) enum Step {
     /// Answers of the kernel are taken in.
     Completions,
-    /// One piece that came from a client is decoded and executed, or a client that has gone is forgotten.
+    /// One piece that came from a client is looked at, or some sends of the turn are executed, or a client that has
+    /// gone is forgotten.
     Requests,
     /// Records become visible, and are answered.
     Visible,

@@ -2,6 +2,7 @@
 
 mod housekeeping;
 mod requests;
+mod sends;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use crate::net::{self, Event, Net};
 use crate::protocol::rocketmq;
 use crate::protocol::rocketmq::frame::{HeaderKind, Scratch};
 use crate::shard::{self, ChangeNumber, Condition, Outbound, Shard};
+use requests::Waiting;
+use sends::Sends;
 
 /// This room's byte in tokens. The others: net 1, log 2, index 3, egress 4 and 7, shard 5.
 pub(super) const ROOM: u8 = 6;
@@ -81,12 +84,13 @@ pub(super) struct Parts<I> {
 pub(super) struct Worker<I> {
     parts: Parts<I>,
     scratch: Scratch,
+    sends: Sends,
     done: Vec<Completion>,
     events: Vec<Event>,
     /// Memory for what the shard wants done outside.
     outbox: Vec<Outbound>,
     /// Requests that wait for a condition.
-    waiting: BTreeMap<Condition, Vec<(Key, Vec<u8>)>>,
+    waiting: BTreeMap<Condition, Vec<Waiting>>,
     waiting_size: usize,
     /// Changes that other shards asked for: whom to tell.
     taking: BTreeMap<ChangeNumber, (ShardId, ChangeNumber)>,
@@ -108,6 +112,7 @@ impl<I: Io> Worker<I> {
         Self {
             parts,
             scratch: Scratch::default(),
+            sends: Sends::default(),
             done: Vec::new(),
             events: Vec::new(),
             outbox: Vec::new(),
@@ -324,18 +329,12 @@ impl<I: Io> Worker<I> {
         }
         // Empty and allocated, or what waits.
         self.events = if later.is_empty() { events } else { later };
+        self.run_sends();
     }
 
     fn disconnected(&mut self, key: Key) {
         self.parts.shard.disconnected(ConnectionId(key));
-        for list in self.waiting.values_mut() {
-            list.retain(|(of, frame)| {
-                if *of == key {
-                    self.waiting_size -= frame.len();
-                }
-                *of != key
-            });
-        }
+        self.forget_waiting(key);
     }
 
     /// Carries out what the shard wants done outside of itself.

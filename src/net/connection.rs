@@ -349,8 +349,14 @@ impl Net {
 
     /// Keeps the beginning of a frame for the next piece. Closes the connection where all connections
     /// together hold too much.
-    pub fn keep(&mut self, io: &mut impl Io, key: Key, frames: Frames, events: &mut Vec<Event>) {
-        let carry = frames.into_carry();
+    pub fn keep(
+        &mut self,
+        io: &mut impl Io,
+        key: Key,
+        frames: &mut Frames,
+        events: &mut Vec<Event>,
+    ) {
+        let carry = frames.take_carry();
         let now_ns = io.now_ns();
         let Some(connection) = self.connections.get_mut(key) else {
             return;

@@ -20,6 +20,15 @@ pub struct Frame<'a> {
     pub held: Option<&'a Arc<Vec<u8>>>,
 }
 
+/// Where a frame stands that is to be read once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the piece, from its first byte to the one behind its last.
+    Piece(u32, u32),
+    /// It came in several pieces. There is one of these at most: the first.
+    Gathered,
+}
+
 /// Bytes of one peer on their way to whole frames. Lend it the piece that arrived, take frames until there
 /// is none, give the rest back to the connection.
 #[derive(Debug)]
@@ -29,10 +38,14 @@ pub struct Frames {
     piece: Lease,
     at: usize,
     frame_size: FrameSize,
-    /// The frame that was lent out last stood in `carry`.
+    /// Where the frame that was lent out last begins in the piece, if it stands there.
+    lent_at: usize,
+    /// It stood in `carry`.
     lent_carry: bool,
     /// Or it was large, and stands here.
-    whole: Arc<Vec<u8>>,
+    whole: Option<Arc<Vec<u8>>>,
+    /// One that stood in `carry` and is to be read once more.
+    aside: Vec<u8>,
 }
 
 impl Frames {
@@ -42,8 +55,41 @@ impl Frames {
             piece,
             at: 0,
             frame_size,
+            lent_at: 0,
             lent_carry: false,
-            whole: Arc::default(),
+            whole: None,
+            aside: Vec::new(),
+        }
+    }
+
+    /// The frame that was lent out last is to be read once more: where it stands, for [`Self::frame`].
+    pub fn set_aside(&mut self) -> Place {
+        if std::mem::replace(&mut self.lent_carry, false) {
+            self.aside = std::mem::take(&mut self.carry);
+            return Place::Gathered;
+        }
+        if self.lent_at == self.at {
+            return Place::Gathered;
+        }
+        Place::Piece(self.lent_at as u32, self.at as u32)
+    }
+
+    /// A frame that was set aside.
+    #[must_use]
+    pub fn frame(&self, place: Place) -> Frame<'_> {
+        match (place, &self.whole) {
+            (Place::Piece(start, end), _) => Frame {
+                bytes: &self.piece[start as usize..end as usize],
+                held: None,
+            },
+            (Place::Gathered, Some(whole)) => Frame {
+                bytes: whole,
+                held: Some(whole),
+            },
+            (Place::Gathered, None) => Frame {
+                bytes: &self.aside,
+                held: None,
+            },
         }
     }
 
@@ -55,6 +101,7 @@ impl Frames {
         if std::mem::replace(&mut self.lent_carry, false) {
             self.carry.clear();
         }
+        self.lent_at = self.at;
         if self.carry.is_empty() {
             let rest = &self.piece[self.at..];
             return match (self.frame_size)(rest)? {
@@ -96,6 +143,8 @@ impl Frames {
     }
 
     fn lend(&mut self, size: usize) -> Frame<'_> {
+        // It does not stand in the piece.
+        self.lent_at = self.at;
         if size < HELD_SIZE_MIN {
             self.lent_carry = true;
             return Frame {
@@ -103,18 +152,20 @@ impl Frames {
                 held: None,
             };
         }
-        self.whole = Arc::new(std::mem::take(&mut self.carry));
+        let whole = &*self.whole.insert(Arc::new(std::mem::take(&mut self.carry)));
         Frame {
-            bytes: &self.whole,
-            held: Some(&self.whole),
+            bytes: whole,
+            held: Some(whole),
         }
     }
 
-    pub(super) fn into_carry(self) -> Vec<u8> {
-        if self.lent_carry {
-            return Vec::new();
+    /// What is left for the next piece, when there is no frame any more.
+    pub(super) fn take_carry(&mut self) -> Vec<u8> {
+        let mut carry = std::mem::take(&mut self.carry);
+        if std::mem::replace(&mut self.lent_carry, false) {
+            carry.clear();
         }
-        self.carry
+        carry
     }
 }
 
@@ -142,11 +193,40 @@ mod tests {
                     while let Some(frame) = frames.next_frame().expect("frames") {
                         got.push(frame.bytes.to_vec());
                     }
-                    carry = frames.into_carry();
+                    carry = frames.take_carry();
                 }
                 let want: [&[u8]; 4] = [&[3, 1, 2], &[1], &[4, 9, 9, 9], &[2, 7]];
                 assert_eq!(got, want, "cut at {first} and {second}");
                 assert!(carry.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_was_set_aside_is_read_again() {
+        let stream = [3, 1, 2, 1, 4, 9, 9, 9, 2, 7];
+        for first in 0..=stream.len() {
+            for second in first..=stream.len() {
+                let mut carry = Vec::new();
+                let mut kept = Vec::new();
+                let mut want = Vec::new();
+                for piece in [&stream[..first], &stream[first..second], &stream[second..]] {
+                    let mut frames = Frames::new(carry, Lease::of(piece.to_vec()), size);
+                    let mut places = Vec::new();
+                    while let Some(frame) = frames.next_frame().unwrap() {
+                        want.push(frame.bytes.to_vec());
+                        places.push(frames.set_aside());
+                    }
+                    carry = frames.take_carry();
+                    kept.push((frames, places));
+                }
+                let again = |(frames, places): &(Frames, Vec<Place>)| {
+                    let read = |place: &Place| frames.frame(*place).bytes.to_vec();
+                    places.iter().map(read).collect::<Vec<_>>()
+                };
+                let got: Vec<_> = kept.iter().flat_map(again).collect();
+                assert_eq!(got, want, "cut at {first} and {second}");
+                assert_eq!(got.len(), 4);
             }
         }
     }
@@ -175,8 +255,13 @@ mod tests {
                 while let Some(frame) = frames.next_frame().unwrap() {
                     got.push(frame.held.is_some());
                     kept.extend(frame.held.map(Arc::clone));
+                    let bytes = frame.bytes.to_vec();
+                    let place = frames.set_aside();
+                    let again = frames.frame(place);
+                    assert_eq!(again.bytes, bytes);
+                    assert_eq!(Some(&again.held.is_some()), got.last());
                 }
-                carry = frames.into_carry();
+                carry = frames.take_carry();
             }
             assert_eq!(got, want, "cut at {cut}");
             assert!(kept.iter().all(|whole| **whole == frame(HELD_SIZE_MIN)));

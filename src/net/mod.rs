@@ -5,7 +5,7 @@ mod frames;
 mod limits;
 
 pub use connection::{Event, Net, NetCounters};
-pub use frames::{FrameSize, Frames};
+pub use frames::{FrameSize, Frames, Place};
 pub use limits::Limits;
 
 /// This room's byte in tokens.

@@ -1,5 +1,6 @@
 //! Requests of clients: decoded, executed, answered or put off.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Parts, Worker};
@@ -11,8 +12,9 @@ use crate::command::{
 };
 use crate::egress::{Delivery, Unsettled};
 use crate::io::{Io, Lease, Span};
+use crate::net::Frames;
 use crate::protocol::rocketmq;
-use crate::protocol::rocketmq::frame;
+use crate::protocol::rocketmq::frame::{self, Request, Scratch};
 use crate::shard::{Condition, Reply, Stage};
 
 /// Bytes of requests that wait for room or for a change, at most.
@@ -24,13 +26,21 @@ const BODY_HELD_MIN: usize = 64 << 10;
 /// What was written last is in the page cache: it has just been there. Further back is asked for.
 const HOT_SIZE: u64 = 32 << 20;
 
+/// A request that waits for a condition.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    from: (Key, SocketAddr),
+    bytes: Vec<u8>,
+}
+
 impl<I: Io> Worker<I> {
-    /// A piece that came from a client: its requests are executed, and it is noted how far they have come.
+    /// A piece that came from a client: its requests are executed, its sends put by for [`Self::run_sends`], and it
+    /// is noted how far they have come.
     pub(super) fn take_piece(&mut self, key: Key, lease: Lease) {
         let turn_ns = self.parts.io.now_ns();
         // The clock was read when what came before had ended.
         let received_ns = self.stalls.last_ns().saturating_sub(turn_ns);
-        let appended_before = self.parts.shard.counters.produced;
+        let sends_before = self.sends.len();
         self.times_decoding = true;
         let count = self.receive(key, lease);
         self.times_decoding = false;
@@ -41,9 +51,9 @@ impl<I: Io> Worker<I> {
             let peer = peer.as_deref().unwrap_or("a client that has gone");
             format!("{count} of {peer}, the last with code {last_code}")
         });
-        net.took(key, took_ns);
+        let to_come_ns = self.sends.usual_ns(self.sends.len() - sends_before);
+        net.took(key, took_ns + to_come_ns);
         shard.stages.record(Stage::Received, received_ns, count);
-        self.note_appended(appended_before);
     }
 
     /// The messages that were appended since then have come so far when the last step ended.
@@ -56,89 +66,128 @@ impl<I: Io> Worker<I> {
 
     /// Answers how many requests were in it.
     fn receive(&mut self, key: Key, lease: Lease) -> u64 {
-        let Some(mut frames) = self.parts.net.frames(key, lease) else {
+        let Parts { net, .. } = &mut self.parts;
+        let (Some(mut frames), Some(address)) = (net.frames(key, lease), net.peer(key)) else {
             return 0;
         };
+        let mut scratch = std::mem::take(&mut self.scratch);
         let mut count = 0;
-        loop {
-            let why = match frames.next_frame() {
-                Ok(Some(frame)) => {
-                    count += 1;
-                    self.execute(key, frame.bytes, frame.held).err()
-                }
-                Ok(None) => break,
-                Err(why) => Some(why),
-            };
-            if let Some(why) = why {
-                self.break_off(key, &why);
-                return count;
+        let broken = loop {
+            match self.take_frame((key, address), &mut frames, &mut scratch) {
+                Ok(true) => count += 1,
+                Ok(false) => break None,
+                Err(why) => break Some(why),
+            }
+        };
+        self.scratch = scratch;
+        let Parts { io, net, .. } = &mut self.parts;
+        match broken {
+            Some(why) => net.break_off(io, key, &why, &mut self.events),
+            None => {
+                net.keep(io, key, &mut frames, &mut self.events);
+                net.hold_back(io, key);
             }
         }
-        let Parts { io, net, .. } = &mut self.parts;
-        net.keep(io, key, frames, &mut self.events);
-        net.hold_back(io, key);
+        self.sends.put_piece((key, address), frames);
         count
     }
 
-    fn break_off(&mut self, key: Key, why: &str) {
+    /// Answers whether there was another frame. A send waits until all of this turn are there.
+    fn take_frame(
+        &mut self,
+        from: (Key, SocketAddr),
+        frames: &mut Frames,
+        scratch: &mut Scratch,
+    ) -> Result<bool, String> {
+        let Some(frame) = frames.next_frame()? else {
+            return Ok(false);
+        };
+        let mut mark = rocketmq::peek_queue_mark(frame.bytes, scratch);
+        if mark.is_none() {
+            let request = frame::decode(frame.bytes, scratch).map_err(|error| error.to_string())?;
+            mark = rocketmq::queue_mark(&request);
+            if mark.is_none() {
+                self.time_decoding();
+                self.serve(from, &request, frame.bytes, frame.held);
+            }
+        }
+        if let Some(mark) = mark {
+            self.sends.push(mark, frames.set_aside());
+        }
+        Ok(true)
+    }
+
+    /// The header of a request is understood; of some it is noted when.
+    pub(super) fn time_decoding(&mut self) {
+        if std::mem::take(&mut self.times_decoding) {
+            let Parts { io, shard, .. } = &mut self.parts;
+            let took_ns = io.look_ns().saturating_sub(io.now_ns());
+            shard.stages.record(Stage::Decoded, took_ns, 1);
+        }
+    }
+
+    pub(super) fn break_off(&mut self, key: Key, why: &str) {
         let Parts { io, net, .. } = &mut self.parts;
         net.break_off(io, key, why, &mut self.events);
     }
 
-    /// One frame: decoded in place, executed, answered now or later. `whole` is its memory, where that may
-    /// be held on to.
-    pub(super) fn execute(
+    /// A request that had to wait.
+    fn execute(&mut self, waiting: &Waiting) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        // It could be decoded before.
+        if let Ok(request) = frame::decode(&waiting.bytes, &mut scratch) {
+            self.serve(waiting.from, &request, &waiting.bytes, None);
+        }
+        self.scratch = scratch;
+    }
+
+    /// One request: executed, answered now or later. `whole` is the memory of its frame, where that may be held
+    /// on to.
+    pub(super) fn serve(
         &mut self,
-        key: Key,
+        from: (Key, SocketAddr),
+        request: &Request<'_>,
         bytes: &[u8],
         whole: Option<&Arc<Vec<u8>>>,
-    ) -> Result<(), String> {
-        let Some(address) = self.parts.net.peer(key) else {
-            return Ok(());
+    ) {
+        if request.is_response() {
+            return;
+        }
+        self.last_code = request.code;
+        let (key, address) = from;
+        let peer = Peer {
+            connection: ConnectionId(key),
+            address,
+            language: request.language,
+            version: request.version,
         };
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome = match frame::decode(bytes, &mut scratch) {
-            Err(error) => Err(error.to_string()),
-            Ok(request) if request.is_response() => Ok(()),
-            Ok(request) => {
-                self.last_code = request.code;
-                let peer = Peer {
-                    connection: ConnectionId(key),
-                    address,
-                    language: request.language,
-                    version: request.version,
-                };
-                let ticket = Ticket {
-                    connection: ConnectionId(key),
-                    note: request.note(),
-                };
-                let command = rocketmq::command(&request);
-                let Parts { io, shard, .. } = &mut self.parts;
-                if std::mem::take(&mut self.times_decoding) {
-                    let took_ns = io.look_ns().saturating_sub(io.now_ns());
-                    shard.stages.record(Stage::Decoded, took_ns, 1);
-                }
-                if matches!(command, Ok(Command::RuntimeInfo)) {
-                    self.tell_times();
-                }
-                let Parts { io, shard, .. } = &mut self.parts;
-                let reply = match command {
-                    Ok(mut command) => {
-                        hold(&mut command, whole);
-                        shard.execute(io, &peer, ticket, command)
-                    }
-                    Err(refusal) => Reply::Now(Answer::Refused(refusal)),
-                };
-                match reply {
-                    Reply::Now(answer) => self.answer(ticket, &answer),
-                    Reply::Later => (),
-                    Reply::Again(condition) => self.wait(condition, key, ticket, bytes),
-                }
-                Ok(())
+        let ticket = Ticket {
+            connection: ConnectionId(key),
+            note: request.note(),
+        };
+        let command = rocketmq::command(request);
+        if matches!(command, Ok(Command::RuntimeInfo)) {
+            self.tell_times();
+        }
+        let Parts { io, shard, .. } = &mut self.parts;
+        let reply = match command {
+            Ok(mut command) => {
+                hold(&mut command, whole);
+                shard.execute(io, &peer, ticket, command)
             }
+            Err(refusal) => Reply::Now(Answer::Refused(refusal)),
         };
-        self.scratch = scratch;
-        outcome
+        match reply {
+            Reply::Now(answer) => self.answer(ticket, &answer),
+            Reply::Later => (),
+            Reply::Again(condition) => {
+                let waiting = Waiting {
+                    from,
+                    bytes: bytes.to_vec(),
+                };
+                self.wait(condition, ticket, waiting);
+            }
+        }
     }
 
     /// The shard is asked for times that it does not measure itself.
@@ -148,18 +197,28 @@ impl<I: Io> Worker<I> {
         shard.stalls = self.stalls.all();
     }
 
-    fn wait(&mut self, condition: Condition, key: Key, ticket: Ticket, bytes: &[u8]) {
-        if WAITING_SIZE_MAX < self.waiting_size + bytes.len() {
+    fn wait(&mut self, condition: Condition, ticket: Ticket, waiting: Waiting) {
+        if WAITING_SIZE_MAX < self.waiting_size + waiting.bytes.len() {
             let text = "[TIMEOUT_CLEAN_QUEUE]broker busy, requests wait for room in the log; \
                         send it again later";
             let refusal = Refusal::new(RefusalKind::SystemBusy, text);
             return self.answer(ticket, &Answer::Refused(refusal));
         }
-        self.waiting_size += bytes.len();
-        self.waiting
-            .entry(condition)
-            .or_default()
-            .push((key, bytes.to_vec()));
+        self.waiting_size += waiting.bytes.len();
+        self.waiting.entry(condition).or_default().push(waiting);
+    }
+
+    /// A client has gone: what of it waits is dropped.
+    pub(super) fn forget_waiting(&mut self, key: Key) {
+        for list in self.waiting.values_mut() {
+            list.retain(|waiting| {
+                let stays = waiting.from.0 != key;
+                if !stays {
+                    self.waiting_size -= waiting.bytes.len();
+                }
+                stays
+            });
+        }
     }
 
     /// Executes again what waited for something that holds now.
@@ -173,11 +232,9 @@ impl<I: Io> Worker<I> {
             }
             let list = self.waiting.remove(&condition).unwrap_or_default();
             let appended_before = self.parts.shard.counters.produced;
-            for (key, bytes) in list {
-                self.waiting_size -= bytes.len();
-                if let Err(why) = self.execute(key, &bytes, None) {
-                    self.break_off(key, &why);
-                }
+            for waiting in list {
+                self.waiting_size -= waiting.bytes.len();
+                self.execute(&waiting);
             }
             let last_code = self.last_code;
             self.mark_by(Step::Waiting, || format!("the last with code {last_code}"));

@@ -1,9 +1,10 @@
 //! Reads and writes a ROCKETMQ header (P§1.4).
 
-use crate::base::Writer;
+use crate::base::{Reader, Writer};
 
 use super::codes;
 use super::frame::{FIELD_COUNT_MAX, FrameError, Header, Piece, Scratch, VERSION, Written};
+use super::queue_mark::target_names;
 
 /// Reads the header; extension fields go to `scratch`.
 ///
@@ -28,6 +29,31 @@ pub(super) fn read(bytes: &[u8], scratch: &mut Scratch) -> Result<Header, FrameE
         arena.text()?;
     }
     header
+}
+
+/// Topic and queue of what seems to be a send. Nothing else of its header is looked at.
+pub(super) fn target(bytes: &[u8]) -> Option<[&[u8]; 2]> {
+    let mut reader = Reader::new(bytes);
+    let names = target_names(codes::from_16_bits(reader.i16()?))?;
+    let (_language, _version, _opaque, _flag) =
+        (reader.u8()?, reader.i16()?, reader.i32()?, reader.i32()?);
+    let remark_len = reader.u32()?;
+    reader.bytes(remark_len as usize)?;
+    let _ext_len = reader.u32()?;
+    let mut found = [None; 2];
+    while !reader.rest().is_empty() {
+        let name_len = reader.u16()?;
+        let name = reader.bytes(usize::from(name_len))?;
+        let value_len = reader.u32()?;
+        let value = reader.bytes(value_len as usize)?;
+        for (wanted, found) in names.iter().zip(&mut found) {
+            if name == wanted.as_bytes() && !value.is_empty() {
+                *found = Some(value);
+            }
+        }
+    }
+    let [topic, queue] = found;
+    Some([topic?, queue?])
 }
 
 struct Scan<'a> {

@@ -15,6 +15,7 @@ mod offsets;
 mod properties_text;
 mod pull;
 mod query;
+mod queue_mark;
 mod send;
 mod status;
 mod topics;
@@ -24,6 +25,7 @@ pub use frame::{
     encode_response, frame_size,
 };
 pub use json_read::{parse as parse_json, quote_integer_keys};
+pub use queue_mark::{peek_queue_mark, queue_mark};
 
 use std::net::SocketAddr;
 

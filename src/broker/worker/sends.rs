@@ -1,0 +1,151 @@
+//! The sends of a turn: executed when all of them are there, in the order of their queues, so that records of a queue
+//! lie side by side and leave as one. See kernel-notes/splice-and-sendfile.md.
+//!
+//! What a connection sends to one queue keeps its order. Its other requests do not wait for its sends: nothing was
+//! answered yet, so nobody can know which came first.
+
+use std::net::SocketAddr;
+
+use super::{Parts, Worker};
+use crate::base::Key;
+use crate::broker::stalls::Step;
+use crate::io::Io;
+use crate::net::{Frames, Place};
+use crate::protocol::rocketmq::frame::{self, Scratch};
+use crate::shard::Stage;
+
+/// The clock is asked after so many sends, or so many bytes of them.
+const MARK_COUNT: usize = 32;
+const MARK_SIZE: usize = 64 << 10;
+
+/// What a send is thought to take before any was seen, nanoseconds.
+const USUAL_NS: u64 = 2_000;
+
+/// A piece in which sends stand.
+#[derive(Debug)]
+struct Piece {
+    frames: Frames,
+    from: Key,
+    address: SocketAddr,
+}
+
+/// What has come in this turn.
+#[derive(Debug)]
+pub(super) struct Sends {
+    pieces: Vec<Piece>,
+    /// Which piece each stands in, and where.
+    list: Vec<(u32, Place)>,
+    /// The mark of each one's queue, and its place in the list in the lower half.
+    order: Vec<u64>,
+    /// What one took, nanoseconds.
+    usual_ns: u64,
+}
+
+impl Default for Sends {
+    fn default() -> Self {
+        Self {
+            pieces: Vec::new(),
+            list: Vec::new(),
+            order: Vec::new(),
+            usual_ns: USUAL_NS,
+        }
+    }
+}
+
+impl Sends {
+    /// Another one. It stands in the piece that is put in next.
+    pub(super) fn push(&mut self, mark: u32, place: Place) {
+        self.order
+            .push(u64::from(mark) << 32 | self.list.len() as u64);
+        self.list.push((self.pieces.len() as u32, place));
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// A piece has been read; its memory stays here as long as sends stand in it.
+    pub(super) fn put_piece(&mut self, (from, address): (Key, SocketAddr), frames: Frames) {
+        let number = self.pieces.len() as u32;
+        if self.list.last().is_some_and(|(piece, _)| *piece == number) {
+            self.pieces.push(Piece {
+                frames,
+                from,
+                address,
+            });
+        }
+    }
+
+    /// What so many of them will probably take, nanoseconds.
+    pub(super) const fn usual_ns(&self, count: usize) -> u64 {
+        self.usual_ns * count as u64
+    }
+
+    /// All of them took so long, and are done.
+    fn took(&mut self, ns: u64) {
+        let each_ns = ns / self.list.len() as u64;
+        self.usual_ns = (7 * self.usual_ns + each_ns) / 8;
+        self.pieces.clear();
+        self.list.clear();
+        self.order.clear();
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Executes what has come in this turn.
+    pub(super) fn run_sends(&mut self) {
+        if self.sends.list.is_empty() {
+            return;
+        }
+        let mut sends = std::mem::take(&mut self.sends);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        // Places in the list are different, so those of one mark keep their order.
+        sends.order.sort_unstable();
+        let begun_ns = self.stalls.last_ns();
+        let mut appended_before = self.parts.shard.counters.produced;
+        let (mut count, mut size) = (0, 0);
+        for (at, index) in sends.order.iter().enumerate() {
+            let (piece, place) = sends.list[*index as u32 as usize];
+            let piece = &sends.pieces[piece as usize];
+            self.times_decoding = count == 0;
+            size += self.run_send(piece, place, &mut scratch);
+            count += 1;
+            let is_last = at + 1 == sends.order.len();
+            if is_last || count == MARK_COUNT || MARK_SIZE <= size {
+                self.mark_sends(count, piece.address, &mut appended_before);
+                (count, size) = (0, 0);
+            }
+        }
+        sends.took(self.stalls.last_ns().saturating_sub(begun_ns));
+        self.sends = sends;
+        self.scratch = scratch;
+    }
+
+    /// Answers how many bytes it had.
+    fn run_send(&mut self, piece: &Piece, place: Place, scratch: &mut Scratch) -> usize {
+        let frame = piece.frames.frame(place);
+        match frame::decode(frame.bytes, scratch) {
+            Ok(request) => {
+                self.time_decoding();
+                let from = (piece.from, piece.address);
+                self.serve(from, &request, frame.bytes, frame.held);
+            }
+            Err(why) => self.break_off(piece.from, &why.to_string()),
+        }
+        frame.bytes.len()
+    }
+
+    fn mark_sends(&mut self, count: usize, last: SocketAddr, appended_before: &mut u64) {
+        let Parts { io, shard, .. } = &mut self.parts;
+        let now_ns = io.look_ns();
+        self.stalls.mark(now_ns, Step::Requests, || {
+            format!("{count} sends, the last of {last}")
+        });
+        let ns = now_ns.saturating_sub(io.now_ns());
+        let produced = shard.counters.produced;
+        shard
+            .stages
+            .record(Stage::Appended, ns, produced - *appended_before);
+        *appended_before = produced;
+    }
+}

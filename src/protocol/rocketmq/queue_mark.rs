@@ -1,0 +1,140 @@
+//! Which queue a send goes to, found without reading all of it: enough to put those of one queue together.
+
+use super::codes::request;
+use super::frame::{HEAD_SIZE, HeaderKind, Request, Scratch};
+use super::header_binary;
+
+/// What topic and queue are called in a send; `None` for all that are none.
+pub(super) const fn target_names(code: i32) -> Option<[&'static str; 2]> {
+    match code {
+        request::SEND_MESSAGE => Some(["topic", "queueId"]),
+        request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => Some(["b", "e"]),
+        _ => None,
+    }
+}
+
+/// A mark of the queue that a request sends to: two with the same one most likely send to the same queue, and to the
+/// same queue none has another. `None`: it is no send, or lacks one of them.
+#[must_use]
+pub fn queue_mark(request: &Request<'_>) -> Option<u32> {
+    let [topic, queue] = target_names(request.code).filter(|_| !request.is_response())?;
+    let [topic, queue] = [request.field(topic)?, request.field(queue)?];
+    Some(mark([topic.as_bytes(), queue.as_bytes()]))
+}
+
+/// The same from a first look at a frame, which most often finds it; `None` = decode it. What seems to be a send may
+/// turn out to be none.
+#[must_use]
+pub fn peek_queue_mark(frame: &[u8], scratch: &Scratch) -> Option<u32> {
+    let [kind, high, middle, low] = *frame.get(4..)?.first_chunk()?;
+    let header_size = u32::from_be_bytes([0, high, middle, low]) as usize;
+    let header = frame[HEAD_SIZE..].get(..header_size)?;
+    let target = if kind == HeaderKind::Json.to_byte() {
+        scratch.forms.target(header)
+    } else {
+        header_binary::target(header)
+    };
+    target.map(mark)
+}
+
+fn mark([topic, queue]: [&[u8]; 2]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(topic);
+    hasher.update(queue);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::protocol::rocketmq::frame::{decode, encode_request};
+
+    /// A send, with a name for its queue's number.
+    fn sent(kind: HeaderKind, code: i32, topic: &str, queue: &str) -> Vec<u8> {
+        let [topic_name, queue_name] = target_names(310.max(code)).unwrap();
+        let fields = [
+            ("a", "PG"),
+            (topic_name, topic),
+            (queue_name, queue),
+            ("i", "K\u{1}1\u{2}"),
+        ];
+        let mut frame = Vec::new();
+        encode_request(&mut frame, kind, code, 7, false, &fields, b"body");
+        frame
+    }
+
+    #[test]
+    fn a_first_look_finds_what_decoding_does() {
+        let mut scratch = Scratch::default();
+        let mut seen = Vec::new();
+        for kind in [HeaderKind::Json, HeaderKind::Binary] {
+            for (topic, queue) in [("A", "1"), ("A", "2"), ("B", "1"), ("主", "12"), ("A", "1")] {
+                let frame = sent(kind, 310, topic, queue);
+                // Its form is known afterwards.
+                let mark = queue_mark(&decode(&frame, &mut scratch).unwrap());
+                assert!(mark.is_some());
+                assert_eq!(peek_queue_mark(&frame, &scratch), mark, "{topic} {queue}");
+                seen.push((topic, queue, mark));
+            }
+        }
+        for (topic, queue, mark) in &seen {
+            for (other_topic, other_queue, other) in &seen {
+                let same = (topic, queue) == (other_topic, other_queue);
+                assert_eq!(
+                    mark == other,
+                    same,
+                    "{topic} {queue}, {other_topic} {other_queue}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_send_has_no_mark() {
+        let mut scratch = Scratch::default();
+        for kind in [HeaderKind::Json, HeaderKind::Binary] {
+            for code in [11, 34, 36, 15] {
+                let mut frame = Vec::new();
+                let fields = [("topic", "A"), ("queueId", "1"), ("b", "A"), ("e", "1")];
+                encode_request(&mut frame, kind, code, 7, false, &fields, &[]);
+                assert_eq!(queue_mark(&decode(&frame, &mut scratch).unwrap()), None);
+                assert_eq!(peek_queue_mark(&frame, &scratch), None);
+            }
+        }
+        assert_eq!(peek_queue_mark(&[0, 0, 0, 4], &scratch), None);
+    }
+
+    /// A byte changed anywhere: a first look finds the queue that decoding finds, or none. A field may have become
+    /// another of the same name then; no client sends such a header.
+    #[test]
+    fn a_first_look_is_never_wrong_about_the_queue() {
+        for kind in [HeaderKind::Json, HeaderKind::Binary] {
+            let frame = sent(kind, 310, "Topic", "3");
+            let mut scratch = Scratch::default();
+            decode(&frame, &mut scratch).unwrap();
+            let mut found = 0;
+            for at in HEAD_SIZE..frame.len() {
+                for byte in *b"\"\\0219:abeijQ,{}[ \x00\x01\x7f" {
+                    let mut other = frame.clone();
+                    other[at] = byte;
+                    let peeked = peek_queue_mark(&other, &scratch);
+                    let mut fresh = Scratch::default();
+                    let Ok(request) = decode(&other, &mut fresh) else {
+                        continue;
+                    };
+                    let names = request.fields().map(|(name, _)| name);
+                    if names.collect::<BTreeSet<_>>().len() < request.fields().count() {
+                        continue;
+                    }
+                    if let (Some(peeked), Some(mark)) = (peeked, queue_mark(&request)) {
+                        assert_eq!(peeked, mark, "{byte} at {at}");
+                        found += 1;
+                    }
+                }
+            }
+            assert!(500 < found, "{found}");
+        }
+    }
+}

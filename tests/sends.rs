@@ -1,0 +1,64 @@
+//! Sends that come together are stored in the order of their queues, and each queue keeps the order in which they came.
+
+mod kit;
+
+use std::io::Write;
+
+use kit::{Answer, Broker, Client, frame, produce_fields};
+
+const QUEUES: i64 = 4;
+const COUNT: i64 = 32;
+
+/// Requests with one write, to all queues by turns.
+fn send_all(client: &mut Client, first: i64) -> Vec<Answer> {
+    let requests: Vec<u8> = (first..first + COUNT)
+        .flat_map(|index| {
+            let fields = produce_fields("T", index % QUEUES, "");
+            frame(310, index, &fields, format!("body {index}").as_bytes())
+        })
+        .collect();
+    client.stream.write_all(&requests).unwrap();
+    let mut answers: Vec<_> = (0..COUNT).map(|_| client.receive().unwrap()).collect();
+    answers.sort_by_key(|(opaque, _)| *opaque);
+    let opaques: Vec<_> = answers.iter().map(|(opaque, _)| *opaque).collect();
+    assert_eq!(opaques, (first..first + COUNT).collect::<Vec<_>>());
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+fn place(answer: &Answer) -> u64 {
+    assert_eq!(answer.code, 0, "{}", answer.remark);
+    u64::from_str_radix(&answer.field("msgId")[16..], 16).unwrap()
+}
+
+#[test]
+fn records_of_a_queue_lie_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let mut client = broker.client();
+    client.make_topic("T", QUEUES as u32);
+    let mut fewest = usize::MAX;
+    // What one write sends may be received in two turns.
+    for round in 0..20 {
+        let answers = send_all(&mut client, round * COUNT);
+        let mut places: Vec<_> = answers
+            .iter()
+            .map(|answer| (place(answer), answer.number("queueId")))
+            .collect();
+        for queue in 0..QUEUES {
+            let of_queue = answers.iter().skip(queue as usize).step_by(QUEUES as usize);
+            for (answer, offset) in of_queue.zip(round * COUNT / QUEUES..) {
+                assert_eq!(answer.number("queueId"), queue);
+                assert_eq!(
+                    answer.number("queueOffset"),
+                    offset,
+                    "queue {queue}, round {round}"
+                );
+            }
+        }
+        places.sort_unstable();
+        let queues: Vec<_> = places.iter().map(|(_, queue)| queue).collect();
+        let runs = queues.chunk_by(|one, next| one == next).count();
+        fewest = fewest.min(runs);
+    }
+    assert_eq!(fewest, QUEUES as usize, "runs of records of one queue");
+}
