@@ -3,6 +3,8 @@
 mod kit;
 
 use std::io::Write;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
 
 use kit::{Answer, Broker, Client, frame, produce_fields};
 
@@ -61,4 +63,49 @@ fn records_of_a_queue_lie_side_by_side() {
         fewest = fewest.min(runs);
     }
     assert_eq!(fewest, QUEUES as usize, "runs of records of one queue");
+}
+
+#[test]
+fn what_comes_in_front_of_an_end_or_of_garbage_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let mut client = broker.client();
+    client.make_topic("T", QUEUES as u32);
+    let max = |client: &mut Client, topic: &str| {
+        let fields = serde_json::json!({"topic": topic, "queueId": "2"});
+        let answer = client.call(30, &fields, &[]);
+        if answer.code == 0 {
+            answer.number("offset")
+        } else {
+            0
+        }
+    };
+    let garbage = [&b""[..], b"\0\0\0\x01garbage", b"\0\0\0\x08\0\0\0\x04none"];
+    // The first two wait for a log with room, or for their topic to be made.
+    for (topic, tail, expected) in [
+        ("T", garbage[0], 3),
+        ("made", garbage[0], 3),
+        ("T", garbage[1], 6),
+        ("T", garbage[2], 9),
+    ] {
+        let mut other = broker.client();
+        let mut bytes = Vec::new();
+        for opaque in 0..3 {
+            bytes.extend(frame(310, opaque, &produce_fields(topic, 2, ""), b"body"));
+        }
+        bytes.extend(tail);
+        other.stream.write_all(&bytes).unwrap();
+        other.stream.shutdown(Shutdown::Write).unwrap();
+        while other.receive().is_ok() {}
+        // They are seen when they are written.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while max(&mut client, topic) != expected {
+            assert!(
+                Instant::now() < deadline,
+                "in front of {tail:?}: {}",
+                max(&mut client, topic)
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }

@@ -31,6 +31,7 @@ const HOT_SIZE: u64 = 32 << 20;
 pub(super) struct Waiting {
     from: (Key, SocketAddr),
     bytes: Vec<u8>,
+    is_send: bool,
 }
 
 impl<I: Io> Worker<I> {
@@ -184,6 +185,7 @@ impl<I: Io> Worker<I> {
                 let waiting = Waiting {
                     from,
                     bytes: bytes.to_vec(),
+                    is_send: rocketmq::is_send(request.code),
                 };
                 self.wait(condition, ticket, waiting);
             }
@@ -208,11 +210,11 @@ impl<I: Io> Worker<I> {
         self.waiting.entry(condition).or_default().push(waiting);
     }
 
-    /// A client has gone: what of it waits is dropped.
+    /// A client has gone: what of it waits is dropped, but for what it has sent.
     pub(super) fn forget_waiting(&mut self, key: Key) {
         for list in self.waiting.values_mut() {
             list.retain(|waiting| {
-                let stays = waiting.from.0 != key;
+                let stays = waiting.from.0 != key || waiting.is_send;
                 if !stays {
                     self.waiting_size -= waiting.bytes.len();
                 }

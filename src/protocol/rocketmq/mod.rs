@@ -25,7 +25,7 @@ pub use frame::{
     encode_response, frame_size,
 };
 pub use json_read::{parse as parse_json, quote_integer_keys};
-pub use queue_mark::{peek_queue_mark, queue_mark};
+pub use queue_mark::{is_send, peek_queue_mark, queue_mark};
 
 use std::net::SocketAddr;
 

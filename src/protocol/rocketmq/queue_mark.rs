@@ -13,6 +13,12 @@ pub(super) const fn target_names(code: i32) -> Option<[&'static str; 2]> {
     }
 }
 
+/// Whether requests of a code are sends.
+#[must_use]
+pub const fn is_send(code: i32) -> bool {
+    target_names(code).is_some()
+}
+
 /// A mark of the queue that a request sends to: two with the same one most likely send to the same queue, and to the
 /// same queue none has another. `None`: it is no send, or lacks one of them.
 #[must_use]
