@@ -1,6 +1,8 @@
-//! Two ordinary threads for what can only block: opening, listing, replacing, zero-filling, unlinking.
-//! Quick work has a thread of its own, so that a topic's settings never wait behind a zero-fill.
+//! Ordinary threads for what can only block: opening, listing, replacing, zero-filling, unlinking.
+//! Quick work has a thread of its own, so that a topic's settings never wait behind a zero-fill; so has what removes
+//! files, so that no producer waits for room behind gigabytes that go (kernel-notes/preallocation.md).
 
+use std::any::Any;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -85,10 +87,14 @@ pub(super) enum Outcome {
 
 pub(super) type Finished = (u64, Result<Outcome, Errno>);
 
-struct Job {
-    key: u64,
-    work: Work,
-    inbox: Inbox,
+enum Job {
+    Work {
+        key: u64,
+        work: Work,
+        inbox: Inbox,
+    },
+    /// What takes a while to be dropped. Nobody waits for it.
+    Drop(Box<dyn Any + Send>),
 }
 
 /// Where finished work of one ring arrives.
@@ -116,28 +122,36 @@ impl Inbox {
 pub struct Lanes {
     quick: Sender<Job>,
     bulk: Sender<Job>,
+    removal: Sender<Job>,
 }
 
 impl Lanes {
-    /// Starts both threads; they end when the last ring that knows them is gone.
+    /// Starts the threads; they end when the last ring that knows them is gone.
     pub fn start() -> std::io::Result<Self> {
         Ok(Self {
             quick: spawn("lane-quick")?,
             bulk: spawn("lane-bulk")?,
+            removal: spawn("lane-removal")?,
         })
     }
 
     pub(super) fn send(&self, key: u64, work: Work, inbox: &Inbox) {
-        let bulk = matches!(
-            work,
-            Work::Prepare { .. } | Work::Put { .. } | Work::SyncPaths { .. } | Work::Remove { .. }
-        );
-        let lane = if bulk { &self.bulk } else { &self.quick };
-        let sent = lane.send(Job {
+        let lane = match work {
+            Work::Prepare { .. } | Work::Put { .. } | Work::SyncPaths { .. } => &self.bulk,
+            Work::Remove { .. } => &self.removal,
+            _ => &self.quick,
+        };
+        let sent = lane.send(Job::Work {
             key,
             work,
             inbox: inbox.clone(),
         });
+        assert!(sent.is_ok(), "a lane lives as long as its senders");
+    }
+
+    /// Drops something elsewhere, behind what is to be removed: to unmap and close a file of a GiB takes milliseconds.
+    pub(super) fn drop_elsewhere(&self, thing: impl Any + Send) {
+        let sent = self.removal.send(Job::Drop(Box::new(thing)));
         assert!(sent.is_ok(), "a lane lives as long as its senders");
     }
 }
@@ -151,7 +165,14 @@ fn spawn(name: &str) -> std::io::Result<Sender<Job>> {
 }
 
 fn run(jobs: &Receiver<Job>) {
-    while let Ok(Job { key, work, inbox }) = jobs.recv() {
+    while let Ok(job) = jobs.recv() {
+        let (key, work, inbox) = match job {
+            Job::Work { key, work, inbox } => (key, work, inbox),
+            Job::Drop(thing) => {
+                drop(thing);
+                continue;
+            }
+        };
         let outcome = work
             .run()
             .map_err(|err| err.raw_os_error().map_or(Errno::EIO, Errno::from_raw));

@@ -8,6 +8,7 @@ pub(super) mod features;
 mod files;
 mod options;
 pub(super) mod probe;
+mod releasing;
 mod sending;
 mod spin;
 mod waiting;
@@ -58,6 +59,8 @@ pub struct Uring {
     listeners: Vec<TcpListener>,
     sockets: Slab<Rc<Socket>>,
     files: FileTable<Rc<OpenFile>>,
+    /// Released, and perhaps still in use.
+    leaving: Vec<Rc<OpenFile>>,
     pipes: Vec<(OwnedFd, OwnedFd)>,
     buffers: Rc<BufferRing>,
     bounce: Bounce,
@@ -166,6 +169,7 @@ impl Uring {
             listeners,
             sockets: Slab::default(),
             files: FileTable::default(),
+            leaving: Vec::new(),
             pipes: Vec::new(),
             buffers,
             bounce: Bounce::default(),
@@ -351,17 +355,6 @@ impl Uring {
             Op::Space { path } => self.push_lane(token, Work::Space { path }),
             other => unreachable!("{other:?} names no path"),
         }
-    }
-
-    fn release(&mut self, token: Token, file: FileId) {
-        // Operations in flight keep the file open; the descriptor closes with the last of them.
-        let open = self.files.remove(file);
-        self.ready.push(Completion {
-            token,
-            result: open.map(|_| 0).ok_or(Errno::EBADF),
-            more: false,
-            payload: Payload::None,
-        });
     }
 
     /// Ends a flight that has no completion of the kernel.
@@ -578,6 +571,7 @@ impl Io for Uring {
         self.clock.tick();
         self.reap(done);
         done.append(&mut self.ready);
+        self.let_go();
         Ok(())
     }
 

@@ -491,7 +491,7 @@ impl CommitLog {
         }
     }
 
-    /// Removes the oldest segment; it must not be the one that is appended to.
+    /// Removes the oldest segment; never the one that is appended to. First its name: without one it goes in steps.
     pub fn remove_oldest(&mut self, io: &mut impl Io) -> Option<Segment> {
         let oldest = *self.segments.iter().next()?;
         if self.synced < oldest.base + self.options.segment_size {
@@ -499,8 +499,8 @@ impl CommitLog {
         }
         let path = self.segments.path(oldest.base);
         self.segments.pop_oldest();
-        self.push(io, FORGET, Op::Release { file: oldest.file });
         self.push(io, FORGET, Op::Remove { path });
+        self.push(io, FORGET, Op::Release { file: oldest.file });
         Some(oldest)
     }
 }

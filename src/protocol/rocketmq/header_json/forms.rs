@@ -9,7 +9,6 @@ use wide::u8x16;
 
 use crate::protocol::rocketmq::arena::Arena;
 use crate::protocol::rocketmq::frame::{Header, Piece};
-use crate::protocol::rocketmq::queue_mark::target_names;
 
 /// Forms that are kept, by the length of their headers: those of one client and kind of request differ in it.
 const COUNT: usize = 64;
@@ -59,52 +58,10 @@ struct Form {
     copied: Vec<Copied>,
     fields: Vec<(Piece, Piece)>,
     header: Header,
-    /// Of a send: its topic and its queue.
-    target: Option<[Spot; 2]>,
     strangers: u8,
 }
 
-/// A value that stands in a header, with its name in front of it.
-#[derive(Debug, Clone, Copy)]
-struct Spot {
-    name: usize,
-    start: usize,
-    end: usize,
-}
-
-impl Spot {
-    fn of((name, value): (Piece, Piece)) -> Option<Self> {
-        let ((name, _), (start, end)) = (name.in_header()?, value.in_header()?);
-        (name < start).then_some(Self { name, start, end })
-    }
-
-    /// The value in another header, if it stands there in the same place behind the same name.
-    #[inline]
-    fn read<'a>(self, own: &[u8], bytes: &'a [u8]) -> Option<&'a [u8]> {
-        let value = &bytes[self.start..self.end];
-        let is_alike = own[self.name..self.start] == bytes[self.name..self.start]
-            && own[self.end] == bytes[self.end]
-            && !value.contains(&b'"');
-        is_alike.then_some(value)
-    }
-}
-
 impl Forms {
-    /// Topic and queue of what seems to be a send, as they stand in a header that may be of a known form. Nothing
-    /// else of it is looked at.
-    #[inline]
-    pub(in crate::protocol::rocketmq) fn target<'a>(
-        &self,
-        bytes: &'a [u8],
-    ) -> Option<[&'a [u8]; 2]> {
-        let form = self.0.get(bytes.len() % COUNT)?.as_ref()?;
-        let [topic, queue] = form.target.filter(|_| form.len == bytes.len())?;
-        Some([
-            topic.read(&form.bytes, bytes)?,
-            queue.read(&form.bytes, bytes)?,
-        ])
-    }
-
     /// Reads a header of a known form: fields and arena as reading it from the beginning leaves them.
     #[inline]
     pub(super) fn recall(
@@ -173,7 +130,6 @@ impl Form {
             copied: copied.to_vec(),
             fields: found.fields.to_vec(),
             header: found.header,
-            target: target(bytes, found),
             strangers: 0,
         };
         form.bytes.resize(size, 0);
@@ -229,20 +185,6 @@ impl Form {
         }
         wrong == u8x16::splat(0)
     }
-}
-
-/// Where a send's header names its topic and its queue, if each of them stands there once and as it is meant.
-fn target(bytes: &[u8], found: &Found<'_>) -> Option<[Spot; 2]> {
-    let names = target_names(found.header.code)?;
-    let [topic, queue] = names.map(|wanted| {
-        let mut fields = found.fields.iter().filter(|(name, _)| {
-            let name = name.in_header();
-            name.is_some_and(|(start, end)| &bytes[start..end] == wanted.as_bytes())
-        });
-        let field = fields.next()?;
-        Spot::of(*field).filter(|_| fields.next().is_none())
-    });
-    Some([topic?, queue?])
 }
 
 /// Not zero where a byte is not one that may stand there.

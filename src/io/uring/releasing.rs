@@ -1,0 +1,193 @@
+//! Files that are needed no more: they are unmapped and closed elsewhere, when nobody uses them any more, and what has no
+//! name goes in steps. See kernel-notes/preallocation.md.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{OpenFile, Uring};
+use crate::io::mapping::Mapped;
+use crate::io::{Completion, Errno, FileId, Payload, Token};
+
+/// A file without a name becomes shorter by so much at once: the journal, and whoever waits for it, get their turn
+/// in between.
+const SHRINK_STEP: u64 = 32 << 20;
+const SHRINK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Unmaps a file and closes it when it is dropped, which takes a while.
+struct Leaving {
+    map: Option<Mapped>,
+    file: Arc<File>,
+}
+
+impl Leaving {
+    fn of(open: OpenFile) -> Self {
+        let OpenFile { file, map, .. } = open;
+        Self {
+            map: Some(map),
+            file,
+        }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.map = None;
+        // One that has another name, or that somebody else holds, stays as it is.
+        let is_last = Arc::strong_count(&self.file) == 1;
+        let Some(meta) = self
+            .file
+            .metadata()
+            .ok()
+            .filter(|meta| is_last && meta.nlink() == 0)
+        else {
+            return;
+        };
+        let mut size = meta.len();
+        while SHRINK_STEP < size {
+            size -= SHRINK_STEP;
+            // Whatever is wrong with it: it is about to go.
+            if self.file.set_len(size).is_err() {
+                return;
+            }
+            std::thread::sleep(SHRINK_PAUSE);
+        }
+    }
+}
+
+impl Uring {
+    pub(super) fn release(&mut self, token: Token, file: FileId) {
+        let open = self.files.remove(file);
+        self.ready.push(Completion {
+            token,
+            result: open.as_ref().map(|_| 0).ok_or(Errno::EBADF),
+            more: false,
+            payload: Payload::None,
+        });
+        self.leaving.extend(open);
+        self.let_go();
+    }
+
+    /// Operations in flight keep a file open, and its map.
+    pub(super) fn let_go(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        for open in std::mem::take(&mut self.leaving) {
+            match Rc::try_unwrap(open) {
+                Ok(open) => self.lanes.drop_elsewhere(Leaving::of(open)),
+                Err(open) => self.leaving.push(open),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::super::super::{Fill, Io, Lanes, Op, OpenMode, Options};
+    use super::*;
+
+    /// Takes as long to be dropped as the test wants.
+    struct Slow(Receiver<()>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            let _ = self.0.recv();
+        }
+    }
+
+    fn next(uring: &mut Uring) -> Option<Completion> {
+        let mut done = Vec::new();
+        for _ in 0..50 {
+            uring.turn(20_000_000, &mut done).unwrap();
+            if let Some(completion) = done.pop() {
+                assert!(done.is_empty() && completion.result.is_ok());
+                return Some(completion);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn room_is_made_while_files_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let lanes = Lanes::start().unwrap();
+        let mut uring = Uring::new(Options::SMALL, Vec::new(), lanes.clone()).unwrap();
+        let (goes_on, waits) = channel();
+        lanes.drop_elsewhere(Slow(waits));
+        let remove = Op::Remove {
+            path: folder.path().join("old"),
+        };
+        uring.push(Token(1), remove).unwrap();
+        let mode = OpenMode::Create { size: 4096 };
+        uring.push(Token(2), Op::Open { path, mode }).unwrap();
+        let opened = next(&mut uring).expect("a file is opened meanwhile");
+        let Payload::Opened(file, _) = opened.payload else {
+            panic!("{opened:?}")
+        };
+        let prepare = Op::Prepare {
+            file,
+            at: 0,
+            len: 4096,
+            fill: Fill::Zeros,
+        };
+        uring.push(Token(3), prepare).unwrap();
+        let prepared = next(&mut uring).expect("room is made meanwhile");
+        assert_eq!(prepared.token, Token(3));
+        goes_on.send(()).unwrap();
+        let removed = next(&mut uring).expect("what was to be removed is");
+        assert_eq!(removed.token, Token(1));
+    }
+
+    /// Says when it is dropped.
+    struct Told(Sender<()>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_removed_shrinks_and_one_with_a_name_does_not() {
+        const SIZE: u64 = 3 * SHRINK_STEP;
+        for has_name in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            let lanes = Lanes::start().unwrap();
+            let mut uring = Uring::new(Options::SMALL, Vec::new(), lanes.clone()).unwrap();
+            let mode = OpenMode::Create { size: SIZE };
+            let open = Op::Open {
+                path: path.clone(),
+                mode,
+            };
+            uring.push(Token(1), open).unwrap();
+            let Some(Completion {
+                payload: Payload::Opened(file, _),
+                ..
+            }) = next(&mut uring)
+            else {
+                panic!("an open brings a file")
+            };
+            if has_name {
+                std::fs::hard_link(&path, folder.path().join("kept")).unwrap();
+            }
+            let seen = File::open(&path).unwrap();
+            uring.push(Token(2), Op::Remove { path }).unwrap();
+            assert_eq!(next(&mut uring).unwrap().token, Token(2));
+            assert_eq!(seen.metadata().unwrap().len(), SIZE, "somebody may read it");
+            uring.push(Token(3), Op::Release { file }).unwrap();
+            assert_eq!(next(&mut uring).unwrap().token, Token(3));
+            let (tell, told) = channel();
+            lanes.drop_elsewhere(Told(tell));
+            told.recv().unwrap();
+            let left = if has_name { SIZE } else { SHRINK_STEP };
+            assert_eq!(seen.metadata().unwrap().len(), left);
+        }
+    }
+}
