@@ -41,7 +41,7 @@ impl<I: Io> Worker<I> {
         let turn_ns = self.parts.io.now_ns();
         // The clock was read when what came before had ended.
         let received_ns = self.stalls.last_ns().saturating_sub(turn_ns);
-        let sends_before = self.sends.len();
+        let sends_before_ns = self.sends.usual_ns();
         self.times_decoding = true;
         let count = self.receive(key, lease);
         self.times_decoding = false;
@@ -52,7 +52,7 @@ impl<I: Io> Worker<I> {
             let peer = peer.as_deref().unwrap_or("a client that has gone");
             format!("{count} of {peer}, the last with code {last_code}")
         });
-        let to_come_ns = self.sends.usual_ns(self.sends.len() - sends_before);
+        let to_come_ns = self.sends.usual_ns() - sends_before_ns;
         net.took(key, took_ns + to_come_ns);
         shard.stages.record(Stage::Received, received_ns, count);
     }
@@ -103,7 +103,7 @@ impl<I: Io> Worker<I> {
         let Some(frame) = frames.next_frame()? else {
             return Ok(false);
         };
-        let mut mark = rocketmq::peek_queue_mark(frame.bytes, scratch);
+        let mut mark = rocketmq::peek_queue_mark(frame.bytes);
         if mark.is_none() {
             let request = frame::decode(frame.bytes, scratch).map_err(|error| error.to_string())?;
             mark = rocketmq::queue_mark(&request);
@@ -113,7 +113,8 @@ impl<I: Io> Worker<I> {
             }
         }
         if let Some(mark) = mark {
-            self.sends.push(mark, frames.set_aside());
+            let size = frame.bytes.len();
+            self.sends.push(mark, frames.set_aside(), size);
         }
         Ok(true)
     }

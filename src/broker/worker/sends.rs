@@ -18,8 +18,11 @@ use crate::shard::Stage;
 const MARK_COUNT: usize = 32;
 const MARK_SIZE: usize = 64 << 10;
 
-/// What a send is thought to take before any was seen, nanoseconds.
-const USUAL_NS: u64 = 2_000;
+/// A send takes about as long by itself as so many bytes of it.
+const OWN_SIZE: u64 = 4 << 10;
+
+/// What that many bytes are thought to take before any were seen, nanoseconds.
+const USUAL_NS: u64 = 1_000;
 
 /// A piece in which sends stand.
 #[derive(Debug)]
@@ -37,7 +40,9 @@ pub(super) struct Sends {
     list: Vec<(u32, Place)>,
     /// The mark of each one's queue, and its place in the list in the lower half.
     order: Vec<u64>,
-    /// What one took, nanoseconds.
+    /// What they are expected to cost: their bytes, and [`OWN_SIZE`] for each.
+    size: u64,
+    /// What [`OWN_SIZE`] took, nanoseconds.
     usual_ns: u64,
 }
 
@@ -47,6 +52,7 @@ impl Default for Sends {
             pieces: Vec::new(),
             list: Vec::new(),
             order: Vec::new(),
+            size: 0,
             usual_ns: USUAL_NS,
         }
     }
@@ -54,14 +60,11 @@ impl Default for Sends {
 
 impl Sends {
     /// Another one. It stands in the piece that is put in next.
-    pub(super) fn push(&mut self, mark: u32, place: Place) {
+    pub(super) fn push(&mut self, mark: u32, place: Place, size: usize) {
+        self.size += OWN_SIZE + size as u64;
         self.order
             .push(u64::from(mark) << 32 | self.list.len() as u64);
         self.list.push((self.pieces.len() as u32, place));
-    }
-
-    pub(super) const fn len(&self) -> usize {
-        self.list.len()
     }
 
     /// A piece has been read; its memory stays here as long as sends stand in it.
@@ -76,18 +79,19 @@ impl Sends {
         }
     }
 
-    /// What so many of them will probably take, nanoseconds.
-    pub(super) const fn usual_ns(&self, count: usize) -> u64 {
-        self.usual_ns * count as u64
+    /// What all of them will probably take, nanoseconds.
+    pub(super) const fn usual_ns(&self) -> u64 {
+        self.usual_ns * self.size / OWN_SIZE
     }
 
     /// All of them took so long, and are done.
     fn took(&mut self, ns: u64) {
-        let each_ns = ns / self.list.len() as u64;
+        let each_ns = ns * OWN_SIZE / self.size;
         self.usual_ns = (7 * self.usual_ns + each_ns) / 8;
         self.pieces.clear();
         self.list.clear();
         self.order.clear();
+        self.size = 0;
     }
 }
 
@@ -147,5 +151,33 @@ impl<I: Io> Worker<I> {
             .stages
             .record(Stage::Appended, ns, produced - *appended_before);
         *appended_before = produced;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_send_does_not_make_small_ones_look_slow() {
+        let mut sends = Sends::default();
+        let mut turn = |sizes: &[usize], took_ns: u64| {
+            for size in sizes {
+                sends.push(0, Place::Gathered, *size);
+            }
+            let expected_ns = sends.usual_ns();
+            sends.took(took_ns);
+            expected_ns
+        };
+        for _ in 0..50 {
+            turn(&[1200; 100], 130_000);
+        }
+        let eight_ns = turn(&[1200; 8], 10_400);
+        assert!((8_000..13_000).contains(&eight_ns), "{eight_ns}");
+        for _ in 0..10 {
+            turn(&[4 << 20], 1_500_000);
+        }
+        let eight_ns = turn(&[1200; 8], 10_400);
+        assert!((8_000..20_000).contains(&eight_ns), "{eight_ns}");
     }
 }

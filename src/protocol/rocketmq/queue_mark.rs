@@ -1,8 +1,26 @@
 //! Which queue a send goes to, found without reading all of it: enough to put those of one queue together.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use super::codes::request;
-use super::frame::{HEAD_SIZE, HeaderKind, Request, Scratch};
+use super::frame::{HEAD_SIZE, HeaderKind, Request};
 use super::header_binary;
+
+/// What stands in a JSON header in front of its code, and of topic and queue of a send, with letters or names. A quote
+/// inside of a text has a backslash before it, so that none of these can stand in one.
+struct Finders {
+    code: Finder<'static>,
+    letters: [Finder<'static>; 2],
+    names: [Finder<'static>; 2],
+}
+
+static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
+    code: Finder::new("\"code\":"),
+    letters: ["\"b\":", "\"e\":"].map(Finder::new),
+    names: ["\"topic\":", "\"queueId\":"].map(Finder::new),
+});
 
 /// What topic and queue are called in a send; `None` for all that are none.
 pub(super) const fn target_names(code: i32) -> Option<[&'static str; 2]> {
@@ -31,16 +49,42 @@ pub fn queue_mark(request: &Request<'_>) -> Option<u32> {
 /// The same from a first look at a frame, which most often finds it; `None` = decode it. What seems to be a send may
 /// turn out to be none.
 #[must_use]
-pub fn peek_queue_mark(frame: &[u8], scratch: &Scratch) -> Option<u32> {
+pub fn peek_queue_mark(frame: &[u8]) -> Option<u32> {
     let [kind, high, middle, low] = *frame.get(4..)?.first_chunk()?;
     let header_size = u32::from_be_bytes([0, high, middle, low]) as usize;
     let header = frame[HEAD_SIZE..].get(..header_size)?;
     let target = if kind == HeaderKind::Json.to_byte() {
-        scratch.forms.target(header)
+        json_target(header)
     } else {
         header_binary::target(header)
     };
     target.map(mark)
+}
+
+fn json_target(header: &[u8]) -> Option<[&[u8]; 2]> {
+    let behind = |name: &Finder<'_>| {
+        let at = name.find(header)? + name.needle().len();
+        value(&header[at..])
+    };
+    let code = std::str::from_utf8(behind(&FINDERS.code)?).ok()?;
+    let [topic, queue] = match code.parse().ok()? {
+        request::SEND_MESSAGE => &FINDERS.names,
+        code => target_names(code).map(|_| &FINDERS.letters)?,
+    };
+    Some([behind(topic)?, behind(queue)?])
+}
+
+/// A text without escapes, or a number.
+fn value(bytes: &[u8]) -> Option<&[u8]> {
+    let (bytes, is_text) = match bytes {
+        [b'"', text @ ..] => (text, true),
+        number => (number, false),
+    };
+    let len = bytes
+        .iter()
+        .position(|byte| matches!(byte, b'"' | b',' | b'}' | b'\\' | b' '))?;
+    let is_whole = (bytes[len] == b'"') == is_text && bytes[len] != b'\\';
+    is_whole.then_some(&bytes[..len])
 }
 
 fn mark([topic, queue]: [&[u8]; 2]) -> u32 {
@@ -55,11 +99,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::protocol::rocketmq::frame::{decode, encode_request};
+    use crate::protocol::rocketmq::frame::{Scratch, decode, encode_request};
 
     /// A send, with a name for its queue's number.
     fn sent(kind: HeaderKind, code: i32, topic: &str, queue: &str) -> Vec<u8> {
-        let [topic_name, queue_name] = target_names(310.max(code)).unwrap();
+        let [topic_name, queue_name] = target_names(code).unwrap();
         let fields = [
             ("a", "PG"),
             (topic_name, topic),
@@ -75,13 +119,14 @@ mod tests {
     fn a_first_look_finds_what_decoding_does() {
         let mut scratch = Scratch::default();
         let mut seen = Vec::new();
-        for kind in [HeaderKind::Json, HeaderKind::Binary] {
+        let ways = [HeaderKind::Json, HeaderKind::Binary]
+            .map(|kind| [10, 310, 320].map(|code| (kind, code)));
+        for (kind, code) in ways.into_iter().flatten() {
             for (topic, queue) in [("A", "1"), ("A", "2"), ("B", "1"), ("主", "12"), ("A", "1")] {
-                let frame = sent(kind, 310, topic, queue);
-                // Its form is known afterwards.
+                let frame = sent(kind, code, topic, queue);
                 let mark = queue_mark(&decode(&frame, &mut scratch).unwrap());
                 assert!(mark.is_some());
-                assert_eq!(peek_queue_mark(&frame, &scratch), mark, "{topic} {queue}");
+                assert_eq!(peek_queue_mark(&frame), mark, "{topic} {queue}");
                 seen.push((topic, queue, mark));
             }
         }
@@ -106,26 +151,28 @@ mod tests {
                 let fields = [("topic", "A"), ("queueId", "1"), ("b", "A"), ("e", "1")];
                 encode_request(&mut frame, kind, code, 7, false, &fields, &[]);
                 assert_eq!(queue_mark(&decode(&frame, &mut scratch).unwrap()), None);
-                assert_eq!(peek_queue_mark(&frame, &scratch), None);
+                assert_eq!(peek_queue_mark(&frame), None);
             }
         }
-        assert_eq!(peek_queue_mark(&[0, 0, 0, 4], &scratch), None);
+        assert_eq!(peek_queue_mark(&[0, 0, 0, 4]), None);
     }
 
     /// A byte changed anywhere: a first look finds the queue that decoding finds, or none. A field may have become
     /// another of the same name then; no client sends such a header.
     #[test]
     fn a_first_look_is_never_wrong_about_the_queue() {
-        for kind in [HeaderKind::Json, HeaderKind::Binary] {
-            let frame = sent(kind, 310, "Topic", "3");
-            let mut scratch = Scratch::default();
-            decode(&frame, &mut scratch).unwrap();
+        for (kind, code) in [
+            (HeaderKind::Json, 310),
+            (HeaderKind::Json, 10),
+            (HeaderKind::Binary, 320),
+        ] {
+            let frame = sent(kind, code, "Topic", "3");
             let mut found = 0;
             for at in HEAD_SIZE..frame.len() {
                 for byte in *b"\"\\0219:abeijQ,{}[ \x00\x01\x7f" {
                     let mut other = frame.clone();
                     other[at] = byte;
-                    let peeked = peek_queue_mark(&other, &scratch);
+                    let peeked = peek_queue_mark(&other);
                     let mut fresh = Scratch::default();
                     let Ok(request) = decode(&other, &mut fresh) else {
                         continue;
