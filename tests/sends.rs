@@ -109,3 +109,29 @@ fn what_comes_in_front_of_an_end_or_of_garbage_is_stored() {
         }
     }
 }
+
+/// A topic that a send makes takes a few milliseconds; the client closes at some time in between.
+#[test]
+fn a_send_that_waits_outlives_its_connection() {
+    const TOPICS: u64 = 30;
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    for topic in 0..TOPICS {
+        let mut client = broker.client();
+        let fields = produce_fields(&format!("made-{topic}"), 0, "");
+        client
+            .stream
+            .write_all(&frame(310, 1, &fields, b"body"))
+            .unwrap();
+        std::thread::sleep(Duration::from_micros(150 * topic));
+    }
+    let mut client = broker.client();
+    for topic in 0..TOPICS {
+        let topic = format!("made-{topic}");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while client.fetch(&topic, 0, 0, 1).code != 0 {
+            assert!(Instant::now() < deadline, "{topic} has no message");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
