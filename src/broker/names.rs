@@ -215,10 +215,8 @@ impl Loop {
                 .net
                 .break_off(&mut self.io, key, &why, &mut self.events);
         }
-        let Self {
-            io, net, events, ..
-        } = self;
-        net.keep(io, key, &mut frames, events);
+        self.net
+            .keep(&mut self.io, key, &mut frames, &mut self.events);
         self.net.hold_back(&mut self.io, key);
     }
 

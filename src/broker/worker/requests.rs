@@ -81,10 +81,10 @@ impl<I: Io> Worker<I> {
             }
         };
         self.scratch = scratch;
-        let Parts { io, net, .. } = &mut self.parts;
         match broken {
-            Some(why) => net.break_off(io, key, &why, &mut self.events),
+            Some(why) => self.break_off(key, &why),
             None => {
+                let Parts { io, net, .. } = &mut self.parts;
                 net.keep(io, key, &mut frames, &mut self.events);
                 net.hold_back(io, key);
             }

@@ -90,6 +90,8 @@ fn value(bytes: &[u8]) -> Option<&[u8]> {
 fn mark([topic, queue]: [&[u8]; 2]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(topic);
+    // Queue 11 of `T` is not queue 1 of `T1`.
+    hasher.update(&[0]);
     hasher.update(queue);
     hasher.finalize()
 }
@@ -122,7 +124,13 @@ mod tests {
         let ways = [HeaderKind::Json, HeaderKind::Binary]
             .map(|kind| [10, 310, 320].map(|code| (kind, code)));
         for (kind, code) in ways.into_iter().flatten() {
-            for (topic, queue) in [("A", "1"), ("A", "2"), ("B", "1"), ("主", "12"), ("A", "1")] {
+            for (topic, queue) in [
+                ("A", "1"),
+                ("A", "11"),
+                ("A1", "1"),
+                ("主", "12"),
+                ("A", "1"),
+            ] {
                 let frame = sent(kind, code, topic, queue);
                 let mark = queue_mark(&decode(&frame, &mut scratch).unwrap());
                 assert!(mark.is_some());
