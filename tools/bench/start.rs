@@ -1,5 +1,6 @@
 //! The `start` command: from a broker's command line to its first acknowledgement, and to its end.
 
+use crate::bed::{PORT_FREE_MAX, listens};
 use crate::check::FIELDS_SIZE;
 use crate::control::Control;
 use crate::load::{Bodies, Random, Sizes};
@@ -8,7 +9,7 @@ use crate::wire::{self, Request, SendTemplate, Style};
 use crate::{Outcome, clock, fail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -76,10 +77,21 @@ fn wait_exit(child: &mut Child, limit_ns: u64) -> Outcome<Option<i32>> {
     }
 }
 
-pub fn run(options: &Options) -> Outcome<bool> {
-    if TcpStream::connect(options.addr).is_ok() {
-        return fail(format!("something listens on {} already", options.addr));
+/// The listener of a broker that was killed outlives it for a moment: a ring with an accept in flight is
+/// taken down by the kernel behind the process's back.
+fn wait_until_free(addr: SocketAddr) -> Outcome<()> {
+    let give_up_ns = clock::now_ns() + clock::seconds_ns(PORT_FREE_MAX.as_secs_f64());
+    while listens(addr) {
+        if give_up_ns < clock::now_ns() {
+            return fail(format!("something listens on {addr} already"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
+    Ok(())
+}
+
+pub fn run(options: &Options) -> Outcome<bool> {
+    wait_until_free(options.addr)?;
     let mut command = Command::new(&options.command[0]);
     command
         .args(&options.command[1..])

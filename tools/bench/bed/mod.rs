@@ -15,7 +15,7 @@ pub use contender::Places;
 pub use contender::{Contender, Work, flush_family};
 pub use hold::{Hold, hold};
 pub use measure::{Which, reason};
-pub use server::Server;
+pub use server::{PORT_FREE_MAX, Server, listens, tail};
 pub use session::{Session, expected_s};
 
 use crate::load::cpus;

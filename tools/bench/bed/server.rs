@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 /// A JVM with a large heap takes its time.
 const START_MAX: Duration = Duration::from_secs(90);
 const KILL_MAX: Duration = Duration::from_secs(5);
-const PORT_FREE_MAX: Duration = Duration::from_secs(5);
+/// How long the listener of a server that is gone may stay.
+pub const PORT_FREE_MAX: Duration = Duration::from_secs(5);
 /// The end of a server's log that is shown when it fails.
 const TAIL_LINES: usize = 6;
 
@@ -49,7 +50,8 @@ pub fn listens(addr: SocketAddr) -> bool {
     TcpStream::connect_timeout(&addr, Duration::from_millis(500)).is_ok()
 }
 
-fn tail(log: &Path) -> String {
+/// The last lines of a log.
+pub fn tail(log: &Path) -> String {
     let bytes = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().collect();

@@ -3,7 +3,7 @@
 
 use super::Table;
 use super::rows::Who;
-use crate::bed::{Work, reason};
+use crate::bed::{Work, reason, tail};
 use crate::{Outcome, fail};
 use serde_json::Value;
 use std::path::Path;
@@ -167,6 +167,6 @@ impl Table {
         let status = bench.generate(&words, &log, Duration::from_secs(120))?;
         let told = number(&json, "start_to_first_ack_ms");
         told.filter(|_| status.success())
-            .map_or_else(|| fail(format!("no start; see {}", log.display())), Ok)
+            .map_or_else(|| fail(format!("no start; it said\n{}", tail(&log))), Ok)
     }
 }
