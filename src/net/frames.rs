@@ -7,6 +7,9 @@ use crate::io::Lease;
 /// A frame of this size that had to be gathered is lent in memory that may be held on to.
 const HELD_SIZE_MIN: usize = 64 << 10;
 
+/// Memory for a frame that is being gathered: at most that many times what of it has come.
+const GROWTH: usize = 4;
+
 /// Says how long the frame is that these bytes begin; `Ok(None)` = too few bytes to say; an error = these
 /// bytes begin no frame, with the reason.
 pub type FrameSize = fn(&[u8]) -> Result<Option<usize>, String>;
@@ -104,21 +107,19 @@ impl Frames {
         self.lent_at = self.at;
         if self.carry.is_empty() {
             let rest = &self.piece[self.at..];
-            return match (self.frame_size)(rest)? {
-                Some(size) if size <= rest.len() => {
-                    let start = self.at;
-                    self.at += size;
-                    Ok(Some(Frame {
-                        bytes: &self.piece[start..start + size],
-                        held: None,
-                    }))
-                }
-                _ => {
-                    self.carry.extend_from_slice(rest);
-                    self.at = self.piece.len();
-                    Ok(None)
-                }
-            };
+            let size = (self.frame_size)(rest)?;
+            if let Some(size) = size.filter(|size| *size <= rest.len()) {
+                let start = self.at;
+                self.at += size;
+                return Ok(Some(Frame {
+                    bytes: &self.piece[start..start + size],
+                    held: None,
+                }));
+            }
+            make_room(&mut self.carry, rest.len(), size);
+            self.carry.extend_from_slice(rest);
+            self.at = self.piece.len();
+            return Ok(None);
         }
         self.complete_carry()
     }
@@ -127,9 +128,9 @@ impl Frames {
         loop {
             let rest = &self.piece[self.at..];
             // The head of a frame says how long it is; until it is whole, take a little more.
-            let want = match (self.frame_size)(&self.carry)? {
+            let size = (self.frame_size)(&self.carry)?;
+            let want = match size {
                 Some(size) if size <= self.carry.len() => return Ok(Some(self.lend(size))),
-                // Memory is taken for what has come, not for what a peer says is coming.
                 Some(size) => size - self.carry.len(),
                 None => 1,
             };
@@ -137,6 +138,7 @@ impl Frames {
                 return Ok(None);
             }
             let count = want.min(rest.len());
+            make_room(&mut self.carry, count, size);
             self.carry.extend_from_slice(&rest[..count]);
             self.at += count;
         }
@@ -166,6 +168,16 @@ impl Frames {
             carry.clear();
         }
         carry
+    }
+}
+
+/// Makes room for what comes next of a frame. Growing moves what is there, so a frame of a few pieces gets its room at
+/// once; a longer one in steps, for memory is taken for what has come, not for what a peer says is coming.
+fn make_room(carry: &mut Vec<u8>, more: usize, size: Option<usize>) {
+    let comes = carry.len() + more;
+    if carry.capacity() < comes {
+        let room = size.unwrap_or(0).min(GROWTH * comes).max(comes);
+        carry.reserve_exact(room - carry.len());
     }
 }
 
@@ -199,6 +211,24 @@ mod tests {
                 assert_eq!(got, want, "cut at {first} and {second}");
                 assert!(carry.is_empty());
             }
+        }
+    }
+
+    #[test]
+    fn memory_is_taken_for_what_has_come() {
+        let mut carry = Vec::new();
+        for (more, size, least, most) in [
+            (3, None, 3, 64),
+            // A few pieces: at once.
+            (97, Some(300), 300, 300),
+            // What was announced since is not believed.
+            (200, Some(1 << 40), 300, 1_200),
+            (100, Some(1 << 40), 400, 1_600),
+        ] {
+            make_room(&mut carry, more, size);
+            let room = carry.capacity();
+            assert!((least..=most).contains(&room), "{more} {size:?}: {room}");
+            carry.resize(carry.len() + more, 0);
         }
     }
 
