@@ -1,6 +1,7 @@
 //! Ordinary threads for what can only block: opening, listing, replacing, zero-filling, unlinking.
-//! Quick work has a thread of its own, so that a topic's settings never wait behind a zero-fill; so has what removes
-//! files, so that no producer waits for room behind gigabytes that go (kernel-notes/preallocation.md).
+//! Quick work has a thread of its own, so that a topic's settings never wait behind a zero-fill; so has what frees
+//! blocks, so that no producer waits for room behind gigabytes that go (kernel-notes/preallocation.md). Names go where
+//! units are written: nothing that was written before a name went makes it again.
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
@@ -97,6 +98,21 @@ enum Job {
     Drop(Box<dyn Any + Send>),
 }
 
+impl Job {
+    /// Blocks are freed by a lane of its own, behind the names that went before. How full a disk is, is seen behind
+    /// that: who removes because it is too full should not count twice what is on its way.
+    const fn is_for_freeing(&self) -> bool {
+        matches!(
+            self,
+            Self::Drop(_)
+                | Self::Work {
+                    work: Work::Space { .. },
+                    ..
+                }
+        )
+    }
+}
+
 /// Where finished work of one ring arrives.
 #[derive(Clone)]
 pub(super) struct Inbox {
@@ -121,24 +137,27 @@ impl Inbox {
 #[derive(Clone)]
 pub struct Lanes {
     quick: Sender<Job>,
+    /// Hands on to the freeing lane what is for that.
     bulk: Sender<Job>,
-    removal: Sender<Job>,
 }
 
 impl Lanes {
     /// Starts the threads; they end when the last ring that knows them is gone.
     pub fn start() -> std::io::Result<Self> {
+        let freeing = spawn("lane-freeing", None)?;
         Ok(Self {
-            quick: spawn("lane-quick")?,
-            bulk: spawn("lane-bulk")?,
-            removal: spawn("lane-removal")?,
+            quick: spawn("lane-quick", None)?,
+            bulk: spawn("lane-bulk", Some(freeing))?,
         })
     }
 
     pub(super) fn send(&self, key: u64, work: Work, inbox: &Inbox) {
         let lane = match work {
-            Work::Prepare { .. } | Work::Put { .. } | Work::SyncPaths { .. } => &self.bulk,
-            Work::Remove { .. } => &self.removal,
+            Work::Prepare { .. }
+            | Work::Put { .. }
+            | Work::SyncPaths { .. }
+            | Work::Remove { .. }
+            | Work::Space { .. } => &self.bulk,
             _ => &self.quick,
         };
         let sent = lane.send(Job::Work {
@@ -151,21 +170,26 @@ impl Lanes {
 
     /// Drops something elsewhere, behind what is to be removed: to unmap and close a file of a GiB takes milliseconds.
     pub(super) fn drop_elsewhere(&self, thing: impl Any + Send) {
-        let sent = self.removal.send(Job::Drop(Box::new(thing)));
+        let sent = self.bulk.send(Job::Drop(Box::new(thing)));
         assert!(sent.is_ok(), "a lane lives as long as its senders");
     }
 }
 
-fn spawn(name: &str) -> std::io::Result<Sender<Job>> {
+fn spawn(name: &str, freeing: Option<Sender<Job>>) -> std::io::Result<Sender<Job>> {
     let (sender, receiver) = channel();
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || run(&receiver))?;
+        .spawn(move || run(&receiver, freeing.as_ref()))?;
     Ok(sender)
 }
 
-fn run(jobs: &Receiver<Job>) {
+fn run(jobs: &Receiver<Job>, freeing: Option<&Sender<Job>>) {
     while let Ok(job) = jobs.recv() {
+        if let Some(freeing) = freeing.filter(|_| job.is_for_freeing()) {
+            let sent = freeing.send(job);
+            assert!(sent.is_ok(), "a lane lives as long as its senders");
+            continue;
+        }
         let (key, work, inbox) = match job {
             Job::Work { key, work, inbox } => (key, work, inbox),
             Job::Drop(thing) => {

@@ -12,7 +12,8 @@ use crate::io::mapping::Mapped;
 use crate::io::{Completion, Errno, FileId, Payload, Token};
 
 /// A file without a name becomes shorter by so much at once: the journal, and whoever waits for it, get their turn
-/// in between.
+/// in between. It ends at multiples of this and so between two folios: the rest of a folio that a file ends in is
+/// zeroed, and its pages may be on their way to a consumer.
 const SHRINK_STEP: u64 = 32 << 20;
 const SHRINK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -47,7 +48,7 @@ impl Drop for Leaving {
         };
         let mut size = meta.len();
         while SHRINK_STEP < size {
-            size -= SHRINK_STEP;
+            size = (size - 1) / SHRINK_STEP * SHRINK_STEP;
             // Whatever is wrong with it: it is about to go.
             if self.file.set_len(size).is_err() {
                 return;
@@ -86,6 +87,9 @@ impl Uring {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::FileExt;
+    use std::os::unix::net::UnixStream;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::super::super::{Fill, Io, Lanes, Op, OpenMode, Options};
@@ -113,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_made_while_files_are_removed() {
+    fn room_is_made_while_blocks_are_freed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let lanes = Lanes::start().unwrap();
@@ -124,6 +128,8 @@ mod tests {
             path: folder.path().join("old"),
         };
         uring.push(Token(1), remove).unwrap();
+        let removed = next(&mut uring).expect("names go meanwhile");
+        assert_eq!(removed.token, Token(1));
         let mode = OpenMode::Create { size: 4096 };
         uring.push(Token(2), Op::Open { path, mode }).unwrap();
         let opened = next(&mut uring).expect("a file is opened meanwhile");
@@ -137,11 +143,80 @@ mod tests {
             fill: Fill::Zeros,
         };
         uring.push(Token(3), prepare).unwrap();
+        let space = Op::Space {
+            path: folder.path().to_owned(),
+        };
+        uring.push(Token(4), space).unwrap();
         let prepared = next(&mut uring).expect("room is made meanwhile");
         assert_eq!(prepared.token, Token(3));
+        assert_eq!(next(&mut uring).map(|done| done.token), None);
         goes_on.send(()).unwrap();
-        let removed = next(&mut uring).expect("what was to be removed is");
-        assert_eq!(removed.token, Token(1));
+        let space = next(&mut uring).expect("the disk is looked at behind it");
+        assert_eq!(space.token, Token(4));
+    }
+
+    #[test]
+    fn what_was_put_before_a_removal_does_not_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let lanes = Lanes::start().unwrap();
+        let mut uring = Uring::new(Options::SMALL, Vec::new(), lanes).unwrap();
+        let queue = folder.path().join("queue");
+        for number in 0..8 {
+            let put = Op::Put {
+                path: queue.join(number.to_string()),
+                size: 4 << 20,
+                pieces: vec![(0, vec![1; 4 << 20])],
+            };
+            uring.push(Token(number), put).unwrap();
+        }
+        let remove = Op::Remove {
+            path: queue.clone(),
+        };
+        uring.push(Token(8), remove).unwrap();
+        for number in 0..=8 {
+            assert_eq!(next(&mut uring).unwrap().token, Token(number));
+        }
+        assert!(!queue.exists());
+    }
+
+    /// Pages of a file that is removed are on their way to a peer that has not read them.
+    #[test]
+    fn what_is_on_its_way_stays_as_it_is() {
+        const SIZE: u64 = 2 * SHRINK_STEP + 100_000;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        for at in 0..SIZE.div_ceil(1 << 20) {
+            let len = (SIZE - (at << 20)).min(1 << 20);
+            file.write_all_at(&vec![7; len as usize], at << 20).unwrap();
+        }
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let mut want = 0;
+        // Around each place where it may end in between.
+        for end in 1..=2_u64 {
+            for at in [end * SHRINK_STEP, SIZE - end * SHRINK_STEP] {
+                want += nix::sys::sendfile::sendfile64(
+                    &far,
+                    &file,
+                    Some(&mut (at as i64 - 8_192)),
+                    16_384,
+                )
+                .unwrap();
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+        drop(Leaving {
+            map: None,
+            file: Arc::new(file),
+        });
+        let mut got = vec![0; want];
+        near.read_exact(&mut got).unwrap();
+        assert!(got.iter().all(|byte| *byte == 7));
     }
 
     /// Says when it is dropped.
