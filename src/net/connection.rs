@@ -60,7 +60,7 @@ struct Connection {
     receiving: bool,
     stopping: bool,
     queue: VecDeque<Outgoing>,
-    /// Bytes in `queue`.
+    /// Bytes of the deliveries in `queue`.
     unsent: usize,
     sending: bool,
     sending_since_ns: u64,
@@ -77,6 +77,22 @@ struct Connection {
     taken_ns: u64,
     /// Something that came waits for the next turn.
     held: bool,
+}
+
+impl Connection {
+    /// Its peer does not take its answers: nothing more is read from it until it has.
+    fn is_behind(&self, limits: &Limits) -> bool {
+        let answers = self.queue.iter().map(|item| match item {
+            Outgoing::Bytes(bytes) => bytes.len(),
+            Outgoing::Delivery(_) => 0,
+        });
+        limits.unsent_max <= self.unsent + answers.sum::<usize>()
+    }
+
+    /// Whether more may be read from its peer than is being read already.
+    fn may_receive(&self, limits: &Limits) -> bool {
+        !self.receiving && !self.held && !self.is_behind(limits)
+    }
 }
 
 /// All connections of a ring.
@@ -286,9 +302,7 @@ impl Net {
             (Err(Errno::ENOBUFS | Errno::ECANCELED), _) => (),
             _ => return events.push(Event::Ended(key)),
         }
-        let connection = self.connections.get(key).expect("was there a line ago");
-        let may = !connection.held && connection.unsent < self.limits.unsent_max;
-        if !connection.receiving && may {
+        if connection.may_receive(&self.limits) {
             self.receive(io, key);
         }
     }
@@ -315,7 +329,7 @@ impl Net {
             || 0 < connection.taken && self.limits.turn_max < connection.taken + len;
         if !connection.held {
             connection.taken += len;
-            if !connection.receiving && connection.unsent < self.limits.unsent_max {
+            if connection.may_receive(&self.limits) {
                 self.receive(io, key);
             }
             return true;
@@ -378,8 +392,8 @@ impl Net {
 
     /// The peer sent what is no frame: says so once and closes.
     pub fn break_off(&mut self, io: &mut impl Io, key: Key, why: &str, events: &mut Vec<Event>) {
-        self.counters.broken_frames += 1;
         if let Some(connection) = self.connections.get(key) {
+            self.counters.broken_frames += 1;
             tracing::debug!(peer = %connection.peer, why, "connection closed");
         }
         self.close(io, key, events);
@@ -387,19 +401,11 @@ impl Net {
 
     /// Stops reading from peers that do not take their answers.
     pub fn hold_back(&mut self, io: &mut impl Io, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        let queued: usize = connection
-            .queue
-            .iter()
-            .map(|item| match item {
-                Outgoing::Bytes(bytes) => bytes.len(),
-                Outgoing::Delivery(delivery) => delivery.head.len(),
-            })
-            .sum();
-        let too_much = self.limits.unsent_max <= connection.unsent + queued;
-        if too_much {
+        let is_behind = self
+            .connections
+            .get(key)
+            .is_some_and(|connection| connection.is_behind(&self.limits));
+        if is_behind {
             self.stop_receiving(io, key);
         }
     }

@@ -201,9 +201,7 @@ impl Net {
             connection.listed = true;
             self.dirty.push(key);
         }
-        let connection = self.connections.get(key).expect("was there a line ago");
-        let may = !connection.held && connection.unsent < self.limits.unsent_max;
-        if !connection.receiving && may {
+        if connection.may_receive(&self.limits) {
             self.receive(io, key);
         }
     }
