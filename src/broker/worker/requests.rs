@@ -58,7 +58,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// The messages that were appended since then have come so far when the last step ended.
-    fn note_appended(&mut self, before: u64) {
+    pub(super) fn note_appended(&mut self, before: u64) {
         let Parts { io, shard, .. } = &mut self.parts;
         let ns = self.stalls.last_ns().saturating_sub(io.now_ns());
         let count = shard.counters.produced - before;
@@ -157,6 +157,7 @@ impl<I: Io> Worker<I> {
         }
         self.last_code = request.code;
         let (key, address) = from;
+        let is_send = rocketmq::is_send(request.code);
         let peer = Peer {
             connection: ConnectionId(key),
             address,
@@ -167,6 +168,15 @@ impl<I: Io> Worker<I> {
             connection: ConnectionId(key),
             note: request.note(),
         };
+        let waiting = || Waiting {
+            from,
+            bytes: bytes.to_vec(),
+            is_send,
+        };
+        // A small one may find room where a large one waits for it: it would come before what was sent before it.
+        if is_send && self.waiting.contains_key(&Condition::Room) {
+            return self.wait(Condition::Room, ticket, waiting());
+        }
         let command = rocketmq::command(request);
         if matches!(command, Ok(Command::RuntimeInfo)) {
             self.tell_times();
@@ -182,14 +192,7 @@ impl<I: Io> Worker<I> {
         match reply {
             Reply::Now(answer) => self.answer(ticket, &answer),
             Reply::Later => (),
-            Reply::Again(condition) => {
-                let waiting = Waiting {
-                    from,
-                    bytes: bytes.to_vec(),
-                    is_send: rocketmq::is_send(request.code),
-                };
-                self.wait(condition, ticket, waiting);
-            }
+            Reply::Again(condition) => self.wait(condition, ticket, waiting()),
         }
     }
 

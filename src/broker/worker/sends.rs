@@ -6,13 +6,12 @@
 
 use std::net::SocketAddr;
 
-use super::{Parts, Worker};
+use super::Worker;
 use crate::base::Key;
 use crate::broker::stalls::Step;
 use crate::io::Io;
 use crate::net::{Frames, Place};
 use crate::protocol::rocketmq::frame::{self, Scratch};
-use crate::shard::Stage;
 
 /// The clock is asked after so many sends, or so many bytes of them.
 const MARK_COUNT: usize = 32;
@@ -108,11 +107,18 @@ impl<I: Io> Worker<I> {
         let begun_ns = self.stalls.last_ns();
         let mut appended_before = self.parts.shard.counters.produced;
         let (mut count, mut size) = (0, 0);
+        let mut broken_off: Vec<Key> = Vec::new();
         for (at, index) in sends.order.iter().enumerate() {
             let (piece, place) = sends.list[*index as u32 as usize];
             let piece = &sends.pieces[piece as usize];
             self.times_decoding = count == 0;
-            size += self.run_send(piece, place, &mut scratch);
+            // Behind what is no request nothing is one.
+            if !broken_off.contains(&piece.from) {
+                match self.run_send(piece, place, &mut scratch) {
+                    Some(more) => size += more,
+                    None => broken_off.push(piece.from),
+                }
+            }
             count += 1;
             let is_last = at + 1 == sends.order.len();
             if is_last || count == MARK_COUNT || MARK_SIZE <= size {
@@ -125,32 +131,29 @@ impl<I: Io> Worker<I> {
         self.scratch = scratch;
     }
 
-    /// Answers how many bytes it had.
-    fn run_send(&mut self, piece: &Piece, place: Place, scratch: &mut Scratch) -> usize {
+    /// Answers how many bytes it had; `None`: it is no request, and its connection was broken off.
+    fn run_send(&mut self, piece: &Piece, place: Place, scratch: &mut Scratch) -> Option<usize> {
         let frame = piece.frames.frame(place);
         match frame::decode(frame.bytes, scratch) {
             Ok(request) => {
                 self.time_decoding();
                 let from = (piece.from, piece.address);
                 self.serve(from, &request, frame.bytes, frame.held);
+                Some(frame.bytes.len())
             }
-            Err(why) => self.break_off(piece.from, &why.to_string()),
+            Err(why) => {
+                self.break_off(piece.from, &why.to_string());
+                None
+            }
         }
-        frame.bytes.len()
     }
 
     fn mark_sends(&mut self, count: usize, last: SocketAddr, appended_before: &mut u64) {
-        let Parts { io, shard, .. } = &mut self.parts;
-        let now_ns = io.look_ns();
-        self.stalls.mark(now_ns, Step::Requests, || {
+        self.mark_by(Step::Requests, || {
             format!("{count} sends, the last of {last}")
         });
-        let ns = now_ns.saturating_sub(io.now_ns());
-        let produced = shard.counters.produced;
-        shard
-            .stages
-            .record(Stage::Appended, ns, produced - *appended_before);
-        *appended_before = produced;
+        self.note_appended(*appended_before);
+        *appended_before = self.parts.shard.counters.produced;
     }
 }
 

@@ -42,8 +42,7 @@ pub const fn is_send(code: i32) -> bool {
 #[must_use]
 pub fn queue_mark(request: &Request<'_>) -> Option<u32> {
     let [topic, queue] = target_names(request.code).filter(|_| !request.is_response())?;
-    let [topic, queue] = [request.field(topic)?, request.field(queue)?];
-    Some(mark([topic.as_bytes(), queue.as_bytes()]))
+    mark(request.field(topic)?.as_bytes(), request.field(queue)?)
 }
 
 /// The same from a first look at a frame, which most often finds it; `None` = decode it. What seems to be a send may
@@ -58,7 +57,8 @@ pub fn peek_queue_mark(frame: &[u8]) -> Option<u32> {
     } else {
         header_binary::target(header)
     };
-    target.map(mark)
+    let [topic, queue] = target?;
+    mark(topic, std::str::from_utf8(queue).ok()?)
 }
 
 fn json_target(header: &[u8]) -> Option<[&[u8]; 2]> {
@@ -83,17 +83,17 @@ fn value(bytes: &[u8]) -> Option<&[u8]> {
     let len = bytes
         .iter()
         .position(|byte| matches!(byte, b'"' | b',' | b'}' | b'\\' | b' '))?;
-    let is_whole = (bytes[len] == b'"') == is_text && bytes[len] != b'\\';
+    let is_whole = 0 < len && (bytes[len] == b'"') == is_text && bytes[len] != b'\\';
     is_whole.then_some(&bytes[..len])
 }
 
-fn mark([topic, queue]: [&[u8]; 2]) -> u32 {
+fn mark(topic: &[u8], queue: &str) -> Option<u32> {
+    // By its number, however that is written.
+    let queue: i32 = queue.parse().ok()?;
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(topic);
-    // Queue 11 of `T` is not queue 1 of `T1`.
-    hasher.update(&[0]);
-    hasher.update(queue);
-    hasher.finalize()
+    hasher.update(&queue.to_le_bytes());
+    Some(hasher.finalize())
 }
 
 #[cfg(test)]
