@@ -1,7 +1,8 @@
 //! Ordinary threads for what can only block: opening, listing, replacing, zero-filling, unlinking.
-//! Quick work has a thread of its own, so that a topic's settings never wait behind a zero-fill; so has what frees
-//! blocks, so that no producer waits for room behind gigabytes that go (kernel-notes/preallocation.md). Names go where
-//! units are written: nothing that was written before a name went makes it again.
+//! Quick work has a thread of its own, so that a topic's settings never wait behind a zero-fill; so have reads of units for
+//! who is behind, so that no checkpoint waits for a cold disk, and what frees blocks, so that no producer waits for room
+//! behind gigabytes that go (kernel-notes/preallocation.md). Names go where units are written: nothing that was written
+//! before a name went makes it again.
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
@@ -137,6 +138,7 @@ impl Inbox {
 #[derive(Clone)]
 pub struct Lanes {
     quick: Sender<Job>,
+    reads: Sender<Job>,
     /// Hands on to the freeing lane what is for that.
     bulk: Sender<Job>,
 }
@@ -147,6 +149,7 @@ impl Lanes {
         let freeing = spawn("lane-freeing", None)?;
         Ok(Self {
             quick: spawn("lane-quick", None)?,
+            reads: spawn("lane-reads", None)?,
             bulk: spawn("lane-bulk", Some(freeing))?,
         })
     }
@@ -158,6 +161,7 @@ impl Lanes {
             | Work::SyncPaths { .. }
             | Work::Remove { .. }
             | Work::Space { .. } => &self.bulk,
+            Work::Get { .. } => &self.reads,
             _ => &self.quick,
         };
         let sent = lane.send(Job::Work {
