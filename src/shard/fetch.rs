@@ -162,17 +162,11 @@ impl Shard {
                     && 0 < suspend_ns
                 {
                     let deadline_ns = io.now_ns() + suspend_ns;
-                    self.counters.fetches_parked += 1;
-                    let queue = plan.queue;
-                    self.wakeups.park(
-                        queue,
-                        Parked {
-                            ticket,
-                            plan,
-                            deadline_ns,
-                        },
-                    );
-                    return None;
+                    return self.park(Parked {
+                        ticket,
+                        plan,
+                        deadline_ns,
+                    });
                 }
                 if fetched.status == FetchStatus::Found {
                     self.counters.fetches_found += 1;

@@ -1,16 +1,33 @@
 //! Pulls that found nothing and wait: until a record they want arrives, or their time is up.
+//!
+//! However many wait, a turn answers some of them, and the next turn goes on where it ended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::fetch::FetchPlan;
 use super::{Outbound, Shard};
-use crate::command::{Answer, ConnectionId, Ticket};
+use crate::command::{Answer, ConnectionId, Refusal, RefusalKind, Ticket};
 use crate::index::QueueIndex;
 use crate::io::Io;
 
 /// Pulls whose filter wants nothing of what came are looked at again after this long, so that their
 /// offset moves on (RocketMQ's PullRequestHoldService does so every 5 s).
 const RECHECK_NS: u64 = 5_000_000_000;
+
+/// Pulls that a turn answers because a record has come, and because their time is up: less than half a millisecond's.
+const TURN_MAX: usize = 256;
+
+/// Queues that a turn looks at again.
+const RECHECK_MAX: usize = 512;
+
+/// Pulls that wait on a shard at most: some hundred bytes each. A consumer has one for each queue.
+const PARKED_MAX: usize = 1 << 19;
+
+/// Pulls of one connection that wait for one queue at most: those of all groups of a process.
+const PARKED_OF_QUEUE_MAX: u32 = 1024;
+
+/// Pulls are told that their time is up so much too late at most.
+const DUE_STEP_NS: u64 = 10_000_000;
 
 /// A pull that waits.
 #[derive(Debug)]
@@ -23,34 +40,59 @@ pub(super) struct Parked {
 /// All pulls that wait.
 #[derive(Debug, Default)]
 pub(super) struct Wakeups {
-    parked: BTreeMap<QueueIndex, Vec<Parked>>,
+    parked: BTreeMap<QueueIndex, VecDeque<Parked>>,
     count: usize,
-    woken: BTreeSet<QueueIndex>,
+    /// For which queues pulls of each connection wait, and how many.
+    of_connection: BTreeMap<ConnectionId, BTreeMap<QueueIndex, u32>>,
+    /// Queues that a record has come for, and how many of their pulls, from the front, were not looked at since.
+    woken: BTreeMap<QueueIndex, usize>,
+    /// Queues for which pulls are due by the end of a step. They may have been answered meanwhile.
+    due: BTreeMap<u64, Vec<QueueIndex>>,
     rechecked_ns: u64,
-    /// No pull is due before.
-    next_deadline_ns: u64,
+    /// The queue that is looked at again next, while that is going on.
+    recheck_next: Option<QueueIndex>,
 }
 
 impl Wakeups {
+    /// Whether another pull may wait; or why not.
+    pub(super) fn room_for(&self, queue: QueueIndex, ticket: Ticket) -> Result<(), String> {
+        if PARKED_MAX <= self.count {
+            return Err(format!("{PARKED_MAX} pulls wait on this shard"));
+        }
+        let of_connection = self.of_connection.get(&ticket.connection);
+        let of_queue = of_connection.and_then(|queues| queues.get(&queue));
+        if of_queue.is_some_and(|count| PARKED_OF_QUEUE_MAX <= *count) {
+            return Err(format!(
+                "{PARKED_OF_QUEUE_MAX} pulls of this connection wait for this queue"
+            ));
+        }
+        Ok(())
+    }
+
     pub(super) fn park(&mut self, queue: QueueIndex, parked: Parked) {
-        self.next_deadline_ns = if self.count == 0 {
-            parked.deadline_ns
-        } else {
-            self.next_deadline_ns.min(parked.deadline_ns)
-        };
+        let due = self
+            .due
+            .entry(parked.deadline_ns.div_ceil(DUE_STEP_NS))
+            .or_default();
+        if due.last() != Some(&queue) {
+            due.push(queue);
+        }
+        let of_connection = self.of_connection.entry(parked.ticket.connection);
+        *of_connection.or_default().entry(queue).or_default() += 1;
         self.count += 1;
-        self.parked.entry(queue).or_default().push(parked);
+        self.parked.entry(queue).or_default().push_back(parked);
     }
 
     /// A record of a queue is visible.
     pub(super) fn arrived(&mut self, queue: QueueIndex, tags_code: i64) {
-        if self.count == 0 || self.woken.contains(&queue) {
+        if self.count == 0 {
             return;
         }
         if let Some(parked) = self.parked.get(&queue)
+            && self.woken.get(&queue) != Some(&parked.len())
             && parked.iter().any(|one| one.plan.filter.matches(tags_code))
         {
-            self.woken.insert(queue);
+            self.woken.insert(queue, parked.len());
         }
     }
 
@@ -59,96 +101,180 @@ impl Wakeups {
         self.count
     }
 
-    fn take(&mut self, queue: QueueIndex) -> Vec<Parked> {
-        let taken = self.parked.remove(&queue).unwrap_or_default();
-        self.count -= taken.len();
+    /// A pull of a queue waits no more.
+    fn left(&mut self, queue: QueueIndex, connection: ConnectionId) {
+        self.count -= 1;
+        let Some(queues) = self.of_connection.get_mut(&connection) else {
+            return;
+        };
+        if let Some(count) = queues.get_mut(&queue) {
+            *count -= 1;
+            if *count == 0 {
+                queues.remove(&queue);
+            }
+        }
+        if queues.is_empty() {
+            self.of_connection.remove(&connection);
+        }
+    }
+
+    /// Takes out the first of a queue.
+    fn take_first(&mut self, queue: QueueIndex) -> Option<Parked> {
+        let list = self.parked.get_mut(&queue)?;
+        let parked = list.pop_front()?;
+        if list.is_empty() {
+            self.parked.remove(&queue);
+        }
+        self.left(queue, parked.ticket.connection);
+        Some(parked)
+    }
+
+    /// Takes out those of a queue that satisfy `which`.
+    fn take_if(&mut self, queue: QueueIndex, which: impl Fn(&Parked) -> bool) -> Vec<Parked> {
+        let Some(list) = self.parked.get_mut(&queue) else {
+            return Vec::new();
+        };
+        if !list.iter().any(&which) {
+            return Vec::new();
+        }
+        let (taken, stay): (Vec<_>, Vec<_>) = std::mem::take(list).into_iter().partition(which);
+        if stay.is_empty() {
+            self.parked.remove(&queue);
+        } else {
+            *list = stay.into();
+        }
+        for parked in &taken {
+            self.left(queue, parked.ticket.connection);
+        }
         taken
     }
 
-    /// Takes out what satisfies `which`, in queue order.
-    fn take_if(&mut self, mut which: impl FnMut(&Parked) -> bool) -> Vec<(QueueIndex, Parked)> {
-        let mut taken = Vec::new();
-        self.parked.retain(|queue, list| {
-            taken.extend(
-                list.extract_if(.., |parked| which(parked))
-                    .map(|parked| (*queue, parked)),
-            );
-            !list.is_empty()
-        });
-        self.count -= taken.len();
-        taken
+    /// A queue for which pulls are due, each once.
+    fn take_due(&mut self, now_ns: u64) -> Option<QueueIndex> {
+        let mut first = self.due.first_entry()?;
+        if now_ns < first.key() * DUE_STEP_NS {
+            return None;
+        }
+        let queue = first.get_mut().pop();
+        if first.get().is_empty() {
+            first.remove();
+        }
+        queue
+    }
+
+    /// When to ask again, in nanoseconds of the clock that decides.
+    fn next_ns(&self, now_ns: u64) -> u64 {
+        if !self.woken.is_empty() || self.recheck_next.is_some() {
+            return now_ns;
+        }
+        let due = self.due.first_key_value();
+        due.map_or(u64::MAX, |(step, _)| step * DUE_STEP_NS)
     }
 }
 
 impl Shard {
-    /// Answers pulls for which a record has come.
-    pub(super) fn run_woken(&mut self, io: &mut impl Io) {
-        while let Some(queue) = self.wakeups.woken.pop_first() {
-            for parked in self.wakeups.take(queue) {
-                self.run_parked(io, queue, parked, false);
-            }
+    /// Lets a pull wait; answers it at once where too many do.
+    pub(super) fn park(&mut self, parked: Parked) -> Option<Answer> {
+        let queue = parked.plan.queue;
+        if let Err(why) = self.wakeups.room_for(queue, parked.ticket) {
+            let text = format!(
+                "[TIMEOUT_CLEAN_QUEUE]broker busy, {why} [shard {}]; pull again later",
+                self.settings.shard
+            );
+            return Some(Answer::Refused(Refusal::new(RefusalKind::SystemBusy, text)));
         }
+        self.counters.fetches_parked += 1;
+        self.wakeups.park(queue, parked);
+        None
     }
 
-    fn run_parked(&mut self, io: &mut impl Io, queue: QueueIndex, parked: Parked, last: bool) {
-        let Parked {
-            ticket,
-            plan,
-            deadline_ns,
-        } = parked;
-        let found = self.queues.queue(queue).max() as i64 > plan.from;
-        if !found && !last {
-            let parked = Parked {
-                ticket,
-                plan,
-                deadline_ns,
-            };
-            return self.wakeups.park(queue, parked);
+    /// Answers pulls for which a record has come.
+    pub(super) fn run_woken(&mut self, io: &mut impl Io) {
+        let mut left = TURN_MAX;
+        while 0 < left
+            && let Some((queue, count)) = self.wakeups.woken.pop_first()
+        {
+            let now = count.min(left);
+            left -= now;
+            if now < count {
+                self.wakeups.woken.insert(queue, count - now);
+            }
+            for _ in 0..now {
+                let Some(parked) = self.wakeups.take_first(queue) else {
+                    break;
+                };
+                if self.queues.queue(queue).max() as i64 > parked.plan.from {
+                    self.start_fetch(io, parked.ticket, parked.plan);
+                } else {
+                    self.wakeups.park(queue, parked);
+                }
+            }
         }
-        self.start_fetch(io, ticket, plan);
     }
 
     /// Answers pulls whose time is up, and moves those on that want nothing of what came. Answers when to
     /// ask again, in nanoseconds of the clock that decides.
     pub fn expire_parked(&mut self, io: &mut impl Io) -> u64 {
-        if self.wakeups.len() == 0 {
-            return u64::MAX;
-        }
         let now_ns = io.now_ns();
-        if self.wakeups.next_deadline_ns <= now_ns {
-            for (queue, parked) in self.wakeups.take_if(|parked| parked.deadline_ns <= now_ns) {
-                self.run_parked(io, queue, parked, true);
-            }
-            let deadlines = self
+        let mut left = TURN_MAX;
+        while 0 < left
+            && let Some(queue) = self.wakeups.take_due(now_ns)
+        {
+            let due = self
                 .wakeups
-                .parked
-                .values()
-                .flatten()
-                .map(|one| one.deadline_ns);
-            self.wakeups.next_deadline_ns = deadlines.min().unwrap_or(u64::MAX);
-        }
-        if self.wakeups.rechecked_ns + RECHECK_NS <= now_ns {
-            self.wakeups.rechecked_ns = now_ns;
-            let queues: Vec<QueueIndex> = self.wakeups.parked.keys().copied().collect();
-            for queue in queues {
-                for parked in self.wakeups.take(queue) {
-                    self.run_parked(io, queue, parked, false);
-                }
+                .take_if(queue, |parked| parked.deadline_ns <= now_ns);
+            left = left.saturating_sub(due.len().max(1));
+            for parked in due {
+                self.start_fetch(io, parked.ticket, parked.plan);
             }
         }
-        self.wakeups.next_deadline_ns
+        self.recheck_parked(io, now_ns);
+        self.wakeups.next_ns(now_ns)
+    }
+
+    fn recheck_parked(&mut self, io: &mut impl Io, now_ns: u64) {
+        if self.wakeups.recheck_next.is_none() {
+            if self.wakeups.count == 0 || now_ns < self.wakeups.rechecked_ns + RECHECK_NS {
+                return;
+            }
+            self.wakeups.rechecked_ns = now_ns;
+            self.wakeups.recheck_next = Some(QueueIndex(0));
+        }
+        let first = self.wakeups.recheck_next.take().unwrap_or(QueueIndex(0));
+        let queues = self.wakeups.parked.range(first..).map(|(queue, _)| *queue);
+        let queues: Vec<QueueIndex> = queues.take(RECHECK_MAX).collect();
+        if queues.len() == RECHECK_MAX {
+            self.wakeups.recheck_next = queues.last().map(|queue| QueueIndex(queue.0 + 1));
+        }
+        for queue in queues {
+            let end = self.queues.queue(queue).max() as i64;
+            for parked in self.wakeups.take_if(queue, |parked| parked.plan.from < end) {
+                self.start_fetch(io, parked.ticket, parked.plan);
+            }
+        }
     }
 
     /// Drops the pulls of a connection that is gone.
     pub(super) fn forget_parked(&mut self, connection: ConnectionId) {
-        self.wakeups
-            .take_if(|parked| parked.ticket.connection == connection);
+        let queues = self.wakeups.of_connection.get(&connection);
+        let queues: Vec<QueueIndex> = queues
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+            .copied()
+            .collect();
+        for queue in queues {
+            self.wakeups
+                .take_if(queue, |parked| parked.ticket.connection == connection);
+        }
     }
 
     /// Answers every pull that waits, with what there is: the shard stops.
     pub fn answer_all_parked(&mut self, io: &mut impl Io) {
-        for (queue, parked) in self.wakeups.take_if(|_| true) {
-            self.run_parked(io, queue, parked, true);
+        while let Some((queue, _)) = self.wakeups.parked.first_key_value() {
+            let queue = *queue;
+            for parked in self.wakeups.take_if(queue, |_| true) {
+                self.start_fetch(io, parked.ticket, parked.plan);
+            }
         }
     }
 
