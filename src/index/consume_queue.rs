@@ -121,10 +121,26 @@ pub struct ConsumeQueue {
     /// Store time of the newest record, wall milliseconds.
     pub last_store_ms: u64,
     /// Its topic was deleted: one of the same name may own these files now.
-    pub removed: bool,
+    removed: bool,
 }
 
 impl ConsumeQueue {
+    /// Its topic is deleted. What it has in memory goes, unless a batch of it is being written: then call this again.
+    pub fn remove(&mut self) {
+        self.removed = true;
+        if self.flushing.is_none() {
+            let max = self.max();
+            (self.tail_start, self.flushed) = (max, max);
+            self.tail = Vec::new();
+        }
+    }
+
+    /// Whether its topic was deleted.
+    #[must_use]
+    pub const fn is_removed(&self) -> bool {
+        self.removed
+    }
+
     /// A queue whose units `min..max` are in its files.
     #[must_use]
     pub fn new(

@@ -140,7 +140,7 @@ impl Queues {
     /// Takes units that were read back for [`Look::Miss`].
     pub fn fill(&mut self, index: QueueIndex, start: QueueOffset, bytes: Vec<u8>) {
         let queue = &self.list[index.0 as usize];
-        if !queue.removed {
+        if !queue.is_removed() {
             self.windows.fill(index, queue, start, bytes);
         }
     }
@@ -172,7 +172,7 @@ impl Queues {
         let queue = &mut self.list[index.0 as usize];
         queue.push(unit);
         queue.last_store_ms = store_ms;
-        if queue.removed {
+        if queue.is_removed() {
             // A record that was under way when its topic was deleted.
             return;
         }
@@ -220,7 +220,7 @@ impl Queues {
             self.windows.forget(*index);
             let queue = &mut self.list[index.0 as usize];
             self.written_count -= u32::from(0 < queue.flushed());
-            queue.removed = true;
+            queue.remove();
         }
         let folder = self.folder.join(topic);
         self.unsynced.retain(|path| !path.starts_with(&folder));
@@ -230,7 +230,7 @@ impl Queues {
     /// Whether a queue is still known by its name: a removed topic's queues are not.
     #[must_use]
     pub fn is_known(&self, index: QueueIndex) -> bool {
-        !self.queue(index).removed
+        !self.queue(index).is_removed()
     }
 
     /// Queues with units that are in memory only, and where they end now.
@@ -305,6 +305,9 @@ impl Queues {
         let was_written = 0 < queue.flushed();
         queue.batch_done(result.is_ok(), keep);
         self.written_count += u32::from(known && !was_written && 0 < queue.flushed());
+        if !known {
+            queue.remove();
+        }
         if queue.unflushed() == 0 || !known {
             self.dirty.remove(&index);
         }

@@ -189,12 +189,17 @@ impl Shard {
     ) {
         let at = (token & 0xffff) as usize;
         self.delay.levels[at].reading = false;
+        let is_record = token & (0xff << 48) != UNITS;
         let bytes = match (result, payload) {
-            (Ok(_), Payload::Buffer(bytes)) => bytes,
+            // A record that was read in part is as good as not read.
+            (Ok(count), Payload::Buffer(bytes)) if !is_record || bytes.len() <= count as usize => {
+                bytes
+            }
             (result, _) => {
-                let why = result
-                    .err()
-                    .map_or_else(|| "no bytes".to_owned(), |errno| errno.to_string());
+                let why = result.err().map_or_else(
+                    || "it was read in part".to_owned(),
+                    |errno| errno.to_string(),
+                );
                 tracing::error!(
                     level = at + 1,
                     why,
@@ -204,7 +209,7 @@ impl Shard {
                 return;
             }
         };
-        if token & (0xff << 48) == UNITS {
+        if !is_record {
             let start = self.delay.levels[at].reading_from;
             if let Some(index) = self.queues.find(SCHEDULE_TOPIC, QueueId(at as u32)) {
                 self.queues.fill(index, start, bytes);
