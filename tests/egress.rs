@@ -222,3 +222,31 @@ fn tailing_consumers_cost_no_copy_and_are_answered_at_once() {
     let table = egress(&mut producer);
     assert_eq!(bytes(&table, "copy"), 0, "{table}");
 }
+
+fn descriptors(broker: &Broker) -> usize {
+    let folder = format!("/proc/{}/fd", broker.pid());
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+/// A splice that is broken off leaves bytes in its pipe.
+#[test]
+fn consumers_that_go_away_leave_no_pipes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(folder.path(), &["--egress", "splice"]);
+    let mut client = broker.client();
+    fill(&mut client);
+    let before = descriptors(&broker);
+    for _ in 0..40 {
+        let mut gone = broker.client();
+        for _ in 0..4 {
+            gone.send(11, &fetch_fields("long", 0, 0, 32), &[]);
+        }
+        // Its answer has begun, and does not fit what the kernel holds for it.
+        let mut first = [0; 1];
+        std::io::Read::read_exact(&mut gone.stream, &mut first).unwrap();
+    }
+    read_all(&mut client);
+    let after = descriptors(&broker);
+    assert!(after <= before + 8, "{before} descriptors, then {after}");
+    assert_eq!(broker.stop(), Some(0), "{}", broker.log());
+}

@@ -774,6 +774,19 @@ fn delivering<W: World>(desk: &mut Desk<W>) {
         at += u64::from(into);
     }
     assert_eq!(desk.world.peer_takes(peer, 6_000), content[3_000..9_000]);
+    let moved = desk
+        .run(splice(End::File { file, at: 0 }, pipe, 100))
+        .result;
+    assert!(0 < moved.unwrap());
+    desk.done(Op::ClosePipe { pipe: PipeId(0) });
+    let into = desk
+        .run(splice(End::File { file, at: 500 }, pipe, 100))
+        .result;
+    let into = into.unwrap();
+    let out = desk.run(splice(pipe, End::Socket(socket), into)).result;
+    let out = out.unwrap() as usize;
+    let sent = desk.world.peer_takes(peer, out);
+    assert_eq!(sent, content[500..500 + out], "a closed pipe holds nothing");
     desk.done(Op::Release { file });
     desk.done(Op::Close { socket });
 }

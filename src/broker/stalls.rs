@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::io::OwnCalls;
 use crate::shard::Stall;
 
 /// A step of a turn that takes longer is a stall.
@@ -24,17 +25,20 @@ pub(super) enum Step {
     Waiting,
     /// Deadlines, saving, checkpoint, retention.
     Housekeeping,
-    /// What is to be written and sent is given to the ring.
+    /// What is to be written and sent is given to the ring, or to the kernel itself.
     Submission,
+    /// All of a turn, where no step of it was a stall.
+    Turn,
 }
 
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "completions",
     "requests",
     "visible",
     "waiting",
     "housekeeping",
     "submission",
+    "turn",
 ];
 
 /// What is known of the stalls of one step.
@@ -46,19 +50,55 @@ struct Held {
     by: String,
 }
 
+impl Held {
+    fn count(&mut self, took_ns: u64, by: &str) {
+        self.count += 1;
+        if self.longest_ns < took_ns {
+            self.longest_ns = took_ns;
+            by.clone_into(&mut self.by);
+        }
+    }
+}
+
 /// Stalls so far.
 #[derive(Debug, Default)]
 pub(super) struct Stalls {
+    begun_ns: u64,
     last_ns: u64,
+    /// What each step of this turn took.
+    took: [u64; STEPS.len()],
+    /// A step of this turn was one.
+    is_named: bool,
     table: [Held; STEPS.len()],
     unlogged: [Held; STEPS.len()],
     logged_ns: u64,
 }
 
 impl Stalls {
-    /// A turn's work begins.
-    pub(super) const fn begin(&mut self, now_ns: u64) {
-        self.last_ns = now_ns;
+    /// A turn's work begins. `calls`: what the ring did itself before it waited.
+    pub(super) fn begin(&mut self, now_ns: u64, calls: OwnCalls) {
+        (self.begun_ns, self.last_ns) = (now_ns, now_ns);
+        self.took = [0; STEPS.len()];
+        self.is_named = false;
+        if STALL_NS <= calls.took_ns {
+            let by = format!(
+                "{} writes in place and {} sends from the page cache",
+                calls.writes, calls.sends
+            );
+            self.note(now_ns, calls.took_ns, Step::Submission, &by);
+        }
+    }
+
+    /// A turn's work has ended. A busy turn is long in many short steps; that is told by `corelane stats`, and not logged.
+    pub(super) fn end(&mut self) {
+        let took_ns = self.last_ns.saturating_sub(self.begun_ns);
+        if took_ns < STALL_NS || self.is_named {
+            return;
+        }
+        let longest = (0..STEPS.len()).max_by_key(|step| self.took[*step]);
+        let longest = longest.unwrap_or_default();
+        let by = format!("{} us of it {}", self.took[longest] / 1000, STEPS[longest]);
+        self.table[Step::Turn as usize].count(took_ns, &by);
     }
 
     /// When the last step ended.
@@ -71,7 +111,9 @@ impl Stalls {
     pub(super) fn mark(&mut self, now_ns: u64, step: Step, by: impl FnOnce() -> String) -> u64 {
         let took_ns = now_ns.saturating_sub(self.last_ns);
         self.last_ns = now_ns;
+        self.took[step as usize] += took_ns;
         if STALL_NS <= took_ns {
+            self.is_named = true;
             self.note(now_ns, took_ns, step, &by());
         }
         took_ns
@@ -79,12 +121,7 @@ impl Stalls {
 
     fn note(&mut self, now_ns: u64, took_ns: u64, step: Step, by: &str) {
         for table in [&mut self.table, &mut self.unlogged] {
-            let held = &mut table[step as usize];
-            held.count += 1;
-            if held.longest_ns < took_ns {
-                held.longest_ns = took_ns;
-                by.clone_into(&mut held.by);
-            }
+            table[step as usize].count(took_ns, by);
         }
         if self.logged_ns == 0 || self.logged_ns + LOG_EVERY_NS <= now_ns {
             self.logged_ns = now_ns.max(1);
@@ -135,7 +172,7 @@ mod tests {
     fn a_stall_is_counted_under_its_step_and_the_longest_says_by_whom() {
         let mut stalls = Stalls::default();
         let unasked = || unreachable!("it was short");
-        stalls.begin(1_000);
+        stalls.begin(1_000, OwnCalls::default());
         stalls.mark(1_100, Step::Completions, unasked);
         for (end_ns, by) in [(601_100, "a"), (1_401_100, "b"), (1_951_100, "c")] {
             stalls.mark(end_ns, Step::Requests, || by.to_owned());
@@ -143,10 +180,46 @@ mod tests {
         stalls.mark(2_351_100, Step::Visible, unasked);
         stalls.mark(9_999_999, Step::Housekeeping, String::new);
         let counts: Vec<_> = stalls.all().iter().map(|stall| stall.count).collect();
-        assert_eq!(counts, [0, 3, 0, 0, 1, 0]);
+        assert_eq!(counts, [0, 3, 0, 0, 1, 0, 0]);
         assert_eq!(
             text(&stalls.table),
             "requests 3 times, 800 µs at most (b), housekeeping 1 times, 7648 µs at most"
+        );
+    }
+
+    #[test]
+    fn calls_before_the_wait_and_many_short_steps_are_stalls_too() {
+        let mut stalls = Stalls::default();
+        let unasked = || unreachable!("it was short");
+        let calls = OwnCalls {
+            took_ns: 20_000_000,
+            writes: 1,
+            sends: 3,
+        };
+        stalls.begin(1_000, calls);
+        for part in 1..=5 {
+            stalls.mark(1_000 + part * 100_000, Step::Requests, unasked);
+        }
+        stalls.mark(511_000, Step::Visible, unasked);
+        stalls.end();
+        // A step that has its name already.
+        stalls.begin(600_000, OwnCalls::default());
+        stalls.mark(1_200_000, Step::Waiting, String::new);
+        stalls.end();
+        let told: Vec<_> = stalls
+            .all()
+            .into_iter()
+            .filter(|stall| 0 < stall.count)
+            .map(|stall| (stall.step, stall.count, stall.longest_ns, stall.by))
+            .collect();
+        let by = "1 writes in place and 3 sends from the page cache";
+        assert_eq!(
+            told,
+            [
+                ("waiting", 1, 600_000, String::new()),
+                ("submission", 1, 20_000_000, by.to_owned()),
+                ("turn", 1, 510_000, "500 us of it requests".to_owned()),
+            ]
         );
     }
 }

@@ -204,8 +204,8 @@ fn supervise(inbox: &Receiver<Report>, mailboxes: &[Mailbox], registrar: &Regist
                 tracing::error!(
                     %shard,
                     why,
-                    "the storage of a shard has failed: nothing is acknowledged any more, the process ends; \
-                     look at the disk (dmesg) before it is started again"
+                    "a shard has failed: nothing is acknowledged any more, the process ends; where its storage \
+                     failed, look at the disk (dmesg) before it is started again"
                 );
                 registrar.stop();
                 return ExitCode::from(EXIT_FAILED);

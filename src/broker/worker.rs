@@ -4,7 +4,10 @@ mod housekeeping;
 mod requests;
 mod sends;
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -107,6 +110,13 @@ pub(super) struct Worker<I> {
     failed: bool,
 }
 
+/// What a panic says.
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("it does not say why")
+}
+
 impl<I: Io> Worker<I> {
     pub(super) fn new(parts: Parts<I>) -> Self {
         Self {
@@ -131,22 +141,30 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Turns until the shard has stopped or failed.
-    pub(super) fn run(mut self) {
+    /// Turns until the shard has stopped or failed. A panic counts as a failure: nobody knows what it left behind.
+    pub(super) fn run(self) {
+        // A worker that has failed is never dropped: the kernel may still use its memory.
+        let mut worker = ManuallyDrop::new(self);
+        let turns = catch_unwind(AssertUnwindSafe(|| worker.run_turns()));
+        if let Err(panic) = turns {
+            worker.fail(format!("a panic: {}", words_of(panic.as_ref())));
+        }
+        if worker.failed {
+            // The process is about to end with code 3; whoever waits sees its connection close.
+            loop {
+                std::thread::park();
+            }
+        }
+        let worker = ManuallyDrop::into_inner(worker);
+        let _ = worker.parts.reports.send(Report::Stopped);
+    }
+
+    fn run_turns(&mut self) {
         let pushed = self.parts.io.push(Token::of(ROOM, BELL), Op::Bell);
         assert!(pushed.is_ok(), "the ring is fresh");
         while self.stop != Stop::Done && !self.failed {
             self.turn();
         }
-        if self.failed {
-            // The process is about to end with code 3; whoever waits sees its connection close.
-            std::mem::forget(self);
-            loop {
-                std::thread::park();
-            }
-        }
-        let report = Report::Stopped;
-        let _ = self.parts.reports.send(report);
     }
 
     fn turn(&mut self) {
@@ -154,26 +172,33 @@ impl<I: Io> Worker<I> {
         if let Err(errno) = self.parts.io.turn(self.wait_ns, &mut done) {
             return self.fail(format!("io_uring_enter failed: {errno}"));
         }
-        self.stalls.begin(self.parts.io.now_ns());
+        let calls = self.parts.io.own_calls();
+        self.stalls.begin(self.parts.io.now_ns(), calls);
+        let answers = done.len();
         for completion in done.drain(..) {
             self.complete(completion);
         }
         self.done = done;
         self.begin_sync();
-        self.mark(Step::Completions);
+        self.mark_by(Step::Completions, || {
+            format!("{answers} answers of the kernel")
+        });
         // Who waited for room comes before who has only just come.
         self.parts.shard.look_for_room();
         self.run_again();
         self.take_events();
         self.parts.shard.advance(&mut self.parts.io);
-        self.give_out();
-        self.mark(Step::Visible);
+        let answers = self.give_out();
+        self.mark_by(Step::Visible, || format!("{answers} answers to clients"));
         self.run_again();
         self.tick();
-        self.give_out();
-        self.mark(Step::Housekeeping);
+        let answers = self.give_out();
+        self.mark_by(Step::Housekeeping, || {
+            format!("{answers} answers of its tasks")
+        });
         self.flush();
-        self.mark(Step::Submission);
+        self.mark_by(Step::Submission, || "what the ring is given".to_owned());
+        self.stalls.end();
         if let Some(failed) = self.parts.shard.log.failed() {
             self.fail(format!(
                 "{} at offset {} failed: {}",
@@ -193,13 +218,7 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// A step of the turn has ended. Answers how long it took, nanoseconds.
-    fn mark(&mut self, step: Step) -> u64 {
-        let now_ns = self.parts.io.look_ns();
-        self.stalls.mark(now_ns, step, String::new)
-    }
-
-    /// Likewise, with what was done in it.
+    /// A step of the turn has ended, or a part of one, in which this was done.
     fn mark_by(&mut self, step: Step, by: impl FnOnce() -> String) {
         let now_ns = self.parts.io.look_ns();
         self.stalls.mark(now_ns, step, by);
@@ -337,17 +356,20 @@ impl<I: Io> Worker<I> {
         self.forget_waiting(key);
     }
 
-    /// Carries out what the shard wants done outside of itself.
-    fn give_out(&mut self) {
+    /// Carries out what the shard wants done outside of itself. Answers how much that was.
+    fn give_out(&mut self) -> usize {
+        let mut count = 0;
         // There are hundreds of answers in a turn: looked at where they lie, not moved.
         let mut outbox = std::mem::take(&mut self.outbox);
         while self.parts.shard.swap_outbox(&mut outbox) {
+            count += outbox.len();
             for outbound in &mut outbox {
                 self.give(outbound);
             }
             outbox.clear();
         }
         self.outbox = outbox;
+        count
     }
 
     fn give(&mut self, outbound: &mut Outbound) {

@@ -184,7 +184,7 @@ impl Egress {
             Err(errno) => Progress::Broken(errno),
         };
         if progress != Progress::Busy {
-            self.forget(key);
+            self.forget(io, key);
         }
         progress
     }
@@ -263,17 +263,19 @@ impl Egress {
         self.cold.rest(io);
     }
 
-    fn forget(&mut self, key: Key) {
+    fn forget(&mut self, io: &mut impl Io, key: Key) {
         let Some(sending) = self.sending.remove(key) else {
             return;
         };
-        // A pipe that still holds bytes of a broken delivery is never used again.
-        let empty = !matches!(sending.stage, Stage::Drain { in_pipe } if 0 < in_pipe);
-        if let Some(pipe) = sending.pipe
-            && empty
-        {
-            self.pipes_free.push(pipe);
+        let Some(pipe) = sending.pipe else {
+            return;
+        };
+        // What a broken delivery has left in its pipe goes with it.
+        if matches!(sending.stage, Stage::Drain { in_pipe } if 0 < in_pipe) {
+            let pushed = io.push(sending.token, Op::ClosePipe { pipe });
+            assert!(pushed.is_ok(), "one operation a connection fits the ring");
         }
+        self.pipes_free.push(pipe);
     }
 
     /// Deliveries under way.

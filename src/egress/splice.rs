@@ -1,5 +1,7 @@
 //! File to pipe, pipe to socket: the bytes never enter the broker.
 
+use super::choice::Way;
+use super::copy;
 use super::delivery::{Sending, Stage, Step};
 use crate::io::{Completion, End, Errno, Io, Op, PipeId};
 
@@ -42,7 +44,15 @@ pub(super) fn complete(
     io: &mut impl Io,
     done: Completion,
 ) -> Result<Step, Errno> {
-    let count = done.result?;
+    let count = match done.result {
+        // The process has no descriptors left for a pipe: a copy needs none.
+        Err(Errno::EMFILE | Errno::ENFILE) if sending.stage == Stage::Fill => {
+            sending.way = Way::Copy;
+            copy::push_read(sending, io);
+            return Ok(Step::Busy);
+        }
+        result => result?,
+    };
     if count == 0 {
         return Err(Errno::EIO);
     }

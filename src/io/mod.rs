@@ -69,8 +69,22 @@ pub trait Io {
     /// The same clock at this moment, for measuring what a turn does.
     fn look_ns(&self) -> u64;
 
+    /// What this thread did itself in the last turn, before it waited: operations without a thread of the kernel.
+    fn own_calls(&self) -> OwnCalls;
+
     /// Milliseconds since 1970, as of the last turn, for what the formats define in wall time. Never goes back.
     fn wall_ms(&self) -> u64;
+}
+
+/// Calls that hold a turn as long as the kernel takes for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnCalls {
+    /// All of them together, nanoseconds.
+    pub took_ns: u64,
+    /// Writes in place ([`Route::InPlace`]).
+    pub writes: u32,
+    /// Sends from the page cache ([`Op::SendFile`]).
+    pub sends: u32,
 }
 
 /// Names an operation in flight. Rooms give tokens a meaning; the seam only carries them.
@@ -248,6 +262,12 @@ pub enum Op {
         len: u32,
         /// Something follows at once.
         more: bool,
+    },
+    /// Forgets what a pipe holds; under its id a fresh one is used from then on. Nothing may be moved through it
+    /// meanwhile.
+    ClosePipe {
+        /// Which.
+        pipe: PipeId,
     },
     /// Shuts the connection down and forgets the socket. Its other operations complete with errors
     /// first or after; the id is worthless from the push on.

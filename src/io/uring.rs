@@ -30,7 +30,9 @@ use super::lane::{Finished, Inbox, Lanes, Outcome, Work};
 use super::mapping::Mapped;
 use super::pages::Pages;
 use super::setup::SetupError;
-use super::{Completion, FileId, FileTable, Io, ListenerId, Op, Payload, SocketId, Token};
+use super::{
+    Completion, FileId, FileTable, Io, ListenerId, Op, OwnCalls, Payload, PipeId, SocketId, Token,
+};
 use crate::base::{Key, Slab};
 use entering::Door;
 use features::{AtOpen, InUse};
@@ -54,6 +56,7 @@ pub struct Uring {
     in_flight_max: usize,
     /// Operations that this thread runs itself, at the start of the next turn.
     direct: VecDeque<Key>,
+    own_calls: OwnCalls,
     /// Completions that are not the kernel's.
     ready: Vec<Completion>,
     listeners: Vec<TcpListener>,
@@ -61,7 +64,7 @@ pub struct Uring {
     files: FileTable<Rc<OpenFile>>,
     /// Released, and perhaps still in use.
     leaving: Vec<Rc<OpenFile>>,
-    pipes: Vec<(OwnedFd, OwnedFd)>,
+    pipes: Vec<Option<(OwnedFd, OwnedFd)>>,
     buffers: Rc<BufferRing>,
     bounce: Bounce,
     lanes: Lanes,
@@ -170,6 +173,7 @@ impl Uring {
             sockets: Slab::default(),
             files: FileTable::default(),
             leaving: Vec::new(),
+            own_calls: OwnCalls::default(),
             pipes: Vec::new(),
             buffers,
             bounce: Bounce::default(),
@@ -219,16 +223,31 @@ impl Uring {
         }))
     }
 
-    fn pipe(&mut self, index: u32) -> (RawFd, RawFd) {
-        while self.pipes.len() <= index as usize {
-            let pipe = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-                .expect("a pipe for splicing: the file limit is checked at start");
+    fn pipe(&mut self, index: u32) -> Result<(RawFd, RawFd), Errno> {
+        let index = index as usize;
+        if self.pipes.len() <= index {
+            self.pipes.resize_with(index + 1, || None);
+        }
+        if self.pipes[index].is_none() {
+            let pipe = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
             // A full page-run of a reply in one go; a refusal leaves the default of 64 KiB.
             let _ = nix::fcntl::fcntl(&pipe.1, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 18));
-            self.pipes.push(pipe);
+            self.pipes[index] = Some(pipe);
         }
-        let (read, write) = &self.pipes[index as usize];
-        (read.as_raw_fd(), write.as_raw_fd())
+        let (read, write) = self.pipes[index].as_ref().expect("was made just now");
+        Ok((read.as_raw_fd(), write.as_raw_fd()))
+    }
+
+    fn close_pipe(&mut self, token: Token, pipe: PipeId) {
+        if let Some(open) = self.pipes.get_mut(pipe.0 as usize) {
+            *open = None;
+        }
+        self.ready.push(Completion {
+            token,
+            result: Ok(0),
+            more: false,
+            payload: Payload::None,
+        });
     }
 
     fn fail(&mut self, token: Token, errno: Errno, payload: Payload) {
@@ -527,6 +546,7 @@ impl Io for Uring {
             Op::Read { .. } | Op::Sync { .. } | Op::WriteBack { .. } => {
                 self.push_file(token, op);
             }
+            Op::ClosePipe { pipe } => self.close_pipe(token, pipe),
             Op::Release { file } => self.release(token, file),
             Op::Open { path, mode } => self.push_lane(token, Work::Open { path, mode }),
             Op::Prepare {
@@ -581,6 +601,10 @@ impl Io for Uring {
 
     fn look_ns(&self) -> u64 {
         self.clock.look_ns()
+    }
+
+    fn own_calls(&self) -> OwnCalls {
+        self.own_calls
     }
 
     fn wall_ms(&self) -> u64 {

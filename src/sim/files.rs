@@ -24,7 +24,7 @@ impl Sim {
                 self.write_back(inodes[0], at, len);
                 (Ok(0), Payload::None)
             }
-            Op::Release { .. } => (Ok(0), Payload::None),
+            Op::Release { .. } | Op::ClosePipe { .. } => (Ok(0), Payload::None),
             Op::Get { path, at, len } => {
                 if self.chance(self.faults.read_error) {
                     return (Err(Errno::EIO), Payload::None);

@@ -19,7 +19,8 @@ pub use net::PeerId;
 
 use crate::base::Prng;
 use crate::io::{
-    Completion, End, Errno, FileId, FileTable, Io, ListenerId, Op, OpenMode, Payload, Token,
+    Completion, End, Errno, FileId, FileTable, Io, ListenerId, Op, OpenMode, OwnCalls, Payload,
+    Token,
 };
 use disk::{Disk, PathsFlush};
 use inode::Flush;
@@ -400,8 +401,12 @@ impl Io for Sim {
             Err(op) => op,
         };
         self.assert_lawful(&op);
-        if let Op::Release { file } = op {
-            self.files.remove(file);
+        match op {
+            Op::Release { file } => {
+                self.files.remove(file);
+            }
+            Op::ClosePipe { pipe } => self.net.pipe(pipe).clear(),
+            _ => (),
         }
         let (inodes, promise) = self.hold(&op);
         let due_ns = self.now_ns + self.latency_ns();
@@ -442,6 +447,10 @@ impl Io for Sim {
 
     fn look_ns(&self) -> u64 {
         self.now_ns
+    }
+
+    fn own_calls(&self) -> OwnCalls {
+        OwnCalls::default()
     }
 
     fn wall_ms(&self) -> u64 {

@@ -8,7 +8,7 @@ use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::super::direct::{self, Moved};
-use super::super::{End, FileId, Op, Payload, SocketId, Span, Token};
+use super::super::{End, FileId, Op, OwnCalls, Payload, SocketId, Span, Token};
 use super::{Borrowed, OpenFile, Socket, Uring};
 use crate::base::Key;
 
@@ -153,24 +153,26 @@ impl Uring {
         let mut sockets = Vec::new();
         let mut end = |uring: &mut Self, end: End, is_source: bool| match end {
             End::File { file, at } => {
-                let file = uring.file(file)?;
+                let file = uring.file(file).ok_or(Errno::EBADF)?;
                 let fd = file.file.as_raw_fd();
                 files.push(file);
-                Some((fd, at as i64))
+                Ok((fd, at as i64))
             }
             End::Pipe(pipe) => {
-                let (read, write) = uring.pipe(pipe.0);
-                Some((if is_source { read } else { write }, -1))
+                let (read, write) = uring.pipe(pipe.0)?;
+                Ok((if is_source { read } else { write }, -1))
             }
             End::Socket(socket) => {
-                let open = uring.socket(socket)?;
+                let open = uring.socket(socket).ok_or(Errno::EBADF)?;
                 let fd = open.fd.as_raw_fd();
                 sockets.push(open);
-                Some((fd, -1))
+                Ok((fd, -1))
             }
         };
-        let (Some(source), Some(target)) = (end(self, from, true), end(self, to, false)) else {
-            return self.fail(token, Errno::EBADF, Payload::None);
+        let ends = end(self, from, true).and_then(|from| Ok((from, end(self, to, false)?)));
+        let (source, target) = match ends {
+            Ok(ends) => ends,
+            Err(errno) => return self.fail(token, errno, Payload::None),
         };
         let flags = if more { libc::SPLICE_F_MORE } else { 0 };
         let entry = opcode::Splice::new(
@@ -194,6 +196,16 @@ impl Uring {
 
     /// Runs what has no opcode. A socket without room is polled for and comes back here.
     pub(super) fn run_direct(&mut self) {
+        self.own_calls = OwnCalls::default();
+        if self.direct.is_empty() {
+            return;
+        }
+        let begun_ns = self.clock.look_ns();
+        self.run_direct_calls();
+        self.own_calls.took_ns = self.clock.look_ns().saturating_sub(begun_ns);
+    }
+
+    fn run_direct_calls(&mut self) {
         for _ in 0..self.direct.len() {
             let Some(key) = self.direct.pop_front() else {
                 break;
@@ -202,6 +214,7 @@ impl Uring {
                 continue;
             };
             if let Borrowed::InPlace(write) = &flight.borrowed {
+                self.own_calls.writes += 1;
                 let result = write.run();
                 self.land_write(key, result);
                 continue;
@@ -227,6 +240,7 @@ impl Uring {
                 self.land(key, result);
                 continue;
             }
+            self.own_calls.sends += 1;
             let len = (*left).min(SENDFILE_TURN_SIZE);
             match direct::send_file(&socket.fd, &file.file, *at, len) {
                 Ok(Moved::Bytes(0)) => self.land_short(key),
