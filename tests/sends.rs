@@ -135,3 +135,37 @@ fn a_send_that_waits_outlives_its_connection() {
         }
     }
 }
+
+/// A log whose room is made while it is waited for: a large message waits where a small one would still fit.
+#[test]
+fn a_small_send_does_not_pass_a_large_one_that_waits_for_room() {
+    const COUNT: i64 = 120;
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let mut client = broker.client();
+    client.make_topic("T", 1);
+    let large = vec![7; 3 << 20];
+    let fields = produce_fields("T", 0, "");
+    let mut writing = client.stream.try_clone().unwrap();
+    let writer = std::thread::spawn(move || {
+        for opaque in 0..COUNT {
+            let body = if opaque % 2 == 0 {
+                &large[..]
+            } else {
+                b"small"
+            };
+            writing
+                .write_all(&frame(310, opaque, &fields, body))
+                .unwrap();
+        }
+    });
+    let mut offsets = vec![None; COUNT as usize];
+    for _ in 0..COUNT {
+        let (opaque, answer) = client.receive().unwrap();
+        assert_eq!(answer.code, 0, "{}", answer.remark);
+        offsets[opaque as usize] = Some(answer.number("queueOffset"));
+    }
+    writer.join().unwrap();
+    let expected: Vec<_> = (0..COUNT).map(Some).collect();
+    assert_eq!(offsets, expected, "in the order in which they were sent");
+}

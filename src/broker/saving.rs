@@ -1,19 +1,24 @@
 //! The state files of a shard: read at start, rewritten whole when their tables have changed.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::worker::{ROOM, SAVE};
 use crate::config::StartError;
 use crate::io::{Errno, Io, Op, Payload, Token};
 use crate::log::run_one;
 use crate::shard::Shard;
-use crate::state::offsets::Reader;
 use crate::state::{self, StateError};
 
 /// Offsets reach the disk within this time (house rule: within 1 s).
 const OFFSETS_PERIOD_NS: u64 = 500_000_000;
 
 const RETRY_NS: u64 = 1_000_000_000;
+
+/// A turn makes this much of a large table's text; the rest comes in the turns that follow.
+const SLICE_NS: u64 = 300_000;
+/// The clock is asked after so many entries.
+const SLICE_COUNT: usize = 32;
 
 const TOPICS: usize = 0;
 const GROUPS: usize = 1;
@@ -118,12 +123,21 @@ struct File {
     retry_ns: u64,
 }
 
+/// A large table on its way to text, and the name of what comes next. What is changed meanwhile is as it was or as it
+/// is then: each entry stands by itself, and none is older than when this began.
+#[derive(Debug)]
+enum Making {
+    Topics(state::topics::Writer, String),
+    Offsets(state::offsets::Writer, [Rc<str>; 2]),
+}
+
 /// Keeps the files of one shard.
 #[derive(Debug)]
 pub(super) struct Saving {
     folder: PathBuf,
     loaded: Loaded,
     files: [File; 4],
+    making: Option<Making>,
 }
 
 impl Saving {
@@ -132,15 +146,25 @@ impl Saving {
             folder,
             loaded,
             files: [File::default(); 4],
+            making: None,
         }
+    }
+
+    /// A text is not whole yet: call [`Self::pump`] again soon.
+    pub(super) const fn is_making(&self) -> bool {
+        self.making.is_some()
     }
 
     /// Starts the rewrites that are due; of all changed tables if `now`. Answers whether there were any.
     pub(super) fn pump(&mut self, io: &mut impl Io, shard: &mut Shard, now: bool) -> bool {
-        let mut any = false;
+        let mut any = self.go_on(io, shard, now);
         let states = states(shard);
         let now_ns = io.now_ns();
         for which in [TOPICS, GROUPS, OFFSETS, DELAY] {
+            // One at a time is made in slices.
+            if self.making.is_some() && matches!(which, TOPICS | OFFSETS) {
+                continue;
+            }
             let file = &mut self.files[which];
             if file.saving.is_some() || states[which] == file.saved || now_ns < file.retry_ns {
                 continue;
@@ -151,29 +175,75 @@ impl Saving {
             }
             file.saving = Some(states[which]);
             file.last_ns = now_ns;
-            let bytes = self.encode(io, shard, which);
-            let path = self.folder.join(NAMES[which]);
-            let backup = Some(self.folder.join(format!("{}.bak", NAMES[which])));
-            let op = Op::Replace {
-                path,
-                bytes,
-                backup,
-            };
-            let pushed = io.push(Token::of(ROOM, SAVE | which as u64), op);
-            assert!(pushed.is_ok(), "the ring has room for four files");
             any = true;
+            match self.encode(io, shard, which) {
+                Some(bytes) => self.write(io, which, bytes),
+                None => _ = self.go_on(io, shard, now),
+            }
         }
         any
     }
 
-    fn encode(&mut self, io: &impl Io, shard: &mut Shard, which: usize) -> Vec<u8> {
+    fn write(&self, io: &mut impl Io, which: usize, bytes: Vec<u8>) {
+        let path = self.folder.join(NAMES[which]);
+        let backup = Some(self.folder.join(format!("{}.bak", NAMES[which])));
+        let op = Op::Replace {
+            path,
+            bytes,
+            backup,
+        };
+        let pushed = io.push(Token::of(ROOM, SAVE | which as u64), op);
+        assert!(pushed.is_ok(), "the ring has room for four files");
+    }
+
+    /// Makes the next slice of a text, or all that is left; it is written when it is whole. Answers whether there was
+    /// one to be made.
+    fn go_on(&mut self, io: &mut impl Io, shard: &Shard, all: bool) -> bool {
+        let begun_ns = io.look_ns();
+        let is_over = |count: usize, io: &dyn Fn() -> u64| {
+            !all && count.is_multiple_of(SLICE_COUNT) && begun_ns + SLICE_NS <= io()
+        };
+        let look = || io.look_ns();
+        let (which, bytes) = match self.making.take() {
+            None => return false,
+            Some(Making::Topics(mut writer, next)) => {
+                for (count, topic) in (1..).zip(shard.topics.from(&next)) {
+                    if is_over(count, &look) {
+                        let next = topic.config.name.clone();
+                        self.making = Some(Making::Topics(writer, next));
+                        return true;
+                    }
+                    writer.put(&self.loaded.topics, &topic.config);
+                }
+                (TOPICS, writer.finish(&self.loaded.topics))
+            }
+            Some(Making::Offsets(mut writer, [group, topic])) => {
+                for (count, (group, topic, queues)) in (1..).zip(shard.offsets.from(&group, &topic))
+                {
+                    if is_over(count, &look) {
+                        let next = [Rc::clone(group), Rc::clone(topic)];
+                        self.making = Some(Making::Offsets(writer, next));
+                        return true;
+                    }
+                    writer.put(topic, group, queues);
+                }
+                (OFFSETS, writer.finish(&self.loaded.offsets))
+            }
+        };
+        self.write(io, which, bytes);
+        true
+    }
+
+    /// The text of a file; `None` = [`Self::go_on`] makes it.
+    fn encode(&mut self, io: &impl Io, shard: &mut Shard, which: usize) -> Option<Vec<u8>> {
         let loaded = &mut self.loaded;
-        match which {
+        Some(match which {
             TOPICS => {
                 loaded.topics.version = shard.topics.version();
                 loaded.topics.deleted.clone_from(shard.topics.deleted());
-                let configs = shard.topics.iter().map(|topic| &topic.config);
-                state::topics::encode_table(&loaded.topics, configs)
+                let writer = state::topics::Writer::default();
+                self.making = Some(Making::Topics(writer, String::new()));
+                return None;
             }
             GROUPS => {
                 loaded.groups.version = shard.groups.version();
@@ -186,15 +256,9 @@ impl Saving {
             OFFSETS => {
                 loaded.offsets.version = shard.offsets.stored(io.wall_ms());
                 loaded.offsets.table.clear();
-                for (topic, group, queue_id, offset) in shard.offsets.all() {
-                    let queues = loaded
-                        .offsets
-                        .table
-                        .entry(Reader { topic, group })
-                        .or_default();
-                    queues.insert(queue_id, offset);
-                }
-                state::offsets::encode(&loaded.offsets)
+                let writer = state::offsets::Writer::default();
+                self.making = Some(Making::Offsets(writer, [Rc::from(""), Rc::from("")]));
+                return None;
             }
             _ => {
                 loaded.delay.version.counter += 1;
@@ -202,7 +266,7 @@ impl Saving {
                 loaded.delay.table = shard.delay.all().into_iter().collect();
                 state::delay::encode(&loaded.delay)
             }
-        }
+        })
     }
 
     /// A rewrite has ended.

@@ -1,6 +1,7 @@
 //! How far groups have read each queue, and resets that wait to be told (P§4.5).
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Included, Unbounded};
 use std::rc::Rc;
 
 use super::{Reply, Shard};
@@ -179,18 +180,29 @@ impl Offsets {
             .collect()
     }
 
+    /// Those from a group's topic on, by group and topic; the first of all from `("", "")` on.
+    pub fn from<'a>(
+        &'a self,
+        group: &'a str,
+        topic: &'a str,
+    ) -> impl Iterator<Item = (&'a Rc<str>, &'a Rc<str>, &'a BTreeMap<i32, i64>)> {
+        let groups = self.table.range::<str, _>((Included(group), Unbounded));
+        groups.flat_map(move |(of, topics)| {
+            let first = if **of == *group { topic } else { "" };
+            let topics = topics.range::<str, _>((Included(first), Unbounded));
+            topics.map(move |(topic, queues)| (of, topic, queues))
+        })
+    }
+
     /// All: (topic, group, queue, offset).
     #[must_use]
     pub fn all(&self) -> Vec<(String, String, i32, i64)> {
-        let mut all = Vec::new();
-        for (group, topics) in &self.table {
-            for (topic, queues) in topics {
-                for (queue_id, offset) in queues {
-                    all.push((topic.to_string(), group.to_string(), *queue_id, *offset));
-                }
-            }
-        }
-        all
+        let queues = |(group, topic, queues): (&Rc<str>, &Rc<str>, &ByQueue)| {
+            let (group, topic) = (String::from(&**group), String::from(&**topic));
+            let all = queues.clone().into_iter();
+            all.map(move |(queue_id, offset)| (topic.clone(), group.clone(), queue_id, offset))
+        };
+        self.from("", "").flat_map(queues).collect()
     }
 
     /// As clients see it.

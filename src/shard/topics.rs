@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Bound::{Included, Unbounded};
 
 use super::Settings;
 use crate::base::{Key, QueueId, Slab};
@@ -226,6 +227,13 @@ impl Topics {
     pub fn iter(&self) -> impl Iterator<Item = &Topic> {
         let topic = move |key: &Key| self.topics.get(*key).expect("a name has a topic");
         self.table.values().map(topic)
+    }
+
+    /// Those from a name on, by name.
+    pub fn from<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Topic> {
+        let topic = move |key: &Key| self.topics.get(*key).expect("a name has a topic");
+        let range = self.table.range::<str, _>((Included(name), Unbounded));
+        range.map(move |(_, key)| topic(key))
     }
 
     /// How many there are.

@@ -37,7 +37,7 @@ pub(super) enum Value {
     Text(String),
     List(Vec<Node>),
     Table(Vec<(Key, Node)>),
-    /// A table of [`written`]; the reader makes none.
+    /// A table of a [`TableWriter`]; the reader makes none.
     Written(String),
 }
 
@@ -372,14 +372,33 @@ pub(super) fn write_value(node: &Node, depth: usize, out: &mut String) {
 
 /// A table that stands at a depth, written field by field: a tree of many thousand fields would cost several
 /// times what their text does, and it is the shard that waits for it.
-pub(super) fn written<T>(
+#[derive(Debug)]
+pub(super) struct TableWriter {
+    out: String,
     depth: usize,
-    fields: impl Iterator<Item = T>,
-    put: impl FnMut(T, &mut String),
-) -> Node {
-    let mut out = String::new();
-    write_fields(depth, fields, &mut out, put);
-    Node::new(Value::Written(out))
+    count: usize,
+}
+
+impl TableWriter {
+    pub(super) fn new(depth: usize) -> Self {
+        Self {
+            out: "{".to_owned(),
+            depth,
+            count: 0,
+        }
+    }
+
+    /// `put` writes a name, with [`write_name`] or as a number and ':', and a value.
+    pub(super) fn put(&mut self, put: impl FnOnce(&mut String)) {
+        next_line(self.count, self.depth, &mut self.out);
+        put(&mut self.out);
+        self.count += 1;
+    }
+
+    pub(super) fn finish(mut self) -> Node {
+        close(self.count == 0, self.depth, '}', &mut self.out);
+        Node::new(Value::Written(self.out))
+    }
 }
 
 /// `put` writes a name, with [`write_name`] or as a number and ':', and a value.

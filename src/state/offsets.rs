@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::delay::decode_numbers;
 use super::fields::{Fields, version_node};
-use super::json::{Document, Node, Value, write, write_fields, write_name, write_number, written};
+use super::json::{
+    Document, Node, TableWriter, Value, write, write_fields, write_name, write_number,
+};
 use super::{Kept, StateError};
 use crate::command::DataVersion;
 
@@ -90,12 +92,58 @@ fn decode_topics(
     Ok(groups)
 }
 
-/// Writes the file. Tables that Apache's older brokers do not write are left out while they are empty.
+/// Writes the file.
 #[must_use]
 pub fn encode(offsets: &Offsets) -> Vec<u8> {
+    encode_with(offsets, encode_table(&offsets.table))
+}
+
+/// Writes the file reader by reader, for who has not the time for all of them at once.
+#[derive(Debug)]
+pub struct Writer {
+    table: TableWriter,
+    name: String,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self {
+            table: TableWriter::new(1),
+            name: String::new(),
+        }
+    }
+}
+
+impl Writer {
+    /// The next reader, whichever that is.
+    pub fn put(&mut self, topic: &str, group: &str, queues: &Queues) {
+        let name = &mut self.name;
+        name.clear();
+        name.push_str(topic);
+        name.push('@');
+        name.push_str(group);
+        self.table.put(|out| {
+            write_name(name, out);
+            write_fields(2, queues.iter(), out, |(queue_id, offset), out| {
+                write_number(i64::from(*queue_id), out);
+                out.push(':');
+                write_number(*offset, out);
+            });
+        });
+    }
+
+    /// The file, with these readers for those of `offsets`.
+    #[must_use]
+    pub fn finish(self, offsets: &Offsets) -> Vec<u8> {
+        encode_with(offsets, self.table.finish())
+    }
+}
+
+/// Tables that Apache's older brokers do not write are left out while they are empty.
+fn encode_with(offsets: &Offsets, table: Node) -> Vec<u8> {
     let mut known = vec![
         ("dataVersion", version_node(offsets.version)),
-        ("offsetTable", encode_table(&offsets.table)),
+        ("offsetTable", table),
     ];
     if !offsets.pull_table.is_empty() {
         known.push(("pullOffsetTable", encode_table(&offsets.pull_table)));
@@ -111,19 +159,11 @@ pub fn encode(offsets: &Offsets) -> Vec<u8> {
 }
 
 fn encode_table(table: &BTreeMap<Reader, Queues>) -> Node {
-    let mut name = String::new();
-    written(1, table.iter(), |(reader, queues), out| {
-        name.clear();
-        name.push_str(&reader.topic);
-        name.push('@');
-        name.push_str(&reader.group);
-        write_name(&name, out);
-        write_fields(2, queues.iter(), out, |(queue_id, offset), out| {
-            write_number(i64::from(*queue_id), out);
-            out.push(':');
-            write_number(*offset, out);
-        });
-    })
+    let mut writer = Writer::default();
+    for (reader, queues) in table {
+        writer.put(&reader.topic, &reader.group, queues);
+    }
+    writer.table.finish()
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::fields::{Fields, integer, texts_node, version_node};
 use super::json::{
-    Document, Node, Value, write, write_fields, write_name, write_number, write_text, write_value,
-    written,
+    Document, Node, TableWriter, Value, write, write_fields, write_name, write_number, write_text,
+    write_value,
 };
 use super::{Kept, StateError};
 use crate::command::{DataVersion, TopicConfig};
@@ -90,19 +90,43 @@ fn decode_topic(
 /// Writes the file.
 #[must_use]
 pub fn encode(topics: &Topics) -> Vec<u8> {
-    encode_table(topics, topics.table.values())
+    let mut writer = Writer::default();
+    for config in topics.table.values() {
+        writer.put(topics, config);
+    }
+    writer.finish(topics)
 }
 
-/// Writes the file with another table, which comes sorted by name.
-#[must_use]
-pub fn encode_table<'a>(topics: &Topics, table: impl Iterator<Item = &'a TopicConfig>) -> Vec<u8> {
-    let table = written(1, table, |config, out| {
-        write_name(&config.name, out);
-        match topics.kept_of_topic.get(&config.name) {
-            None => write_topic(config, out),
-            Some(kept) => write_value(&encode_topic(config, kept), 2, out),
-        }
-    });
+/// Writes the file topic by topic, for who has not the time for all of them at once.
+#[derive(Debug)]
+pub struct Writer(TableWriter);
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self(TableWriter::new(1))
+    }
+}
+
+impl Writer {
+    /// The next topic; they come sorted by name.
+    pub fn put(&mut self, topics: &Topics, config: &TopicConfig) {
+        self.0.put(|out| {
+            write_name(&config.name, out);
+            match topics.kept_of_topic.get(&config.name) {
+                None => write_topic(config, out),
+                Some(kept) => write_value(&encode_topic(config, kept), 2, out),
+            }
+        });
+    }
+
+    /// The file, with these topics for those of `topics`.
+    #[must_use]
+    pub fn finish(self, topics: &Topics) -> Vec<u8> {
+        encode_with(topics, self.0.finish())
+    }
+}
+
+fn encode_with(topics: &Topics, table: Node) -> Vec<u8> {
     let mut known = vec![
         ("dataVersion", version_node(topics.version)),
         ("topicConfigTable", table),

@@ -34,6 +34,9 @@ impl<I: Io> Worker<I> {
         if saving.pump(io, shard, self.stop != Stop::No) {
             self.did("saving");
         }
+        if self.parts.saving.is_making() {
+            wait_ns = 0;
+        }
         let Parts {
             io,
             shard,
