@@ -306,6 +306,88 @@ fn a_configuration_names_the_store_and_the_log() {
 }
 
 #[test]
+fn a_store_is_looked_at_where_its_log_is_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = fs::canonicalize(folder.path()).unwrap().join("log");
+    fs::create_dir(&log).unwrap();
+    let file = folder.path().join("broker.conf");
+    let text = format!(
+        "storePathRootDir=/proc/store\nstorePathCommitLog={}\n",
+        log.display()
+    );
+    fs::write(&file, text).unwrap();
+    let words = ["--json", "--config", file.to_str().unwrap()];
+    let (code, report) = judged(&doctor(&words).output().unwrap());
+    assert_eq!(code, 2, "{report:#}");
+    assert_eq!(entry(&report, "file system")["verdict"], "cannot run");
+    assert_eq!(entry(&report, "log folder")["verdict"], "ok");
+    assert_eq!(report["measuredIn"], log.to_str().unwrap());
+}
+
+#[test]
+fn folders_of_shards_that_another_user_made_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (program, user) = for_an_ordinary_user(folder.path());
+    let store = folder.path().join("store");
+    let consume_queue = store.join("1/consumequeue");
+    fs::create_dir_all(&consume_queue).unwrap();
+    fs::write(store.join("shards.json"), r#"{"version":1,"count":2}"#).unwrap();
+    let set = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(&store, 0o777);
+    set(&store.join("1"), 0o777);
+    let examine = || {
+        let mut command = Command::new(&program);
+        command.args(["doctor", "--json", "--store"]).arg(&store);
+        command.current_dir("/");
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        judged(&command.output().unwrap())
+    };
+    set(&consume_queue, 0o555);
+    let (code, report) = examine();
+    assert_eq!(code, 2, "{report:#}");
+    assert_eq!(entry(&report, "store folder")["verdict"], "ok");
+    let of_shards = entry(&report, "shard folders");
+    assert_eq!(of_shards["verdict"], "cannot run");
+    let said = of_shards["reason"].as_str().unwrap();
+    assert!(said.contains("1/consumequeue"), "{said}");
+    let fix = of_shards["fix"].as_str().unwrap();
+    assert!(fix.contains("chmod -R u+rwX"), "{fix}");
+    set(&consume_queue, 0o777);
+    let (_, report) = examine();
+    assert_eq!(entry(&report, "shard folders")["verdict"], "ok");
+    assert!(names_in(&consume_queue).is_empty());
+}
+
+#[test]
+fn rings_are_those_of_the_shards_that_are_configured_or_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let rings = |words: &[&str]| {
+        let (_, report) = judged(&doctor(words).output().unwrap());
+        entry(&report, "io_uring limits")["value"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let file = folder.path().join("broker.conf");
+    fs::write(
+        &file,
+        format!("storePathRootDir={}\nshards=3\n", store.display()),
+    )
+    .unwrap();
+    let of_file = rings(&["--json", "--config", file.to_str().unwrap()]);
+    assert!(of_file.starts_with("3 of 3 rings"), "{of_file}");
+    fs::write(store.join("shards.json"), r#"{"version":1,"count":4}"#).unwrap();
+    let of_store = rings(&["--json", "--store", store.to_str().unwrap()]);
+    assert!(of_store.starts_with("4 of 4 rings"), "{of_store}");
+}
+
+#[test]
 fn what_is_not_understood_ends_with_2() {
     for words in [
         &["--dance"][..],

@@ -315,6 +315,36 @@ impl Store {
         self.place(&root, folder, file)
     }
 
+    /// The folders that so many shards write to. `None`: a store of Apache's broker, opened where it is.
+    #[must_use]
+    pub fn folders(&self, shard_count: Option<u32>) -> Vec<PathBuf> {
+        let shards: Vec<_> = match shard_count {
+            Some(count) => (0..count)
+                .filter_map(|number| Some(Some(ShardId(u8::try_from(number).ok()?))))
+                .collect(),
+            None => vec![None],
+        };
+        let mut folders = Vec::new();
+        for shard in shards {
+            let paths = self.paths(shard);
+            let files = [&paths.checkpoint, &paths.abort];
+            folders.extend([
+                paths.root.clone(),
+                paths.commit_log.clone(),
+                paths.consume_queue.clone(),
+                paths.index.clone(),
+                paths.config.clone(),
+            ]);
+            folders.extend(
+                files
+                    .into_iter()
+                    .filter_map(|file| Some(file.parent()?.to_owned())),
+            );
+        }
+        folders.dedup();
+        folders
+    }
+
     /// The folder of the CommitLog where the file puts it outside of the store.
     #[must_use]
     pub fn log_elsewhere(&self) -> Option<PathBuf> {

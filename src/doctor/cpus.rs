@@ -6,7 +6,7 @@ use crate::io::{Tree, Unseen};
 
 const PAGE: &str = "kernel-notes/cores.md";
 
-pub(super) fn check(tree: &Tree, clock_read_ns: u64) -> Vec<Entry> {
+pub(super) fn check(tree: &Tree, shards: u32, clock_read_ns: u64) -> Vec<Entry> {
     let status = tree.text("/proc/self/status");
     let allowed = status
         .as_ref()
@@ -16,7 +16,9 @@ pub(super) fn check(tree: &Tree, clock_read_ns: u64) -> Vec<Entry> {
     let of_cpus = match (&status, allowed) {
         (Err(why), _) => Entry::unseen(CPUS, why),
         (Ok(_), None) => Entry::unseen(CPUS, &Unseen::Missing("Cpus_allowed_list".into())),
-        (Ok(_), Some(allowed)) => cpus(allowed, online.as_deref().ok(), quota_percent(tree)),
+        (Ok(_), Some(allowed)) => {
+            cpus(allowed, online.as_deref().ok(), quota_percent(tree), shards)
+        }
     };
     vec![
         of_cpus,
@@ -57,7 +59,7 @@ pub(super) fn parse_list(text: &str) -> Vec<u32> {
 
 const CPUS: &str = "CPUs";
 
-fn cpus(allowed: &str, online: Option<&str>, quota_percent: Option<u64>) -> Entry {
+fn cpus(allowed: &str, online: Option<&str>, quota_percent: Option<u64>, shards: u32) -> Entry {
     let count = parse_list(allowed).len();
     let of = online.map_or_else(String::new, |online| format!(" of {online}"));
     let value = match quota_percent {
@@ -76,12 +78,18 @@ fn cpus(allowed: &str, online: Option<&str>, quota_percent: Option<u64>) -> Entr
             return Entry::advice(CPUS, value, reason, fix);
         }
     }
-    let reason = if count <= 1 {
+    let reason = if count < shards as usize {
+        format!(
+            "{shards} shards, which share {count} and so never stay awake for a moment ({PAGE})"
+        )
+    } else if count <= 1 {
         format!(
             "one shard, which shares its CPU with the kernel's threads and with clients on this host ({PAGE})"
         )
+    } else if shards == 1 {
+        format!("one shard, pinned to one of them ({PAGE})")
     } else {
-        format!("{count} shards by default, each pinned to one ({PAGE})")
+        format!("{shards} shards, each pinned to one ({PAGE})")
     };
     Entry::ok(CPUS, value, reason)
 }
@@ -251,11 +259,19 @@ mod tests {
 
     #[test]
     fn a_quota_below_the_cpus_stops_them() {
-        let judge = |allowed, quota| cpus(allowed, Some("0-7"), quota).verdict;
+        let judge = |allowed, quota| cpus(allowed, Some("0-7"), quota, 1).verdict;
         assert_eq!(judge("0-1", None), Verdict::Ok);
         assert_eq!(judge("0", None), Verdict::Ok);
         assert_eq!(judge("0-1", Some(200)), Verdict::Ok);
         assert_eq!(judge("0-1", Some(150)), Verdict::Advice);
+    }
+
+    #[test]
+    fn shards_have_a_cpu_each_or_share_them() {
+        let judge = |shards| cpus("0-3", None, None, shards).reason;
+        assert!(judge(1).starts_with("one shard, pinned"));
+        assert!(judge(2).starts_with("2 shards, each pinned"));
+        assert!(judge(5).starts_with("5 shards, which share 4"));
     }
 
     #[test]

@@ -14,10 +14,11 @@ mod network;
 mod report;
 mod store;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::io::{self, Tree};
+use crate::io::{self, SyncWay, Tree, TrialError};
+use crate::state::shards;
 
 pub use report::{Entry, Report, Verdict};
 
@@ -40,6 +41,10 @@ pub struct Subject {
     pub store: PathBuf,
     /// Where the CommitLog would be, if it is not below the store.
     pub log: Option<PathBuf>,
+    /// Those that shards write to, there or not yet.
+    pub folders: Vec<PathBuf>,
+    /// Shards that would be started.
+    pub shards: u32,
     /// Bytes of a segment.
     pub segment_size: u64,
     /// Per cent of the disk from which sends are refused.
@@ -53,13 +58,13 @@ pub struct Subject {
 pub fn examine(subject: &Subject) -> Report {
     let tree = Tree::this();
     let mut entries = Vec::new();
-    let shards = io::allowed_cpus().len().min(SHARDS_MAX);
-    entries.extend(kernel::check(&tree, &io::try_rings(shards), shards));
+    let rings = (subject.shards as usize).min(SHARDS_MAX);
+    entries.extend(kernel::check(&tree, &io::try_rings(rings), rings));
     entries.extend(limits::check(&tree, io::limits()));
     let (measured_in, of_store) = check_store(&tree, subject);
     entries.extend(of_store);
     entries.extend(memory::check(&tree));
-    entries.extend(cpus::check(&tree, io::clock_read_ns()));
+    entries.extend(cpus::check(&tree, subject.shards, io::clock_read_ns()));
     entries.extend(network::check(&tree));
     Report {
         store: subject.store.display().to_string(),
@@ -68,21 +73,88 @@ pub fn examine(subject: &Subject) -> Report {
     }
 }
 
-/// The folder, its file system, what it did when it was tried, and the disk below it.
+/// Shards that the store says it has; `None` for a new one, and for one of another broker.
+#[must_use]
+pub fn stored_shards(store: &Path) -> Option<u32> {
+    let bytes = io::read_small(&store.join("shards.json")).ok()??;
+    shards::decode(&bytes).ok()
+}
+
+/// The store, the log where it is elsewhere, and the folders of shards.
 fn check_store(tree: &Tree, subject: &Subject) -> (Option<String>, Vec<Entry>) {
-    let path = subject.log.as_ref().unwrap_or(&subject.store);
+    let mut entries = Vec::new();
+    let (role, path) = match &subject.log {
+        None => (store::STORE, &subject.store),
+        Some(log) => {
+            entries.extend(check_beside_log(tree, subject));
+            (store::LOG, log)
+        }
+    };
+    let (measured_in, of_log) = check_log(tree, subject, role, path);
+    entries.extend(of_log);
+    if store::is_usable(&entries) {
+        entries.push(store::shard_folders(
+            &subject.folders,
+            &subject.store,
+            make_file,
+        ));
+    }
+    (measured_in, entries)
+}
+
+/// Makes an empty file, which is gone when this returns.
+fn make_file(folder: &Path) -> Result<(), TrialError> {
+    let made = io::time_sync_ways(folder, &[SyncWay::Growing], &[], Duration::ZERO, PATIENCE);
+    made.map(drop)
+}
+
+/// The store without its log: what the broker wants to keep there must find room, but nobody waits for its disk.
+fn check_beside_log(tree: &Tree, subject: &Subject) -> Vec<Entry> {
+    let (role, path) = (store::STORE, &subject.store);
     let place = match io::place(path) {
         Ok(place) => place,
-        Err(err) => return (None, vec![store::out_of_reach(path, &err.to_string())]),
+        Err(err) => return vec![store::out_of_reach(role, path, &err.to_string())],
     };
     let mount = store::mount_of(tree, &place.folder);
-    let mut entries = vec![store::file_system(mount.as_ref(), &place, subject.sync)];
+    let of_files = store::file_system(role, mount.as_ref(), &place, false);
+    let is_store = of_files.verdict != Verdict::CannotRun && place.is_folder;
+    let made = is_store.then(|| make_file(&place.folder));
+    let made = made.as_ref().map(|made| made.as_ref().copied());
+    vec![
+        store::folder(role, path, &place, made),
+        of_files,
+        store::space(role, &place, subject, false),
+    ]
+}
+
+/// The folder of the log, its file system, what it did when it was tried, and the disk below it.
+fn check_log(
+    tree: &Tree,
+    subject: &Subject,
+    role: store::Role,
+    path: &Path,
+) -> (Option<String>, Vec<Entry>) {
+    let place = match io::place(path) {
+        Ok(place) => place,
+        Err(err) => {
+            let entry = store::out_of_reach(role, path, &err.to_string());
+            return (None, vec![entry]);
+        }
+    };
+    let mount = store::mount_of(tree, &place.folder);
+    let mut entries = vec![store::file_system(
+        role,
+        mount.as_ref(),
+        &place,
+        subject.sync,
+    )];
     let has_room = SPARE <= place.available;
     let is_store = entries[0].verdict != Verdict::CannotRun && place.is_folder;
     let trial = (is_store && has_room).then(|| io::try_disk(&place.folder, BUDGET, PATIENCE));
     let measured_in = matches!(trial, Some(Ok(_))).then(|| place.folder.display().to_string());
-    entries.insert(0, store::folder(path, &place, trial.as_ref()));
-    entries.push(store::space(&place, subject));
+    let made = trial.as_ref().map(|trial| trial.as_ref().map(drop));
+    entries.insert(0, store::folder(role, path, &place, made));
+    entries.push(store::space(role, &place, subject, true));
     match &trial {
         Some(Ok(trial)) => entries.extend(measured::check(trial, subject.sync)),
         Some(Err(error)) => entries.push(measured::not_measured(&error.to_string())),
@@ -113,7 +185,7 @@ mod tests {
         entries.clear();
         entries.extend(limits::check(&tree, Err(io::Errno::EPERM)));
         entries.extend(memory::check(&tree));
-        entries.extend(cpus::check(&tree, 30));
+        entries.extend(cpus::check(&tree, 1, 30));
         entries.extend(network::check(&tree));
         entries.extend(disk::check(&tree, None));
         entries.push(interrupts::of_disk(&tree, None));
@@ -129,6 +201,8 @@ mod tests {
         let subject = Subject {
             store: "/proc".into(),
             log: None,
+            folders: Vec::new(),
+            shards: 1,
             segment_size: 1 << 30,
             refuse_from_percent: 90,
             sync: false,

@@ -1,10 +1,11 @@
 //! The folder of the store: whether files can be made there, on which file system, with how much room.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::Subject;
-use super::report::{Entry, bytes, quoted};
-use crate::io::{DiskTrial, Errno, Place, Tree, TrialError};
+use super::report::{Entry, Verdict, bytes, quoted};
+use crate::io::{self, Errno, Place, Tree, TrialError};
 use crate::log::{self, FlushPolicy};
 
 /// A line of `/proc/self/mountinfo`.
@@ -80,24 +81,47 @@ fn unescaped(field: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-const FOLDER: &str = "store folder";
+/// What the entries of a folder are called, and what chooses another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Role {
+    folder: &'static str,
+    file_system: &'static str,
+    space: &'static str,
+    by: &'static str,
+}
+
+pub(super) const STORE: Role = Role {
+    folder: "store folder",
+    file_system: "file system",
+    space: "disk space",
+    by: "--store",
+};
+
+/// Where the CommitLog is not below the store.
+pub(super) const LOG: Role = Role {
+    folder: "log folder",
+    file_system: "log file system",
+    space: "log disk space",
+    by: "storePathCommitLog",
+};
 
 /// Nobody may look there.
-pub(super) fn out_of_reach(path: &Path, why: &str) -> Entry {
+pub(super) fn out_of_reach(role: Role, path: &Path, why: &str) -> Entry {
     let reason = format!("it cannot be looked at: {why}");
-    Entry::cannot_run(
-        FOLDER,
-        path.display().to_string(),
-        reason,
-        "# choose a folder of this user with --store, or run as the owner of that one",
-    )
+    let fix = format!(
+        "# choose a folder of this user with {}, or run as the owner of that one",
+        role.by
+    );
+    Entry::cannot_run(role.folder, path.display().to_string(), reason, fix)
 }
 
 pub(super) fn folder(
+    role: Role,
     path: &Path,
     place: &Place,
-    trial: Option<&Result<DiskTrial, TrialError>>,
+    trial: Option<Result<(), &TrialError>>,
 ) -> Entry {
+    let name = role.folder;
     let value = if place.exists {
         path.display().to_string()
     } else {
@@ -106,86 +130,159 @@ pub(super) fn folder(
     };
     if !place.is_folder {
         let reason = format!("{} is a file", place.folder.display());
-        return Entry::cannot_run(FOLDER, value, reason, "# choose a folder with --store");
+        let fix = format!("# choose a folder with {}", role.by);
+        return Entry::cannot_run(name, value, reason, fix);
     }
     let Some(trial) = trial else {
         let reason = "no file was made there to try it: see the file system and the disk space";
-        return Entry::ok(FOLDER, value, reason);
+        return Entry::ok(name, value, reason);
     };
-    let errno = match trial {
-        Ok(_) if place.exists => return Entry::ok(FOLDER, value, "files can be made there"),
-        Ok(_) => {
-            let reason = "the broker makes it; what was measured was measured in the nearest folder that is there";
-            return Entry::ok(FOLDER, value, reason);
+    match trial {
+        Ok(()) if place.exists => Entry::ok(name, value, "files can be made there"),
+        Ok(()) => {
+            let reason =
+                "the broker makes it; the nearest folder that is there was tried in its place";
+            Entry::ok(name, value, reason)
         }
-        Err(TrialError::NoAnswer(_)) => {
+        Err(error) => refused(name, value, &place.folder, error, (path, role.by)),
+    }
+}
+
+/// No file could be made in a folder. `owned` is what this user should own, and what chooses another.
+fn refused(
+    name: &'static str,
+    value: String,
+    folder: &Path,
+    error: &TrialError,
+    owned: (&Path, &str),
+) -> Entry {
+    let (path, by) = owned;
+    let errno = match error {
+        TrialError::NoAnswer(_) => {
             let reason = "a few small writes did not come to an end there";
             let fix = "dmesg | tail  # and: iostat -x 1";
-            return Entry::advice(FOLDER, value, reason, fix);
+            return Entry::advice(name, value, reason, fix);
         }
-        Err(TrialError::NoFile(errno)) => *errno,
+        TrialError::NoFile(errno) => *errno,
     };
-    let shell_path = quoted(&path.display().to_string());
+    let path = quoted(&path.display().to_string());
     let fix = match errno {
         Errno::ENOSPC | Errno::EDQUOT => {
-            "# make room, raise the quota, or choose another --store".to_owned()
+            format!("# make room, raise the quota, or choose another {by}")
         }
-        Errno::EROFS => "# mount it for writing, or choose another --store".to_owned(),
+        Errno::EROFS => format!("# mount it for writing, or choose another {by}"),
         Errno::EMFILE | Errno::ENFILE => {
             "ulimit -n 65536  # LimitNOFILE=65536 in a unit of systemd".to_owned()
         }
-        _ => format!("sudo mkdir -p {shell_path} && sudo chown \"$(id -un)\" {shell_path}"),
+        _ => format!(
+            "sudo mkdir -p {path} && sudo chown -R \"$(id -un)\" {path} && chmod -R u+rwX {path}"
+        ),
     };
     let reason = format!(
         "this user cannot make a file in {}: {}",
-        place.folder.display(),
+        folder.display(),
         errno.desc()
     );
-    Entry::cannot_run(FOLDER, value, reason, fix)
+    Entry::cannot_run(name, value, reason, fix)
 }
 
-const FILE_SYSTEM: &str = "file system";
+/// Whether it is worth while to try more folders: where the store itself is refused, so is all that is in it, and
+/// a disk that does not answer is waited for once.
+pub(super) fn is_usable(entries: &[Entry]) -> bool {
+    entries.iter().all(|entry| match entry.verdict {
+        Verdict::Ok => true,
+        Verdict::Advice => ![STORE.folder, LOG.folder].contains(&entry.name),
+        Verdict::CannotRun => false,
+    })
+}
 
-pub(super) fn file_system(mount: Option<&Mount>, place: &Place, sync: bool) -> Entry {
+/// The folders that shards write to. Who owns the store need not own what another user's broker made in it.
+pub(super) fn shard_folders(
+    folders: &[PathBuf],
+    store: &Path,
+    mut make_file: impl FnMut(&Path) -> Result<(), TrialError>,
+) -> Entry {
+    const NAME: &str = "shard folders";
+    let mut tried = BTreeSet::new();
+    let mut there = 0;
+    for folder in folders {
+        // Of a folder of the store the whole store is given to this user: the next one would be refused too.
+        let owned = if folder.starts_with(store) {
+            (store, STORE.by)
+        } else {
+            (folder.as_path(), LOG.by)
+        };
+        let value = folder.display().to_string();
+        let place = match io::place(folder) {
+            Ok(place) => place,
+            Err(err) => {
+                let errno = Errno::from_raw(err.raw_os_error().unwrap_or_default());
+                return refused(NAME, value, folder, &TrialError::NoFile(errno), owned);
+            }
+        };
+        if !place.is_folder {
+            let reason = format!(
+                "{} is a file, and a folder is wanted there",
+                place.folder.display()
+            );
+            return Entry::cannot_run(NAME, value, reason, "# move that file away");
+        }
+        there += usize::from(place.exists);
+        if tried.insert(place.folder.clone())
+            && let Err(error) = make_file(&place.folder)
+        {
+            return refused(NAME, value, &place.folder, &error, owned);
+        }
+    }
+    let value = format!("{there} of {} are there", folders.len());
+    Entry::ok(
+        NAME,
+        value,
+        "files can be made in each, or where it will be",
+    )
+}
+
+pub(super) fn file_system(role: Role, mount: Option<&Mount>, place: &Place, sync: bool) -> Entry {
+    let name = role.file_system;
     let Some(mount) = mount else {
         let reason =
             "/proc/self/mountinfo does not tell what is mounted there; what it does was measured";
-        return Entry::ok(FILE_SYSTEM, super::report::NOT_SEEN, reason);
+        return Entry::ok(name, super::report::NOT_SEEN, reason);
     };
     let value = format!("{} at {}", mount.kind, mount.point);
     let elsewhere = "# put the store on ext4 or XFS on a local disk (--store)";
     let kind = mount.kind.as_str();
     if OF_THE_KERNEL.contains(&kind) {
         let reason = "the kernel's own files are there, no others";
-        return Entry::cannot_run(FILE_SYSTEM, value, reason, elsewhere);
+        return Entry::cannot_run(name, value, reason, elsewhere);
     }
     if place.read_only || mount.options.iter().any(|option| option == "ro") {
         let fix = format!("mount -o remount,rw {}", quoted(&mount.point));
-        return Entry::cannot_run(FILE_SYSTEM, value, "it is mounted read-only", fix);
+        return Entry::cannot_run(name, value, "it is mounted read-only", fix);
     }
     match kind {
-        "ext4" | "xfs" => local(mount, value, sync),
+        "ext4" | "xfs" => local(name, mount, value, sync),
         "tmpfs" | "ramfs" | "devtmpfs" => {
             let reason = "it is memory: nothing in it survives a restart, whatever was synced";
-            Entry::advice(FILE_SYSTEM, value, reason, elsewhere)
+            Entry::advice(name, value, reason, elsewhere)
         }
         "overlay" | "aufs" => {
             let reason =
                 "the layer of a container goes with it, and the first write to a file copies it";
             let fix = "docker run -v /data:/data …  # and --store /data/corelane";
-            Entry::advice(FILE_SYSTEM, value, reason, fix)
+            Entry::advice(name, value, reason, fix)
         }
         "btrfs" | "zfs" | "bcachefs" => {
             let reason = "it writes copies and not in place, so preparing zeros buys nothing and each sync \
                  writes more (kernel-notes/preallocation.md)";
-            Entry::advice(FILE_SYSTEM, value, reason, elsewhere)
+            Entry::advice(name, value, reason, elsewhere)
         }
         _ if is_remote(kind) => {
             let reason = "others decide there when bytes are durable, and a wait for them is a wait of the log";
-            Entry::advice(FILE_SYSTEM, value, reason, elsewhere)
+            Entry::advice(name, value, reason, elsewhere)
         }
         _ => Entry::ok(
-            FILE_SYSTEM,
+            name,
             value,
             "nothing is known against it; what it does was measured",
         ),
@@ -209,39 +306,52 @@ fn is_remote(kind: &str) -> bool {
 }
 
 /// ext4 and XFS, unless somebody has mounted them against us.
-fn local(mount: &Mount, value: String, sync: bool) -> Entry {
+fn local(name: &'static str, mount: &Mount, value: String, sync: bool) -> Entry {
     let has = |word: &str| mount.options.iter().any(|option| option == word);
     let remount = |options: &str| format!("mount -o remount,{options} {}", quoted(&mount.point));
     if has("nobarrier") || has("barrier=0") {
         let reason = "without barriers a sync does not reach the disk, and a power cut loses what was acknowledged";
-        return Entry::advice(FILE_SYSTEM, value, reason, remount("barrier=1"));
+        return Entry::advice(name, value, reason, remount("barrier=1"));
     }
     if has("data=journal") {
         let reason = "data=journal writes every byte twice";
         let fix = "# mount it with data=ordered (in /etc/fstab; it takes an unmount)";
-        return Entry::advice(FILE_SYSTEM, value, reason, fix);
+        return Entry::advice(name, value, reason, fix);
     }
     if has("sync") {
         let reason = "mounted with sync, every write waits for the disk";
-        return Entry::advice(FILE_SYSTEM, value, reason, remount("async"));
+        return Entry::advice(name, value, reason, remount("async"));
     }
     let reason = if sync {
         "overwrites in place, so a sync of prepared blocks leaves the journal alone (kernel-notes/preallocation.md)"
     } else {
         "overwrites in place (kernel-notes/preallocation.md)"
     };
-    Entry::ok(FILE_SYSTEM, value, reason)
+    Entry::ok(name, value, reason)
 }
 
-pub(super) fn space(place: &Place, subject: &Subject) -> Entry {
-    const NAME: &str = "disk space";
+/// Where the log is elsewhere: some files of ConsumeQueues and one IndexFile of the usual size.
+const BESIDE_LOG: u64 = 512 << 20;
+
+/// `holds_log`: whether the CommitLog's segments go there.
+pub(super) fn space(role: Role, place: &Place, subject: &Subject, holds_log: bool) -> Entry {
+    let name = role.space;
     let total = place.used + place.available;
     let percent = (place.used * 100).checked_div(total).unwrap_or(100);
     let value = format!("{} free, {percent} % used", bytes(place.available),);
     let fix = format!(
-        "# make room, or choose another --store; du -xh --max-depth=1 {} | sort -h",
+        "# make room, or choose another {}; du -xh --max-depth=1 {} | sort -h",
+        role.by,
         quoted(&place.folder.display().to_string())
     );
+    if !holds_log {
+        return if place.available < BESIDE_LOG {
+            let reason = "ConsumeQueues, indexes and settings grow there with the log";
+            Entry::advice(name, value, reason, fix)
+        } else {
+            Entry::ok(name, value, "room for ConsumeQueues, indexes and settings")
+        };
+    }
     let log = log::Options::new(subject.segment_size, FlushPolicy::GroupCommit);
     let first_step = log.prepare_step.min(subject.segment_size);
     if place.available < first_step {
@@ -250,24 +360,23 @@ pub(super) fn space(place: &Place, subject: &Subject) -> Entry {
             "a segment is prepared {step} at a time, the first before anything is acknowledged \
              (kernel-notes/preallocation.md)"
         );
-        return Entry::cannot_run(NAME, value, reason, fix);
+        return Entry::cannot_run(name, value, reason, fix);
     }
     if u64::from(subject.refuse_from_percent) <= percent {
         let refuse = subject.refuse_from_percent;
         let reason =
             format!("from {refuse} % on producers are refused (diskSpaceWarningLevelRatio)");
-        return Entry::advice(NAME, value, reason, fix);
+        return Entry::advice(name, value, reason, fix);
     }
     if place.available < 2 * subject.segment_size {
         let reason = format!("less than two segments of {}", bytes(subject.segment_size));
-        return Entry::advice(NAME, value, reason, fix);
+        return Entry::advice(name, value, reason, fix);
     }
-    Entry::ok(NAME, value, "room for the next segments")
+    Entry::ok(name, value, "room for the next segments")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Verdict;
     use super::*;
 
     const MOUNTINFO: &str = "\
@@ -297,6 +406,8 @@ mod tests {
         Subject {
             store: "/data".into(),
             log: None,
+            folders: Vec::new(),
+            shards: 1,
             segment_size: 1 << 30,
             refuse_from_percent: 90,
             sync: true,
@@ -317,7 +428,7 @@ mod tests {
         let judge = |kind: &str, options: &str| {
             let line = format!("1 0 8:1 / / rw - {kind} /dev/sda1 {options}");
             let mount = parse_mount(&line).unwrap();
-            file_system(Some(&mount), &place(), true).verdict
+            file_system(STORE, Some(&mount), &place(), true).verdict
         };
         for (kind, options, verdict) in [
             ("ext4", "rw", Verdict::Ok),
@@ -336,7 +447,10 @@ mod tests {
         ] {
             assert_eq!(judge(kind, options), verdict, "{kind} {options}");
         }
-        assert_eq!(file_system(None, &place(), true).verdict, Verdict::Ok);
+        assert_eq!(
+            file_system(STORE, None, &place(), true).verdict,
+            Verdict::Ok
+        );
     }
 
     #[test]
@@ -346,20 +460,22 @@ mod tests {
             exists: false,
             ..place()
         };
-        let refused = |errno| folder(path, &absent, Some(&Err(TrialError::NoFile(errno))));
+        let refused = |errno| folder(STORE, path, &absent, Some(Err(&TrialError::NoFile(errno))));
         let denied = refused(Errno::EACCES);
         assert_eq!(denied.verdict, Verdict::CannotRun);
-        assert!(denied.fix.unwrap().contains("mkdir -p '/data/my store'"));
+        let fix = denied.fix.unwrap();
+        assert!(fix.contains("mkdir -p '/data/my store'"), "{fix}");
+        assert!(fix.ends_with("chmod -R u+rwX '/data/my store'"), "{fix}");
         assert!(denied.value.contains("not there yet"));
         assert!(refused(Errno::EMFILE).fix.unwrap().contains("ulimit -n"));
         assert!(refused(Errno::ENOSPC).fix.unwrap().contains("make room"));
-        let hangs = folder(path, &place(), Some(&Err(TrialError::NoAnswer(8))));
+        let hangs = folder(STORE, path, &place(), Some(Err(&TrialError::NoAnswer(8))));
         assert_eq!(hangs.verdict, Verdict::Advice);
         let file = Place {
             is_folder: false,
             ..place()
         };
-        assert_eq!(folder(path, &file, None).verdict, Verdict::CannotRun);
+        assert_eq!(folder(STORE, path, &file, None).verdict, Verdict::CannotRun);
     }
 
     #[test]
@@ -370,7 +486,7 @@ mod tests {
                 available,
                 ..place()
             };
-            space(&place, &subject()).verdict
+            space(STORE, &place, &subject(), true).verdict
         };
         assert_eq!(judge(10 << 30, 90 << 30), Verdict::Ok);
         assert_eq!(judge(91 << 30, 9 << 30), Verdict::Advice);
