@@ -1,5 +1,8 @@
 //! The kernel: its version, whether it lets this process have an io_uring, and what that ring can do.
 
+use std::fmt::Write;
+
+use super::limits::MORE_LOCKED;
 use super::report::{Entry, NOT_SEEN};
 use crate::base::RingFeature;
 use crate::io::{Errno, Found, RingNeed, RingTrial, Tree, Unseen};
@@ -27,7 +30,9 @@ pub(super) fn check(tree: &Tree, tried: &Result<RingTrial, Errno>, shards: usize
         allowed(&ring),
     ];
     if let Ok(trial) = tried {
-        entries.push(features(&trial.found));
+        let running = tree.text("/proc/sys/kernel/osrelease").ok();
+        let running = running.as_deref().and_then(version);
+        entries.push(features(&trial.found, running));
         entries.push(rings(trial, shards));
     }
     entries
@@ -58,7 +63,7 @@ fn release(release: Result<&str, &Unseen>) -> Entry {
             "a version that cannot be read; what the ring can do is below",
         );
     };
-    let upgrade = "# boot Linux 6.6 or newer (uname -r says what runs)";
+    let upgrade = "# boot Linux 6.1 or newer (uname -r says what runs)";
     if version < (5, 19) {
         let reason = format!("the ring needs Linux 5.19 or newer ({PAGE})");
         Entry::cannot_run(NAME, release, reason, upgrade)
@@ -72,7 +77,7 @@ fn release(release: Result<&str, &Unseen>) -> Entry {
         Entry::ok(
             NAME,
             release,
-            format!("has everything that the broker asks for ({PAGE})"),
+            format!("new enough; what newer ones add is told below ({PAGE})"),
         )
     }
 }
@@ -99,13 +104,13 @@ fn allowed(ring: &Ring<'_>) -> Entry {
             };
             (
                 format!("{by} forbids io_uring_setup"),
-                "docker run --security-opt seccomp=corelane.json …  # the default profile plus io_uring_setup, \
+                "docker run --security-opt seccomp=unconfined …  # or the default profile plus io_uring_setup, \
                  io_uring_enter, io_uring_register",
             )
         }
         Errno::ENOSYS => (
             "this kernel has no io_uring, or it is hidden".to_owned(),
-            "# boot Linux 5.19 or newer with CONFIG_IO_URING; gVisor and WSL 1 have none",
+            "# boot Linux 6.1 or newer with CONFIG_IO_URING; gVisor and WSL 1 have none",
         ),
         Errno::ENOMEM => (
             "no memory for a ring: a limit of locked memory or of the memory cgroup".to_owned(),
@@ -136,7 +141,7 @@ fn rings(trial: &RingTrial, shards: usize) -> Entry {
     let opened = trial.shard_rings;
     let value = format!("{opened} of {shards} rings of a shard{workers}");
     let Some(errno) = trial.refused else {
-        let reason = format!("one for each CPU was opened with its buffers ({PAGE})");
+        let reason = format!("one for each shard was opened with its buffers ({PAGE})");
         return Entry::ok(NAME, value, reason);
     };
     let reason = format!("the next one was refused: {errno:?} ({PAGE})");
@@ -152,8 +157,6 @@ fn rings(trial: &RingTrial, shards: usize) -> Entry {
     }
 }
 
-const MORE_LOCKED: &str =
-    "ulimit -l 65536  # LimitMEMLOCK=64M in a unit of systemd, and a larger memory cgroup";
 const MORE_FILES: &str = "ulimit -n 65536  # LimitNOFILE=65536 in a unit of systemd";
 
 /// What stands in where a feature is missing, if that is worth a newer kernel.
@@ -167,7 +170,7 @@ const fn stands_in(feature: RingFeature) -> Option<&'static str> {
     }
 }
 
-fn features(found: &Found) -> Entry {
+fn features(found: &Found, running: Option<(u32, u32)>) -> Entry {
     const NAME: &str = "io_uring features";
     let needs = RingNeed::ALL.into_iter();
     let has: Vec<_> = needs
@@ -184,12 +187,17 @@ fn features(found: &Found) -> Entry {
     if !found.lacks.is_empty() {
         let lacks: Vec<_> = found.lacks.iter().map(|need| need.name()).collect();
         let reason = format!("without {} nothing is served ({PAGE})", lacks.join(", "));
-        return Entry::cannot_run(NAME, value, reason, "# boot Linux 5.19 or newer");
+        return Entry::cannot_run(NAME, value, reason, "# boot Linux 6.1 or newer");
     }
     let missing: Vec<_> = RingFeature::ALL
         .into_iter()
         .filter(|feature| !found.features.has(*feature))
         .collect();
+    // Who has booted this kernel cannot have them by booting another.
+    let (refused, newer): (Vec<_>, Vec<_>) = missing
+        .iter()
+        .copied()
+        .partition(|feature| running.is_some() && version(feature.since()) <= running);
     let slower: Vec<_> = missing
         .iter()
         .filter_map(|feature| {
@@ -201,20 +209,31 @@ fn features(found: &Found) -> Entry {
         })
         .collect();
     if !slower.is_empty() {
+        if refused.iter().any(|feature| stands_in(*feature).is_some()) {
+            let reason = format!("{}; {REFUSED}", slower.join("; "));
+            return Entry::advice(NAME, value, format!("{reason} ({PAGE})"), MORE_LOCKED);
+        }
         let reason = format!("{} ({PAGE})", slower.join("; "));
         return Entry::advice(NAME, value, reason, "# boot Linux 6.1 or newer");
     }
-    let reason = if missing.is_empty() {
-        format!("tried on a ring; nothing is missing ({PAGE})")
-    } else {
-        let missing: Vec<_> = missing.into_iter().map(named).collect();
-        format!(
-            "tried on a ring; newer kernels add {} ({PAGE})",
-            missing.join(", ")
-        )
+    let names = |features: Vec<RingFeature>| {
+        let names: Vec<_> = features.into_iter().map(named).collect();
+        names.join(", ")
     };
-    Entry::ok(NAME, value, reason)
+    let mut reason = "tried on a ring".to_owned();
+    if missing.is_empty() {
+        reason.push_str("; nothing is missing");
+    }
+    if !newer.is_empty() {
+        let _ = write!(reason, "; newer kernels add {}", names(newer));
+    }
+    if !refused.is_empty() {
+        let _ = write!(reason, "; {}: {REFUSED}", names(refused));
+    }
+    Entry::ok(NAME, value, format!("{reason} ({PAGE})"))
 }
+
+const REFUSED: &str = "refused although this kernel has it: a limit of locked memory, or a filter";
 
 fn named(feature: RingFeature) -> String {
     format!("{} ({})", feature.name(), feature.since())
@@ -301,7 +320,7 @@ mod tests {
             refused(Errno::ENOMEM, None, None)
                 .fix
                 .unwrap()
-                .contains("ulimit -l")
+                .contains("--memlock")
         );
         let had = Ok(trial(2, None));
         let ring = Ring {
@@ -316,7 +335,10 @@ mod tests {
     fn what_a_ring_lacks_is_judged_by_need() {
         let without = |lacks: &[RingFeature]| {
             let lacks: RingFeatures = lacks.iter().copied().collect();
-            features(&found(Vec::new(), RingFeatures::all().without(lacks)))
+            features(
+                &found(Vec::new(), RingFeatures::all().without(lacks)),
+                Some((6, 0)),
+            )
         };
         assert_eq!(without(&[]).verdict, Verdict::Ok);
         let newer = without(&[RingFeature::NoIowait]);
@@ -325,10 +347,23 @@ mod tests {
         let old = without(&[RingFeature::DeferTaskrun, RingFeature::MultishotReceive]);
         assert_eq!(old.verdict, Verdict::Advice);
         assert!(old.reason.contains("multishot-receive"), "{old:?}");
-        let too_old = features(&found(vec![RingNeed::BufferRings], RingFeatures::all()));
+        assert!(
+            old.reason.contains("although this kernel has it"),
+            "{old:?}"
+        );
+        let old = without(&[RingFeature::DeferTaskrun]);
+        assert!(old.fix.unwrap().contains("6.1 or newer"));
+        let refused = without(&[RingFeature::RegisteredRing, RingFeature::NoIowait]);
+        assert_eq!(refused.verdict, Verdict::Ok);
+        let said = "newer kernels add no-iowait (6.15); registered-ring (5.18): refused although";
+        assert!(refused.reason.contains(said), "{refused:?}");
+        let too_old = features(
+            &found(vec![RingNeed::BufferRings], RingFeatures::all()),
+            None,
+        );
         assert_eq!(too_old.verdict, Verdict::CannotRun);
         assert!(too_old.reason.contains("buffer rings"), "{too_old:?}");
-        let nothing = features(&found(RingNeed::ALL.to_vec(), RingFeatures::NONE));
+        let nothing = features(&found(RingNeed::ALL.to_vec(), RingFeatures::NONE), None);
         assert_eq!(nothing.verdict, Verdict::CannotRun);
         assert_eq!(nothing.value, NOT_SEEN);
     }

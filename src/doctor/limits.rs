@@ -7,13 +7,20 @@ use crate::io::{Errno, Limit, Tree, Unseen};
 /// Each connection takes one, and so does each file of a queue that is in use.
 const FILES_WANTED: u64 = 65_536;
 
-/// Registered buffers of a few shards.
-const LOCKED_WANTED: u64 = 64 << 20;
+/// A shard's ring with its buffers takes some 250 KiB, and as much again is room for what `--egress send-zc` sends
+/// (kernel-notes/registered-resources.md).
+const LOCKED_PER_SHARD: u64 = 512 << 10;
+
+/// More of both than any shard here wants.
+pub(super) const MORE_LOCKED: &str = "sudo prlimit --pid $$ --memlock=67108864:67108864  # LimitMEMLOCK=64M in a unit of \
+     systemd, docker run --ulimit memlock=67108864";
+
+const PAGE: &str = "kernel-notes/registered-resources.md";
 
 /// Bit of the capability that knows no limit of locked memory.
 const CAP_IPC_LOCK: u32 = 14;
 
-pub(super) fn check(tree: &Tree, limits: Result<(Limit, Limit), Errno>) -> Vec<Entry> {
+pub(super) fn check(tree: &Tree, limits: Result<(Limit, Limit), Errno>, shards: u32) -> Vec<Entry> {
     let (files, locked) = match limits {
         Ok(limits) => limits,
         Err(errno) => {
@@ -31,7 +38,7 @@ pub(super) fn check(tree: &Tree, limits: Result<(Limit, Limit), Errno>) -> Vec<E
     let of_host = of_host.and_then(|text| text.parse().ok());
     vec![
         open_files(files, of_host),
-        locked_memory(locked, is_privileged),
+        locked_memory(locked, is_privileged, shards),
     ]
 }
 
@@ -59,8 +66,8 @@ fn open_files(limit: Limit, of_host: Option<u64>) -> Entry {
              but only to {}",
             limit.hard
         );
-        let fix = "ulimit -Hn 1048576  # as root; LimitNOFILE=1048576 in a unit of systemd, docker run --ulimit \
-             nofile=1048576";
+        let fix = "sudo prlimit --pid $$ --nofile=1048576:1048576  # LimitNOFILE=1048576 in a unit of systemd, \
+             docker run --ulimit nofile=1048576";
         return Entry::advice(NAME, value, reason, fix);
     }
     Entry::ok(
@@ -70,21 +77,25 @@ fn open_files(limit: Limit, of_host: Option<u64>) -> Entry {
     )
 }
 
-fn locked_memory(limit: Limit, is_privileged: bool) -> Entry {
+fn locked_memory(limit: Limit, is_privileged: bool, shards: u32) -> Entry {
     const NAME: &str = "locked memory";
     if is_privileged {
         let reason = "this user may lock memory without a limit (CAP_IPC_LOCK); an ordinary one has this limit";
         return Entry::ok(NAME, bytes_or_unlimited(limit.soft), reason);
     }
     let value = bytes_or_unlimited(limit.soft);
-    if limit.soft < LOCKED_WANTED {
-        let reason = "memory that is registered with a ring counts here, and on kernels before 5.12 the rings \
-             themselves (kernel-notes/ring-setup.md)";
-        let fix = "ulimit -l 65536  # LimitMEMLOCK=64M in a unit of systemd, docker run --ulimit \
-             memlock=67108864";
-        return Entry::advice(NAME, value, reason, fix);
+    if limit.soft < u64::from(shards) * LOCKED_PER_SHARD {
+        let reason = format!(
+            "a ring with its buffers takes some 250 KiB of it, for each of {shards} shards, and pages that \
+             --egress send-zc sends count too ({PAGE})"
+        );
+        return Entry::advice(NAME, value, reason, MORE_LOCKED);
     }
-    Entry::ok(NAME, value, "room for buffers that a ring holds on to")
+    Entry::ok(
+        NAME,
+        value,
+        format!("room for the rings and their buffers ({PAGE})"),
+    )
 }
 
 fn bytes_or_unlimited(limit: u64) -> String {
@@ -115,10 +126,13 @@ mod tests {
 
     #[test]
     fn locked_memory_is_enough_unlimited_or_too_little() {
-        let judge = |soft, is_privileged| locked_memory(limit(soft, soft), is_privileged).verdict;
-        assert_eq!(judge(64 << 20, false), Verdict::Ok);
-        assert_eq!(judge(u64::MAX, false), Verdict::Ok);
-        assert_eq!(judge(8 << 20, false), Verdict::Advice);
-        assert_eq!(judge(8 << 20, true), Verdict::Ok);
+        let judge = |soft, is_privileged, shards| {
+            locked_memory(limit(soft, soft), is_privileged, shards).verdict
+        };
+        assert_eq!(judge(8 << 20, false, 2), Verdict::Ok);
+        assert_eq!(judge(u64::MAX, false, 64), Verdict::Ok);
+        assert_eq!(judge(8 << 20, false, 32), Verdict::Advice);
+        assert_eq!(judge(64 << 10, false, 1), Verdict::Advice);
+        assert_eq!(judge(64 << 10, true, 1), Verdict::Ok);
     }
 }

@@ -60,7 +60,7 @@ pub fn examine(subject: &Subject) -> Report {
     let mut entries = Vec::new();
     let rings = (subject.shards as usize).min(SHARDS_MAX);
     entries.extend(kernel::check(&tree, &io::try_rings(rings), rings));
-    entries.extend(limits::check(&tree, io::limits()));
+    entries.extend(limits::check(&tree, io::limits(), subject.shards));
     let (measured_in, of_store) = check_store(&tree, subject);
     entries.extend(of_store);
     entries.extend(memory::check(&tree));
@@ -183,7 +183,7 @@ mod tests {
                 .any(|entry| entry.verdict == Verdict::CannotRun)
         );
         entries.clear();
-        entries.extend(limits::check(&tree, Err(io::Errno::EPERM)));
+        entries.extend(limits::check(&tree, Err(io::Errno::EPERM), 1));
         entries.extend(memory::check(&tree));
         entries.extend(cpus::check(&tree, 1, 30));
         entries.extend(network::check(&tree));
