@@ -65,8 +65,8 @@ fn buffered(times: &Result<Times, Errno>, no_wait: Result<(), Errno>) -> Entry {
         format!("a ring writes here in place ({WRITE_PAGE})")
     } else {
         format!(
-            "a write that must not wait is refused here, so every buffered write of a ring goes to a worker \
-             thread; groups share that cost ({WRITE_PAGE})"
+            "a ring hands every buffered write here to a worker thread, so appendMode=auto writes groups up to \
+             64 KiB (synchronous flush: 1 MiB) itself ({WRITE_PAGE})"
         )
     };
     let mut entry = Entry::ok(NAME, value, reason);
