@@ -1,5 +1,7 @@
 //! Which CPUs are interrupted for the store's disk and for network cards, and how queues are shared out.
 
+use std::fmt::Write;
+
 use super::cpus::parse_list;
 use super::disk;
 use super::report::{Entry, NOT_SEEN};
@@ -70,7 +72,10 @@ pub(super) fn of_disk(tree: &Tree, disk: Option<&str>) -> Entry {
         interrupts: interrupts(tree, disk),
     };
     let affinity = tree.text(&format!("{disk}/queue/rq_affinity")).ok();
-    let entry = judge(NAME, &device, cpu_count(tree), "the disk");
+    let mut entry = judge(NAME, &device, cpu_count(tree), "the disk");
+    if let Some(affinity) = &affinity {
+        let _ = write!(entry.value, ", rq_affinity {affinity}");
+    }
     if affinity.as_deref() == Some("0") {
         let reason =
             "a request ends on the CPU that is interrupted and not on the one that waits for it";
@@ -223,6 +228,25 @@ mod tests {
         let path = root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn where_a_request_ends_is_shown_and_judged() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::at(folder.path());
+        let disk = "sys/devices/virtual/block/vda";
+        let judge = |affinity: &str| {
+            put(
+                folder.path(),
+                &format!("{disk}/queue/rq_affinity"),
+                affinity,
+            );
+            of_disk(&tree, Some(&format!("/{disk}")))
+        };
+        assert_eq!(judge("0").verdict, Verdict::Advice);
+        let usual = judge("1");
+        assert_eq!(usual.verdict, Verdict::Ok);
+        assert!(usual.value.ends_with(", rq_affinity 1"), "{}", usual.value);
     }
 
     #[test]
