@@ -214,7 +214,12 @@ fn numa(nodes: &[(u32, Vec<u32>)], allowed: &[u32], zone_reclaim: Option<&str>) 
         );
         return Entry::advice(NAME, value, reason, fix);
     }
-    Entry::ok(NAME, value, "memory is equally near for every CPU in use")
+    let reason = if nodes.is_empty() {
+        "how near memory is to a CPU is not told here"
+    } else {
+        "memory is equally near for every CPU in use"
+    };
+    Entry::ok(NAME, value, reason)
 }
 
 /// A look at the clock that takes longer is a system call, or a device.
@@ -328,6 +333,8 @@ mod tests {
         assert_eq!(judge(&two, &[0, 2], Some("0")), Verdict::Advice);
         assert_eq!(judge(&two, &[0, 1], Some("1")), Verdict::Advice);
         assert_eq!(judge(&[], &[0, 1], None), Verdict::Ok);
+        let reason = numa(&[], &[0, 1], None).reason;
+        assert!(reason.contains("not told"), "{reason}");
     }
 
     #[test]
