@@ -9,7 +9,7 @@ use crate::config::Flag;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  stopped in order (SIGTERM, SIGINT), or nothing but information was asked for
-  1  stats: nobody answered, or not as expected
+  1  stats: nobody answered, or not as expected; doctor: it runs here, and would run better
   2  could not start: stderr says what, where, why and what to do
   3  stopped itself because the storage failed in a way that makes further promises worthless
 130  ended by a second signal, without waiting for anything";
@@ -74,8 +74,8 @@ pub enum Command {
     NameServer(NameServer),
     /// Look at this host and say what to change for the broker
     ///
-    /// Writes about 10 MiB of small files into the store's folder, measures that for at most a few seconds,
-    /// and removes them. Changes nothing else.
+    /// Writes about 10 MiB of small files into the store's folder, measures that for a few seconds (8 where
+    /// the disk does not answer), and removes them. Changes nothing else.
     #[command(after_help = DOCTOR_EXIT_CODES, after_long_help = [DOCTOR_EXAMPLES, DOCTOR_EXIT_CODES].join("\n\n"))]
     Doctor(Doctor),
     /// Show how long the stages of messages take in running shards, and what held a shard's turn
