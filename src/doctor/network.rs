@@ -31,8 +31,8 @@ fn congestion(current: Result<&str, &Unseen>, available: &str) -> Entry {
     } else {
         "reno"
     };
-    let reason = "it paces packets by a timer, on loopback and in a data centre too, which costs CPU for every reply; \
-         right for consumers across the internet";
+    let reason = "it paces packets by a timer, on loopback and in a data centre too, where there is nothing to gain by it; \
+         right for consumers across the internet (kernel-notes/accept-and-receive.md)";
     let fix = format!("sysctl -w net.ipv4.tcp_congestion_control={better}");
     Entry::advice(NAME, current, reason, fix)
 }
