@@ -31,9 +31,11 @@ const OWN_SYNC_RATIO: f64 = 0.85;
 /// Past the page cache even more: consumers then read each message from the disk.
 const DIRECT_RATIO: f64 = 0.6;
 
-/// Nobody syncs for producers, but what may have to be wiped after a crash stays bounded by this.
+/// Nobody syncs for producers, but what may have to be wiped after a crash stays bounded by this
+/// (kernel-notes/preallocation.md).
 const NONE_HORIZON: u64 = 1 << 30;
-/// Reserving costs next to nothing, but its sync takes along what was written meanwhile.
+/// Reserving costs next to nothing, but its sync takes along what was written meanwhile
+/// (kernel-notes/preallocation.md).
 const NONE_STEP: u64 = 256 << 20;
 
 /// The options of all shards' logs. What was measured and chosen is logged once.
