@@ -49,7 +49,8 @@ pub(super) fn identity(settings: &Settings, layout: &Layout, shard: ShardId) -> 
 }
 
 /// Reads past the page cache that a disk is given at once: enough to keep it busy, few enough that a sync
-/// never waits behind a crowd. Shards whose logs lie on one disk share them.
+/// never waits behind a crowd. Shards whose logs lie on one disk share them
+/// (kernel-notes/page-cache-and-cold-reads.md).
 const COLD_READS_MAX: u32 = 4;
 
 /// What all shards start with.

@@ -9,7 +9,8 @@ use crate::config::{AppendMode, FlushMethod, FlushMode, Settings, StartError};
 use crate::io::{PAGE_SIZE, SetupError, SyncWay, Times, ring_writes_at_once, time_sync_ways};
 use crate::log::{Append, FlushPolicy, Options};
 
-/// Ways to make a group durable, in the order in which they are tried.
+/// Ways to make a group durable, in the order in which they are tried. These and the numbers below, down to the
+/// ratios: kernel-notes/write-and-sync.md.
 const WAYS: [SyncWay; 3] = [
     SyncWay::Zeroed,
     SyncWay::ZeroedOwnSync,

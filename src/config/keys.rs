@@ -184,6 +184,7 @@ pub const KEYS: &[Key] = &[
         ),
         "append",
     ),
+    // This and the next: kernel-notes/write-and-sync.md.
     key(
         "flushIntervalCommitLog",
         Number(1, MINUTE_MS),
@@ -383,6 +384,7 @@ pub const KEYS: &[Key] = &[
         "auto",
         "how messages leave the page cache; auto goes by the length of runs",
     ),
+    // See kernel-notes/cores.md.
     key(
         "spinMaxMicros",
         Number(0, 1000),

@@ -35,7 +35,7 @@ const WRITE_BACK: u64 = 7 << 48;
 /// Buffers kept for reuse: one being filled, one being written.
 const SPARE_MAX: usize = 2;
 
-/// A group of this size is not filled further.
+/// A group of this size is not filled further (kernel-notes/write-and-sync.md).
 const GROUP_SIZE_MAX: usize = 8 << 20;
 /// Nor is one with so many bodies set in: the kernel takes 1,024 pieces (IOV_MAX), and there are two for each.
 const INSETS_MAX: usize = 500;

@@ -21,7 +21,8 @@ pub enum Append {
 const HORIZON_AHEAD: u64 = 64 << 20;
 
 /// A worker has a piece of this size under way in a fraction of a millisecond, in which the shard may have to
-/// wait for their CPU; the 6 MiB of half a second at 10,000 messages take several.
+/// wait for their CPU; the 6 MiB of half a second at 10,000 messages take several. See
+/// kernel-notes/write-and-sync.md.
 const WRITE_BACK_STRIDE: u64 = 1 << 20;
 
 /// How a log is kept.

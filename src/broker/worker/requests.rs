@@ -20,10 +20,12 @@ use crate::shard::{Condition, Reply, Stage};
 /// Bytes of requests that wait for room or for a change, at most.
 const WAITING_SIZE_MAX: usize = 64 << 20;
 
-/// A smaller body is copied into its group. At this size both ways cost the same (kernel-notes/write-and-sync.md).
+/// A smaller body is copied into its group. Both ways cost the same at 256 KiB and 1 MiB; this size was not measured
+/// (kernel-notes/write-and-sync.md).
 const BODY_HELD_MIN: usize = 64 << 10;
 
-/// What was written last is in the page cache: it has just been there. Further back is asked for.
+/// What was written last is in the page cache: it has just been there. Further back is asked for
+/// (kernel-notes/page-cache-and-cold-reads.md).
 const HOT_SIZE: u64 = 32 << 20;
 
 /// A request that waits for a condition.

@@ -11,10 +11,11 @@ use crate::base::{RingFeature, RingFeatures};
 type Plain = Builder<squeue::Entry, cqueue::Entry>;
 
 /// Threads of the kernel that one ring may have, for what blocks on a file: as many as a disk has use for,
-/// however many CPUs there are (otherwise four for each CPU, and that for each shard).
+/// however many CPUs there are (otherwise four for each CPU, and that for each shard). See
+/// kernel-notes/registered-resources.md.
 const WORKERS_OF_FILES: u32 = 16;
 /// And for what may wait for ever, which is a splice to a peer that does not read (otherwise as many as
-/// there may be processes).
+/// there may be processes). See kernel-notes/registered-resources.md.
 const WORKERS_OF_SOCKETS: u32 = 256;
 
 /// What a ring is asked for when it is opened.

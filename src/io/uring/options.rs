@@ -25,7 +25,7 @@ pub struct Options {
 
 impl Options {
     /// Of a shard. 128 buffers of 32 KiB: 4 MiB when all are in use, and a 1 KiB send of each of 64
-    /// connections with 8 in flight fits into one buffer.
+    /// connections with 8 in flight fits into one buffer. See kernel-notes/accept-and-receive.md.
     pub const SHARD: Self = Self {
         entries: 1024,
         buffer_count: 128,
