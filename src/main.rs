@@ -1,13 +1,13 @@
 //! The command line of the broker: what was typed, what it means, run.
 
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use corelane::cli::{Cli, Command, Doctor, NameServer, Serve, Stats};
 use corelane::config::{self, Flag, Host, Note, Settings, StartError};
-use corelane::doctor::{self, Subject};
+use corelane::doctor::{self, Shards, Subject};
 use corelane::logging;
 use tracing::{info, warn};
 
@@ -68,10 +68,13 @@ fn nameserver(flags: &NameServer) -> Result<ExitCode, StartError> {
 
 fn examine(flags: &Doctor) -> Result<ExitCode, StartError> {
     let settings = settings(flags.config.as_deref(), &flags.flags())?;
-    let (shards, folders) = shards_of(&settings);
+    let store = &settings.store;
+    let has_log = store.paths(None).commit_log.is_dir();
+    let default = settings.shard_count_default;
+    let shards = Shards::of(&store.root, settings.shard_count, default, has_log);
     let report = doctor::examine(&Subject {
+        folders: store.folders((!shards.in_place).then_some(shards.count)),
         shards,
-        folders,
         log: settings.store.log_elsewhere(),
         store: settings.store.root,
         segment_size: settings.store.segment_size,
@@ -85,18 +88,6 @@ fn examine(flags: &Doctor) -> Result<ExitCode, StartError> {
     };
     show(&text);
     Ok(ExitCode::from(report.verdict().exit_code()))
-}
-
-/// The shards that `serve` would start, and the folders that they write to.
-fn shards_of(settings: &Settings) -> (u32, Vec<PathBuf>) {
-    let store = &settings.store;
-    let stored = doctor::stored_shards(&store.root);
-    if stored.is_none() && store.paths(None).commit_log.is_dir() {
-        return (1, store.folders(None));
-    }
-    let default = stored.unwrap_or(settings.shard_count_default);
-    let count = settings.shard_count.unwrap_or(default);
-    (count, store.folders(Some(count)))
 }
 
 fn stats(flags: &Stats) -> ExitCode {

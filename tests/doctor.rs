@@ -387,6 +387,37 @@ fn rings_are_those_of_the_shards_that_are_configured_or_stored() {
     assert!(of_store.starts_with("4 of 4 rings"), "{of_store}");
 }
 
+/// `serve` refuses them, so the doctor does.
+#[test]
+fn a_store_of_other_shards_than_asked_for_ends_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let file = folder.path().join("broker.conf");
+    let judge = |asked: &str| {
+        let text = format!("storePathRootDir={}\n{asked}\n", store.display());
+        fs::write(&file, text).unwrap();
+        let words = ["--json", "--config", file.to_str().unwrap()];
+        let (_, report) = judged(&doctor(&words).output().unwrap());
+        let of_shards = entry(&report, "shards");
+        let reason = of_shards["reason"].as_str().unwrap().to_owned();
+        (of_shards["verdict"] == "cannot run", reason)
+    };
+    let count = store.join("shards.json");
+    assert!(!judge("").0);
+    fs::write(&count, r#"{"version":1,"count":2}"#).unwrap();
+    assert!(!judge("shards=3").0);
+    let (refused, why) = judge("shards=1");
+    assert!(refused && why.contains("it has 2 shards"), "{why}");
+    fs::write(&count, "2").unwrap();
+    assert!(judge("").0);
+    fs::remove_file(&count).unwrap();
+    fs::create_dir(store.join("commitlog")).unwrap();
+    assert!(!judge("").0);
+    let (refused, why) = judge("shards=2");
+    assert!(refused && why.contains("one broker"), "{why}");
+}
+
 #[test]
 fn what_is_not_understood_ends_with_2() {
     for words in [

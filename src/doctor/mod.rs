@@ -12,15 +12,16 @@ mod measured;
 mod memory;
 mod network;
 mod report;
+mod shards;
 mod store;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::io::{self, SyncWay, Tree, TrialError};
-use crate::state::shards;
 
 pub use report::{Entry, Report, Verdict};
+pub use shards::Shards;
 
 /// The disk is measured for about so long.
 const BUDGET: Duration = Duration::from_millis(2500);
@@ -43,8 +44,8 @@ pub struct Subject {
     pub log: Option<PathBuf>,
     /// Those that shards write to, there or not yet.
     pub folders: Vec<PathBuf>,
-    /// Shards that would be started.
-    pub shards: u32,
+    /// Those that would be started.
+    pub shards: Shards,
     /// Bytes of a segment.
     pub segment_size: u64,
     /// Per cent of the disk from which sends are refused.
@@ -58,26 +59,21 @@ pub struct Subject {
 pub fn examine(subject: &Subject) -> Report {
     let tree = Tree::this();
     let mut entries = Vec::new();
-    let rings = (subject.shards as usize).min(SHARDS_MAX);
+    let shards = subject.shards.count;
+    let rings = (shards as usize).min(SHARDS_MAX);
     entries.extend(kernel::check(&tree, &io::try_rings(rings), rings));
-    entries.extend(limits::check(&tree, io::limits(), subject.shards));
+    entries.extend(limits::check(&tree, io::limits(), shards));
     let (measured_in, of_store) = check_store(&tree, subject);
     entries.extend(of_store);
+    entries.push(subject.shards.entry());
     entries.extend(memory::check(&tree));
-    entries.extend(cpus::check(&tree, subject.shards, io::clock_read_ns()));
+    entries.extend(cpus::check(&tree, shards, io::clock_read_ns()));
     entries.extend(network::check(&tree));
     Report {
         store: subject.store.display().to_string(),
         measured_in,
         entries,
     }
-}
-
-/// Shards that the store says it has; `None` for a new one, and for one of another broker.
-#[must_use]
-pub fn stored_shards(store: &Path) -> Option<u32> {
-    let bytes = io::read_small(&store.join("shards.json")).ok()??;
-    shards::decode(&bytes).ok()
 }
 
 /// The store, the log where it is elsewhere, and the folders of shards.
@@ -202,7 +198,7 @@ mod tests {
             store: "/proc".into(),
             log: None,
             folders: Vec::new(),
-            shards: 1,
+            shards: Shards::of("/proc".as_ref(), None, 1, false),
             segment_size: 1 << 30,
             refuse_from_percent: 90,
             sync: false,

@@ -377,6 +377,7 @@ pub(super) fn space(role: Role, place: &Place, subject: &Subject, holds_log: boo
 
 #[cfg(test)]
 mod tests {
+    use super::super::Shards;
     use super::*;
 
     const MOUNTINFO: &str = "\
@@ -407,7 +408,7 @@ mod tests {
             store: "/data".into(),
             log: None,
             folders: Vec::new(),
-            shards: 1,
+            shards: Shards::of("/data".as_ref(), None, 1, false),
             segment_size: 1 << 30,
             refuse_from_percent: 90,
             sync: true,
