@@ -118,6 +118,23 @@ impl Wakeups {
         }
     }
 
+    /// Takes out one that a record has come for. Who waits again meanwhile is behind them, and not looked at.
+    fn take_woken(&mut self) -> Option<(QueueIndex, Parked)> {
+        loop {
+            let mut first = self.woken.first_entry()?;
+            let queue = *first.key();
+            *first.get_mut() -= 1;
+            if *first.get() == 0 {
+                first.remove();
+            }
+            // Their connections may have gone.
+            match self.take_first(queue) {
+                Some(parked) => return Some((queue, parked)),
+                None => _ = self.woken.remove(&queue),
+            }
+        }
+    }
+
     /// Takes out the first of a queue.
     fn take_first(&mut self, queue: QueueIndex) -> Option<Parked> {
         let list = self.parked.get_mut(&queue)?;
@@ -190,24 +207,14 @@ impl Shard {
 
     /// Answers pulls for which a record has come.
     pub(super) fn run_woken(&mut self, io: &mut impl Io) {
-        let mut left = TURN_MAX;
-        while 0 < left
-            && let Some((queue, count)) = self.wakeups.woken.pop_first()
-        {
-            let now = count.min(left);
-            left -= now;
-            if now < count {
-                self.wakeups.woken.insert(queue, count - now);
-            }
-            for _ in 0..now {
-                let Some(parked) = self.wakeups.take_first(queue) else {
-                    break;
-                };
-                if self.queues.queue(queue).max() as i64 > parked.plan.from {
-                    self.start_fetch(io, parked.ticket, parked.plan);
-                } else {
-                    self.wakeups.park(queue, parked);
-                }
+        for _ in 0..TURN_MAX {
+            let Some((queue, parked)) = self.wakeups.take_woken() else {
+                break;
+            };
+            if self.queues.queue(queue).max() as i64 > parked.plan.from {
+                self.start_fetch(io, parked.ticket, parked.plan);
+            } else {
+                self.wakeups.park(queue, parked);
             }
         }
     }
@@ -286,5 +293,105 @@ impl Shard {
 
     pub(super) fn answer_later(&mut self, ticket: Ticket, answer: Answer) {
         self.outbox.push(Outbound::Answer(ticket, answer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::super::filter::Filter;
+    use super::super::settings::FetchBounds;
+    use super::*;
+    use crate::base::Key;
+
+    fn parked(queue: QueueIndex, connection: u32, from: i64, deadline_ns: u64) -> Parked {
+        let connection = ConnectionId(Key {
+            index: connection,
+            generation: 0,
+        });
+        Parked {
+            ticket: Ticket {
+                connection,
+                note: 0,
+            },
+            plan: FetchPlan {
+                queue,
+                from,
+                asked: FetchBounds {
+                    count_max: 1,
+                    bytes_max: 1,
+                },
+                filter: Rc::new(Filter::All),
+                suspend_ns: None,
+                group: Rc::from("G"),
+                topic: Rc::from("T"),
+                queue_id: 0,
+            },
+            deadline_ns,
+        }
+    }
+
+    #[test]
+    fn each_that_waits_is_woken_once_however_few_are_taken_at_a_time() {
+        let mut wakeups = Wakeups::default();
+        let queue = QueueIndex(3);
+        for from in 0..10 {
+            wakeups.park(queue, parked(queue, from as u32 % 2, from, u64::MAX / 2));
+        }
+        wakeups.arrived(QueueIndex(4), 0);
+        assert!(wakeups.take_woken().is_none());
+        wakeups.arrived(queue, 0);
+        let mut seen = Vec::new();
+        while let Some((_, parked)) = wakeups.take_woken() {
+            seen.push(parked.plan.from);
+            assert_eq!(wakeups.next_ns(7) == 7, seen.len() < 10, "{seen:?}");
+            // It waits again, and another comes behind the record.
+            wakeups.park(queue, parked);
+        }
+        assert_eq!(seen, (0..10).collect::<Vec<_>>());
+        assert_eq!(wakeups.len(), 10);
+        // A record that comes meanwhile is for all of them.
+        wakeups.arrived(queue, 0);
+        wakeups.take_woken().unwrap();
+        wakeups.arrived(queue, 0);
+        assert_eq!(std::iter::from_fn(|| wakeups.take_woken()).count(), 9);
+        assert!(wakeups.of_connection.is_empty() && wakeups.len() == 0);
+    }
+
+    #[test]
+    fn pulls_are_due_not_before_their_time_and_hardly_later() {
+        let mut wakeups = Wakeups::default();
+        let ms = 1_000_000;
+        for (queue, deadline_ms) in [(1, 15), (2, 21), (1, 16), (3, 500)] {
+            let queue = QueueIndex(queue);
+            wakeups.park(queue, parked(queue, 0, 0, deadline_ms * ms));
+        }
+        assert_eq!(wakeups.next_ns(0), 20 * ms);
+        assert_eq!(wakeups.take_due(20 * ms - 1), None);
+        assert_eq!(wakeups.take_due(20 * ms), Some(QueueIndex(1)));
+        let due = wakeups.take_if(QueueIndex(1), |one| one.deadline_ns <= 20 * ms);
+        assert_eq!((due.len(), wakeups.len()), (2, 2));
+        while wakeups.take_due(20 * ms).is_some() {}
+        assert_eq!(wakeups.next_ns(20 * ms), 30 * ms);
+    }
+
+    #[test]
+    fn a_connection_may_have_so_many_for_a_queue() {
+        let mut wakeups = Wakeups::default();
+        let queue = QueueIndex(0);
+        for _ in 0..PARKED_OF_QUEUE_MAX {
+            let one = parked(queue, 1, 0, 1);
+            wakeups.room_for(queue, one.ticket).unwrap();
+            wakeups.park(queue, one);
+        }
+        let one = parked(queue, 1, 0, 1);
+        assert!(wakeups.room_for(queue, one.ticket).is_err());
+        wakeups.room_for(QueueIndex(1), one.ticket).unwrap();
+        wakeups
+            .room_for(queue, parked(queue, 2, 0, 1).ticket)
+            .unwrap();
+        wakeups.take_first(queue);
+        wakeups.room_for(queue, one.ticket).unwrap();
     }
 }
