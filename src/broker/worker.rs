@@ -413,7 +413,7 @@ impl<I: Io> Worker<I> {
         shard.queues.flush_large(io);
         net.flush(io, egress);
         self.wait_ns = self.wait_ns.min(ask_again_ns);
-        if !self.events.is_empty() {
+        if !self.events.is_empty() || self.parts.shard.has_met() {
             self.wait_ns = 0;
         }
     }

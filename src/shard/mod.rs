@@ -320,6 +320,17 @@ impl Shard {
         std::mem::take(&mut self.met)
     }
 
+    /// Something holds now, or still does.
+    pub fn meet(&mut self, condition: Condition) {
+        self.met.push(condition);
+    }
+
+    /// Whether something holds that somebody may wait for.
+    #[must_use]
+    pub const fn has_met(&self) -> bool {
+        !self.met.is_empty()
+    }
+
     /// The settings of a group; made with defaults where that is allowed.
     fn group_or_default(&mut self, group: &str, now_ms: u64) -> Option<GroupConfig> {
         if let Some(config) = self.groups.get(group) {

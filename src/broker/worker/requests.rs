@@ -20,6 +20,11 @@ use crate::shard::{Condition, Reply, Stage};
 /// Bytes of requests that wait for room or for a change, at most.
 const WAITING_SIZE_MAX: usize = 64 << 20;
 
+/// Bytes of requests that waited for room and are executed at once: about half a millisecond's. Each takes as long by
+/// itself as so many bytes of it.
+const ROOM_SIZE_MAX: usize = 1 << 20;
+const REQUEST_SIZE: usize = 4 << 10;
+
 /// A smaller body is copied into its group. Both ways cost the same at 256 KiB and 1 MiB; this size was not measured
 /// (kernel-notes/write-and-sync.md).
 const BODY_HELD_MIN: usize = 64 << 10;
@@ -240,9 +245,19 @@ impl<I: Io> Worker<I> {
             }
             let list = self.waiting.remove(&condition).unwrap_or_default();
             let appended_before = self.parts.shard.counters.produced;
+            let mut size = 0;
             for waiting in list {
+                // What waits for room may be much; what comes later waits behind it.
+                if condition == Condition::Room && ROOM_SIZE_MAX <= size {
+                    self.waiting.entry(condition).or_default().push(waiting);
+                    continue;
+                }
+                size += REQUEST_SIZE + waiting.bytes.len();
                 self.waiting_size -= waiting.bytes.len();
                 self.execute(&waiting);
+            }
+            if ROOM_SIZE_MAX <= size && self.waiting.contains_key(&condition) {
+                self.parts.shard.meet(condition);
             }
             let last_code = self.last_code;
             self.mark_by(Step::Waiting, || format!("the last with code {last_code}"));
