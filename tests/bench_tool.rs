@@ -4,6 +4,8 @@ mod kit;
 #[path = "../tools/bench/sham/server.rs"]
 mod sham;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::net::TcpListener;
 use std::path::Path;
@@ -440,6 +442,33 @@ fn a_generator_that_is_late_itself_says_so_and_fails() {
     );
     let (code, _, text) = run(folder.path(), &format!("{words} --own-delay tell"));
     assert_eq!(code, 0, "{text}");
+}
+
+/// Stops the generator again and again while it waits for the one answer it has outstanding.
+#[test]
+fn a_closed_loop_whose_generator_was_stopped_says_so_and_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let floor = Floor::start("echo");
+    let json = folder.path().join("run.json");
+    let words = format!(
+        "produce --addr 127.0.0.1:{} --queues 2 --size 64 --duration 2 --warmup 0 --read-back none --json {}",
+        floor.1,
+        json.display()
+    );
+    let mut child = command(&words).stdout(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(child.id() as i32);
+    std::thread::sleep(Duration::from_millis(500));
+    for _ in 0..200 {
+        kill(pid, Signal::SIGSTOP).unwrap();
+        std::thread::sleep(Duration::from_millis(3));
+        kill(pid, Signal::SIGCONT).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let code = child.wait().unwrap().code();
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let spoiled = &json["generator"]["spoiled"]["service"];
+    assert!(spoiled.is_string(), "{json}");
+    assert_eq!(code, Some(1), "{json}");
 }
 
 #[test]

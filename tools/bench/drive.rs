@@ -1,6 +1,7 @@
 //! One thread of a run: its turns, the measured window, its seconds, and who takes what came on
 //! which connection.
 
+use crate::absence::Absence;
 use crate::consume::Readers;
 use crate::cost::Meter;
 use crate::latency::Recorder;
@@ -78,6 +79,7 @@ pub struct Drive {
     /// How much all threads received, and when that was seen first.
     progress_at: (u64, u64),
     wait: Wait,
+    absence: Absence,
     /// The first thread's shows what all of them do.
     progress: Progress,
     messages_shown: u64,
@@ -134,6 +136,7 @@ impl Drive {
             } else {
                 Wait::Sleep { ns: SLEEP_NS }
             },
+            absence: Absence::of_thread(spins)?,
             progress: Progress::new(load, is_first),
             messages_shown: 0,
         })
@@ -173,6 +176,7 @@ impl Drive {
         let readers = self.ran.readers.first().map(|it| it.readers.len());
         self.ran.at_once = senders.or(readers).unwrap_or(0);
         let now_ns = team.start_ns();
+        self.absence.begin(now_ns, self.ran.at_once);
         self.ran.started_wall = std::time::SystemTime::now();
         let window = Window::after(now_ns, load);
         self.ran.window = window;
@@ -239,7 +243,7 @@ impl Drive {
             }
             let now_ns = clock::now_ns();
             if ran.window.has(now_ns) {
-                ran.pickup.record(now_ns - turn_ns);
+                self.absence.took(now_ns - turn_ns);
             }
             match owner {
                 Owner::Producer(index) => {
@@ -270,6 +274,7 @@ impl Drive {
     fn is_over(&mut self, team: &Team) -> Outcome<bool> {
         team.check()?;
         let now_ns = clock::now_ns();
+        self.absence.end_turn(now_ns, &mut self.ran.pickup);
         let counts = self.ran.counts();
         let mut is_drained = false;
         if let Some(producer) = &mut self.ran.producer {

@@ -3,6 +3,7 @@
 //! Pinned threads, each with its own io_uring or epoll, requests made of prebuilt frames, the same
 //! bytes for every broker, so that the generator's own cost cancels out of a comparison.
 
+mod absence;
 mod bed;
 mod check;
 mod clock;

@@ -39,7 +39,7 @@ pub struct Ran {
     /// Intended to delivered.
     pub e2e: Recorder,
     /// How long answers that were there waited for the generator: those of a turn wait for those
-    /// that are taken first.
+    /// that are taken first, and all of them while it is kept off its CPU.
     pub pickup: Recorder,
     /// Messages of this run that came by `readers[0]`.
     pub received: u64,

@@ -12,6 +12,7 @@ use crate::report::Report;
 use crate::{Load, Outcome, clock, fail};
 use cgroup::Cgroup;
 use disk::Disk;
+pub use process::run_queue_wait_of;
 use process::{Switches, Ticks};
 use serde_json::{Map, Value, json};
 use std::path::Path;

@@ -95,8 +95,13 @@ pub fn command_line(pid: u32) -> Option<Vec<String>> {
 
 /// Nanoseconds that the calling thread was ready to run and did not.
 pub fn run_queue_wait_ns() -> Option<u64> {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split_whitespace().nth(1)?.parse().ok()
+    run_queue_wait_of(&fs::read("/proc/thread-self/schedstat").ok()?)
+}
+
+/// The same, of what a thread's schedstat holds.
+pub fn run_queue_wait_of(schedstat: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(schedstat).ok()?;
+    text.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// The process that listens on an address of this machine.
