@@ -51,13 +51,20 @@ impl<'a> Own<'a> {
         let is_from_intended = ["response", "e2e"].iter().any(|of| name.starts_with(of));
         let by = |own: &Recorder| {
             let own = own.histogram_of(|second| latency.seconds.contains(&second));
-            latency::spoiled_from(latency.histogram, &own, load.percentile)
+            latency::spoiled_from(latency.histogram, &own)
         };
-        let lateness = self.lateness.filter(|_| is_from_intended);
-        let from = lateness.and_then(by).or_else(|| by(self.pickup))?;
+        let lateness = self.lateness.filter(|_| is_from_intended).and_then(by);
+        let both = lateness.into_iter().chain(by(self.pickup));
+        let (from, quantile) = both.min_by(|one, other| one.1.total_cmp(&other.1))?;
+        let is_wanted = quantile * 100.0 <= load.percentile + 1e-9;
         let (is_measured, is_auto) = (self.is_measured(name), load.own_delay == OwnDelay::Auto);
         let is_rate = is_auto && !self.measures_latency(load);
-        let rest = if is_measured && is_rate {
+        let rest = if is_measured && !is_wanted {
+            format!(
+                ". It counts all the same: --percentile {} is judged",
+                load.percentile
+            )
+        } else if is_measured && is_rate {
             format!(
                 ". It counts all the same without --own-delay fail: a closed loop with {} requests outstanding measures a rate, \
                  and its answers wait for one another in the generator",
@@ -68,7 +75,7 @@ impl<'a> Own<'a> {
         };
         Some(Spoiled {
             from,
-            is_void: is_measured && !is_rate && load.own_delay != OwnDelay::Tell,
+            is_void: is_measured && is_wanted && !is_rate && load.own_delay != OwnDelay::Tell,
             words: format!(
                 "the generator's own delay is more than a tenth of {name} at {from}{rest}"
             ),
@@ -136,6 +143,32 @@ mod tests {
         assert!(!said("service", (1, true), "--own-delay tell").is_void);
         assert!(said("pull", (1, false), "").is_void);
         assert!(!said("pull", (8, false), "").is_void);
+    }
+
+    #[test]
+    fn a_percentile_above_the_wanted_one_is_said_to_be_spoiled_and_voids_nothing() {
+        let mut pickup = recorder(&[1]);
+        (0..1000).for_each(|_| pickup.record(50_000));
+        pickup.close(0);
+        let told = recorder(&[100_000, 100_000]).histogram();
+        let own = Own {
+            pickup: &pickup,
+            lateness: None,
+            at_once: 1,
+            sends: true,
+        };
+        let latency = Latency {
+            name: "service",
+            histogram: &told,
+            seconds: &(0..u32::MAX),
+        };
+        let judge = |words: &str| {
+            let load = load_of(&format!("--addr 127.0.0.1:1 {words}"));
+            let spoiled = own.judge(&latency, &load).expect("it is spoiled");
+            (spoiled.from, spoiled.is_void)
+        };
+        assert_eq!(judge("--percentile 90"), ("p99", false));
+        assert_eq!(judge("--percentile 99"), ("p99", true));
     }
 
     #[test]

@@ -170,26 +170,21 @@ pub fn is_told(samples: u64, quantile: f64) -> bool {
     SAMPLES_ABOVE_MIN <= samples as f64 * (1.0 - quantile) + 1e-6
 }
 
-/// The least quantile in `QUANTILES`, up to `percentile`, of which the generator's own delay is
-/// more than a tenth.
-pub fn spoiled_from(
-    latency: &Histogram<u64>,
-    own: &Histogram<u64>,
-    percentile: f64,
-) -> Option<&'static str> {
-    // Less than this is the cost of looking at the clock twice.
-    const NOTHING_NS: u64 = 5_000;
+/// The least quantile that is told of which the generator's own delay is more than a tenth: its
+/// name, and the quantile.
+pub fn spoiled_from(latency: &Histogram<u64>, own: &Histogram<u64>) -> Option<(&'static str, f64)> {
+    // Less than this is the cost of looking at the clock twice and of the read between.
+    const NOTHING_NS: u64 = 1_000;
     if latency.is_empty() || own.is_empty() {
         return None;
     }
     let found = QUANTILES.iter().find(|(_, _, quantile)| {
         let own_ns = own.value_at_quantile(*quantile);
-        quantile * 100.0 <= percentile + 1e-9
-            && is_told(latency.len(), *quantile)
+        is_told(latency.len(), *quantile)
             && NOTHING_NS < own_ns
             && latency.value_at_quantile(*quantile) < own_ns.saturating_mul(10)
     });
-    found.map(|(name, _, _)| *name)
+    found.map(|(name, _, quantile)| (*name, *quantile))
 }
 
 /// All that is known of a latency; a quantile with too few samples above it is null.
@@ -292,16 +287,16 @@ mod tests {
     }
 
     #[test]
-    fn own_delay_spoils_the_percentile_it_reaches_and_not_those_above_the_wanted_one() {
+    fn own_delay_spoils_every_percentile_from_the_one_it_reaches_on() {
         let (mut latency, mut own) = (histogram(), histogram());
-        latency.record_n(100_000, 99_000).unwrap();
+        let from = |latency: &_, own: &_| spoiled_from(latency, own).map(|(name, _)| name);
+        latency.record_n(24_000, 99_000).unwrap();
         latency.record_n(1_000_000, 1_000).unwrap();
         own.record_n(1_000, 99_950).unwrap();
-        assert_eq!(spoiled_from(&latency, &own, 99.99), None);
+        assert_eq!(from(&latency, &own), None);
         own.record_n(500_000, 50).unwrap();
-        assert_eq!(spoiled_from(&latency, &own, 99.9), None);
-        assert_eq!(spoiled_from(&latency, &own, 99.99), Some("p99.99"));
-        own.record_n(20_000, 200_000).unwrap();
-        assert_eq!(spoiled_from(&latency, &own, 50.0), Some("p50"));
+        assert_eq!(from(&latency, &own), Some("p99.99"));
+        own.record_n(3_000, 200_000).unwrap();
+        assert_eq!(from(&latency, &own), Some("p50"));
     }
 }

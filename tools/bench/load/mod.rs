@@ -109,7 +109,7 @@ pub struct Load {
     /// What to do when the generator's own delay is above a tenth of a percentile
     #[arg(long, value_enum, default_value_t = OwnDelay::Auto)]
     pub own_delay: OwnDelay,
-    /// The highest percentile that own delay must not spoil
+    /// The highest percentile that own delay must not spoil; those above it are told with a note
     #[arg(long, default_value_t = 99.9)]
     pub percentile: f64,
     /// Write the figures to this file

@@ -145,7 +145,7 @@ pub const TESTS: [Test; 17] = [
         "7-sync-1x1",
         "sync",
         FLUSH,
-        "produce --connections 1 --in-flight 1 --duration 30",
+        "produce --connections 1 --in-flight 1 --duration 30 --percentile 99.99",
     ),
     test(
         8,
