@@ -31,8 +31,8 @@ pub struct Producer {
     in_flight: usize,
     rounds: Rounds,
     pub batch: u64,
-    /// Messages to be acknowledged in all; 0 sends until the window ends.
-    count: u64,
+    /// Messages to be acknowledged in all; none sends until the window ends.
+    count: Option<u64>,
     /// Free slots of an open loop, longest free first.
     free: VecDeque<usize>,
     /// Since when an open loop has had a free slot.
@@ -114,7 +114,7 @@ impl Producer {
             in_flight,
             rounds,
             batch: u64::from(load.batch),
-            count: load.count,
+            count: share.count,
             // One slot of each connection, then the second ones: due requests spread over all.
             free: (0..in_flight)
                 .flat_map(|i| (0..connections).map(move |c| c * in_flight + i))
@@ -184,12 +184,17 @@ impl Producer {
     }
 
     fn wants_more(&self) -> bool {
-        self.count == 0 || self.acknowledged + self.outstanding as u64 * self.batch < self.count
+        let sent = self.acknowledged + self.outstanding as u64 * self.batch;
+        self.count.is_none_or(|count| sent < count)
     }
 
     /// Whether the wanted count is acknowledged.
     pub fn has_its_count(&self) -> bool {
-        0 < self.count && self.count <= self.acknowledged && self.outstanding == 0
+        self.is_enough() && self.outstanding == 0
+    }
+
+    fn is_enough(&self) -> bool {
+        self.count.is_some_and(|count| count <= self.acknowledged)
     }
 
     /// When there is something to do even if nothing comes: now, if a free slot has a message due.
@@ -215,7 +220,7 @@ impl Producer {
             .schedule
             .as_ref()
             .is_some_and(|schedule| schedule.due_ns() < self.window.end_ns)
-            && (self.count == 0 || self.acknowledged < self.count);
+            && !self.is_enough();
         self.window.end_ns <= now_ns && self.outstanding == 0 && !is_due
     }
 
@@ -398,12 +403,12 @@ impl Producer {
 
     /// Requests that were due and never left; their wait so far counts as a response.
     pub fn unsent(&mut self, now_ns: u64) -> u64 {
+        if self.is_enough() {
+            return 0;
+        }
         let Some(schedule) = &mut self.schedule else {
             return 0;
         };
-        if 0 < self.count && self.count <= self.acknowledged {
-            return 0;
-        }
         let mut count = 0;
         while schedule.due_ns() < self.window.end_ns {
             if self.window.has(schedule.due_ns()) {

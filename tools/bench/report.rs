@@ -111,6 +111,14 @@ impl Report {
         if 0 < load.count {
             self.line(seconds, "seconds long was the window");
         }
+        let sent = ran.producer.as_ref().map(|it| it.acknowledged);
+        if let Some(sent) = sent.filter(|sent| *sent < load.count) {
+            self.note(format!(
+                "--duration ended it before --count was reached: {} of {} messages",
+                grouped(sent as i64),
+                grouped(load.count as i64)
+            ));
+        }
         self.value("warmup_s", json!(load.warmup()));
         self.generator("engine", json!(ran.engine));
         self.generator("cpu", load.cpus_told());

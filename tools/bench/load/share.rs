@@ -36,6 +36,8 @@ pub struct Share {
     pub threads: usize,
     /// Its own part: connections, rate and count are fewer than the whole load's.
     pub load: Load,
+    /// Messages to be acknowledged, where the load has a count: a share of few may be none.
+    pub count: Option<u64>,
     /// Slots are numbered through all threads, so that each stream has one sender.
     pub first_slot: usize,
     pub slots: usize,
@@ -55,6 +57,7 @@ impl Share {
             Share {
                 thread,
                 threads,
+                count: (0 < load.count).then_some(part.count),
                 load: part,
                 first_slot,
                 slots: (load.connections * load.in_flight) as usize,
@@ -132,7 +135,12 @@ mod tests {
             slot += (share.load.connections * share.load.in_flight) as usize;
         }
         assert_eq!(slot, 40);
-        assert_eq!(shares.iter().map(|it| it.load.count).sum::<u64>(), 1001);
+        let counts = |shares: &[Share]| shares.iter().map(|it| it.count).collect::<Vec<_>>();
+        assert_eq!(counts(&shares), [Some(375), Some(375), Some(251)]);
+        let few = load_of("--addr 127.0.0.1:1 --threads 2 --connections 2 --count 1");
+        assert_eq!(counts(&Share::of(&few)), [Some(0), Some(1)]);
+        let endless = load_of("--addr 127.0.0.1:1 --threads 2 --connections 2");
+        assert_eq!(counts(&Share::of(&endless)), [None, None]);
         let rate: f64 = shares.iter().map(|it| it.load.rate).sum();
         assert!((rate - 1000.0).abs() < 1e-6);
         let cpus: Vec<_> = shares

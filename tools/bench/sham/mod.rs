@@ -113,6 +113,18 @@ fn every_shape_of_load_is_stored_as_it_was_sent() {
 }
 
 #[test]
+fn a_count_is_kept_by_more_threads_than_it_has_messages_and_said_where_it_is_not_reached() {
+    let words = "--threads 2 --connections 2 --count 1 --duration 1";
+    let json = run(broker(Wrong::Nothing), words, produce_all);
+    assert_eq!(json["acknowledged"], 1, "{json}");
+    let words = "--count 100000000 --duration 0.2";
+    let json = run(broker(Wrong::Nothing), words, produce_unread);
+    let notes = json["notes"].as_array().unwrap();
+    let is_said = |note: &Value| note.as_str().is_some_and(|note| note.contains("--count"));
+    assert!(notes.iter().any(is_said), "{json}");
+}
+
+#[test]
 fn every_wrong_that_a_broker_does_is_named() {
     for (wrong, key) in [
         (Wrong::Lose, "lost"),
