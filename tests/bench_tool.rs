@@ -440,6 +440,10 @@ fn a_generator_that_is_late_itself_says_so_and_fails() {
         json["generator"]["spoiled"]["response"].is_string(),
         "{json}"
     );
+    // No rate is the server's limit where the generator cannot offer it.
+    let told = output(&format!("{words} --read-back none --search p50=60s"));
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("own delay shows in p50, twice"), "{told}");
     let (code, _, text) = run(folder.path(), &format!("{words} --own-delay tell"));
     assert_eq!(code, 0, "{text}");
 }

@@ -3,6 +3,7 @@
 
 use crate::consume::ReadBack;
 use crate::latency::is_told;
+use crate::own_delay::{Latency, Own};
 use crate::produce::Sent;
 use crate::ran::Ran;
 use crate::report::{Report, short};
@@ -14,6 +15,13 @@ pub struct Bound {
     pub quantile: f64,
     pub ns: u64,
     text: String,
+}
+
+impl Bound {
+    /// Such as p99.9
+    fn name(&self) -> &str {
+        self.text.split('=').next().unwrap_or("")
+    }
 }
 
 pub fn parse(text: &str) -> Result<Bound, String> {
@@ -56,6 +64,8 @@ struct Trial {
     holds: bool,
     /// Whether there were enough messages to tell.
     is_enough: bool,
+    /// Whether the generator itself was too late to tell.
+    is_spoiled: bool,
     told: Value,
 }
 
@@ -94,17 +104,31 @@ fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Opti
     );
     let is_enough = is_told(response.len(), bound.quantile);
     let is_answered = unsent == 0 && producer.outstanding == 0 && errors == 0;
-    let holds = is_enough && ns <= bound.ns && is_answered;
+    let service = producer.service.histogram();
+    let judge = |(name, histogram)| {
+        let seconds = &(0..u32::MAX);
+        let latency = Latency {
+            name,
+            histogram,
+            seconds,
+        };
+        Own::of(&ran).judge(&latency, load)
+    };
+    let spoiled = judge(("response", &response)).or_else(|| judge(("service", &service)));
+    let is_spoiled = spoiled.as_ref().is_some_and(|spoiled| spoiled.is_void);
+    let holds = is_enough && ns <= bound.ns && is_answered && !is_spoiled;
     let told = json!({
         "rate_per_s": load.rate, "messages_per_s": reached, "response_ns": ns, "own_delay_ns": own_ns,
         "unsent": unsent, "errors": errors, "enough_samples": is_enough, "holds": holds,
+        "spoiled": spoiled.map(|spoiled| spoiled.from),
     });
     eprintln!(
         "  {:>12}/s: {} {} µs, {}",
         short(load.rate),
-        bound.text.split('=').next().unwrap_or(""),
+        bound.name(),
         short(ns as f64 / 1e3),
         match (holds, is_enough) {
+            _ if is_spoiled => "not the server's: the generator's own delay shows in it",
             (true, _) => "holds",
             (false, true) => "does not hold",
             (false, false) => "too few messages to tell",
@@ -114,6 +138,7 @@ fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Opti
         rate: load.rate,
         holds,
         is_enough,
+        is_spoiled,
         told,
     };
     let rate = load.rate;
@@ -125,6 +150,8 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
         return fail("--search needs whole windows: leave --count out");
     }
     let mut load = load.clone();
+    // Own delay is judged where the bound is.
+    load.percentile = bound.quantile * 100.0;
     if !load.is_open_loop() {
         load.rate = RATE_FIRST;
     }
@@ -132,8 +159,22 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
     let mut trials = Vec::new();
     let (mut rate_least, mut rate_most) = (load.rate, load.rate);
     let mut best: Option<Held> = None;
+    // Why it ended at a rate that the generator could not offer.
+    let mut own_limit = None;
+    let mut is_again = false;
     while trials.len() < TRIALS_MAX {
         let (trial, held) = try_rate(&load, bound, depth)?;
+        if trial.is_spoiled {
+            trials.push(trial.told);
+            // Once may be a neighbour's doing.
+            if is_again {
+                own_limit = Some(own_limit_words(bound, trial.rate));
+                break;
+            }
+            is_again = true;
+            continue;
+        }
+        is_again = false;
         // At a rate too low to tell, a higher one may tell.
         if trial.holds || !trial.is_enough {
             low = trial.rate;
@@ -155,6 +196,9 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
         ran,
     }) = best
     else {
+        if let Some(words) = own_limit {
+            return fail(words);
+        }
         return fail(format!(
             "{} holds at no rate that was tried, from {}/s to {}/s; where messages were too few, give a longer --duration",
             bound.text,
@@ -162,15 +206,26 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
             short(rate_most)
         ));
     };
-    let is_bracketed = high.is_finite();
+    let is_bracketed = high.is_finite() && own_limit.is_none();
     report.value(
         "search",
         json!({"bound": bound.text, "trials": trials, "is_bracketed": is_bracketed, "rate_per_s": rate}),
     );
-    if !is_bracketed {
+    if let Some(words) = own_limit {
+        report.note(words);
+    } else if !is_bracketed {
         report.note("every rate that was tried held: the true one is higher");
     }
     report.finish_files(&ran, &load)
+}
+
+fn own_limit_words(bound: &Bound, rate: f64) -> String {
+    format!(
+        "at {}/s the generator's own delay shows in {}, twice: the search ended, and the server may hold more; \
+         give the generator a CPU of its own (--cpu), or more of them (--threads)",
+        short(rate),
+        bound.name()
+    )
 }
 
 /// Doubles until a rate fails, then halves what is between.
