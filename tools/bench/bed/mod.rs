@@ -2,6 +2,7 @@
 //! the others stand still, under the same loads.
 
 mod contender;
+mod earlier;
 mod group;
 mod hold;
 mod measure;

@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::contender::{Contender, Work};
+use super::earlier::Earlier;
 use super::measure::{Bench, Ran, Which};
 use super::progress::Progress;
 use super::server::{Place, Server};
@@ -32,6 +33,8 @@ pub struct Session {
     pub bench: Bench,
     entries: Vec<Entry>,
     pub ran: Vec<Ran>,
+    /// Goes when a first server is up: a start that fails costs no results.
+    earlier: Option<Earlier>,
 }
 
 /// As it is before anything was loaded.
@@ -55,12 +58,10 @@ pub fn expected_s(options: &Options, contenders: &[Contender], works: &[Work]) -
 }
 
 impl Session {
-    /// Makes the folders; the runs of an earlier session in `out` go, for they would look like
-    /// runs of this one.
+    /// Makes the folders.
     pub fn begin(mut options: Options, out: &Path, expected_s: f64) -> Outcome<Session> {
         options.check()?;
         let runs = out.join("runs");
-        let _ = std::fs::remove_dir_all(&runs);
         for folder in [&options.work, &runs] {
             if let Err(error) = std::fs::create_dir_all(folder) {
                 return fail(format!("cannot make {}: {error}", folder.display()));
@@ -77,6 +78,7 @@ impl Session {
             options,
         };
         Ok(Session {
+            earlier: Some(Earlier::in_folder(bench.runs.clone())),
             bench,
             entries: Vec::new(),
             ran: Vec::new(),
@@ -161,6 +163,9 @@ impl Session {
         let name = &entry.contender.name;
         self.bench.progress.begin(format!("{name} starts"), START_S);
         let server = Server::start(&entry.contender, &place, &self.bench.stop)?;
+        if let Some(earlier) = self.earlier.take() {
+            earlier.remove();
+        }
         self.bench.progress.end(None);
         let is_to_warm = entry.contender.is_peer && 0.0 < options.warm_peer();
         let words = format!(

@@ -65,6 +65,7 @@ fn write(title: &str, runs: &[Run], out: &Path) -> Outcome<String> {
     if let Err(error) = std::fs::create_dir_all(&charts) {
         return fail(format!("cannot make {}: {error}", charts.display()));
     }
+    clear(&charts);
     let mut drawn = Vec::new();
     for (at, work) in works.iter().enumerate() {
         let prefix = format!("{:02}-{}", at + 1, file_name(work.name));
@@ -86,6 +87,19 @@ fn write(title: &str, runs: &[Run], out: &Path) -> Outcome<String> {
     let path = path.canonicalize().unwrap_or(path);
     let text = table::text(&works);
     Ok(format!("{text}\nreport: {}", path.display()))
+}
+
+/// Removes the charts of an earlier report, and nothing else: their names begin with a number.
+fn clear(charts: &Path) {
+    for entry in std::fs::read_dir(charts).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let number = name.split('-').next().unwrap_or("");
+        let is_numbered = 2 <= number.len() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let is_picture = name.ends_with(".svg") || name.ends_with(".png");
+        if is_numbered && is_picture {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Outcome<()> {
