@@ -6,6 +6,7 @@ use crate::clock;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -76,7 +77,20 @@ fn trace_point(name: &str) -> Result<u64, String> {
             Err(error) => seen.push(format!("{path}: {error}")),
         }
     }
-    Err(seen.swap_remove(0))
+    Err(format!(
+        "{}{}",
+        seen.swap_remove(0),
+        remedy(Path::new("/sys/kernel/tracing"))
+    ))
+}
+
+/// A folder that is empty has nothing mounted on it: only root can.
+fn remedy(folder: &Path) -> &'static str {
+    let is_empty = fs::read_dir(folder).is_ok_and(|mut it| it.next().is_none());
+    match is_empty {
+        true => "; as root: mount -t tracefs nodev /sys/kernel/tracing",
+        false => "",
+    }
 }
 
 /// A counter of one thread and those that it will start.
@@ -304,6 +318,16 @@ mod tests {
         assert!(20 <= after.1 - before.1, "{} futexes", after.1 - before.1);
         let alone = wakeups(trace_point("sched/sched_waking").unwrap(), 0, &[0]).unwrap();
         assert_eq!(sum(&[alone]), 0);
+    }
+
+    #[test]
+    fn trace_points_that_are_not_mounted_are_told_with_the_command_that_mounts_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = remedy(folder.path());
+        assert!(told.contains("mount -t tracefs nodev"), "{told}");
+        fs::create_dir(folder.path().join("events")).unwrap();
+        assert_eq!(remedy(folder.path()), "");
+        assert_eq!(remedy(&folder.path().join("none")), "");
     }
 
     #[test]
