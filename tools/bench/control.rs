@@ -21,6 +21,7 @@ pub struct Answer {
 }
 
 pub const NOT_SUPPORTED: i64 = 3;
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 impl Control {
     pub fn connect(addr: SocketAddr) -> Outcome<Control> {
@@ -33,8 +34,8 @@ impl Control {
             }
         };
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-        socket.set_write_timeout(Some(Duration::from_secs(10)))?;
+        socket.set_read_timeout(Some(ANSWER_MAX))?;
+        socket.set_write_timeout(Some(ANSWER_MAX))?;
         Ok(Control {
             socket,
             addr,
@@ -84,18 +85,32 @@ impl Control {
         Ok(())
     }
 
+    fn unanswered(&self, code: i32, error: &std::io::Error) -> String {
+        let what = match code {
+            wire::CREATE_TOPIC => "to create a topic",
+            wire::MAX_OFFSET | wire::MIN_OFFSET => "for a queue's offset",
+            wire::SEND => "to store a message",
+            _ => "of another kind",
+        };
+        let why = match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                format!("within {} s; does the broker hang?", ANSWER_MAX.as_secs())
+            }
+            _ => format!("({error}); did the broker end? its log may say why"),
+        };
+        format!(
+            "{} gave no answer to a request {what} (code {code}) {why}",
+            self.addr
+        )
+    }
+
     /// Sends a ready frame and reads its answer.
     pub fn exchange(&mut self, code: i32, frame: &[u8]) -> Outcome<Answer> {
         self.renew()?;
-        self.socket.write_all(frame)?;
         let mut bytes = vec![0; 4];
-        let told = self.socket.read_exact(&mut bytes);
-        if let Err(error) = told {
-            return fail(format!(
-                "no answer to request {code} from {}: {error}",
-                self.addr
-            ));
-        }
+        let told = self.socket.write_all(frame);
+        told.and_then(|()| self.socket.read_exact(&mut bytes))
+            .or_else(|error| fail(self.unanswered(code, &error)))?;
         let size = u32::from_be_bytes(bytes[..].try_into().expect("four bytes")) as usize;
         if wire::FRAME_SIZE_MAX < size {
             return fail(format!(
@@ -104,7 +119,8 @@ impl Control {
             ));
         }
         bytes.resize(4 + size, 0);
-        self.socket.read_exact(&mut bytes[4..])?;
+        let told = self.socket.read_exact(&mut bytes[4..]);
+        told.or_else(|error| fail(self.unanswered(code, &error)))?;
         let Some(frame) = wire::frame(&bytes)? else {
             return fail(format!(
                 "{} sent a frame of {size} bytes, too short for a header",
@@ -184,6 +200,19 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
     use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_broker_that_hangs_is_named_with_what_it_was_asked() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut control = Control::connect(addr).unwrap();
+        let short = Some(Duration::from_millis(20));
+        control.socket.set_read_timeout(short).unwrap();
+        let told = control.create_topic("x", 1).err().unwrap().0;
+        for words in [&addr.to_string(), "to create a topic", "within 10 s"] {
+            assert!(told.contains(words), "{told}");
+        }
+    }
 
     #[test]
     fn a_connection_that_the_broker_has_closed_is_made_again() {

@@ -237,9 +237,8 @@ impl Drive {
             let ran = &mut self.ran;
             if self.net.receive(*token)?.is_none() {
                 let left = ran.producer.as_ref().map_or(0, |it| it.outstanding);
-                return fail(format!(
-                    "the server closed a connection with {left} send requests unanswered in all"
-                ));
+                let how = format!(", with {left} send requests unanswered in all");
+                return fail(self.net.connection(*token).broken_words(&how));
             }
             let now_ns = clock::now_ns();
             if ran.window.has(now_ns) {

@@ -74,7 +74,8 @@ fn read_some(
                 continue;
             };
             if net.receive(*token)?.is_none() {
-                return fail("the server closed a connection while messages were read back");
+                let how = " while messages were read back";
+                return fail(net.connection(*token).broken_words(how));
             }
             readers.on_ready(net, connection, now_ns, Window::default(), |_, _| {})?;
         }

@@ -3,12 +3,14 @@
 use crate::wire::{self, Frame};
 use crate::{Outcome, fail};
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 const BUFFER_SIZE: usize = 64 << 10;
 
 pub struct Connection {
     pub(super) socket: TcpStream,
+    /// The other side, for what is said when it is gone.
+    peer: Option<SocketAddr>,
     /// Bytes to send; `out_at` of them are sent.
     pub out: Vec<u8>,
     pub(super) out_at: usize,
@@ -31,6 +33,7 @@ pub struct Connection {
 impl Connection {
     pub(super) fn new(socket: TcpStream) -> Connection {
         Connection {
+            peer: socket.peer_addr().ok(),
             socket,
             out: Vec::with_capacity(BUFFER_SIZE),
             out_at: 0,
@@ -48,6 +51,15 @@ impl Connection {
         }
     }
 
+    /// Who closed it, with what is known of that, and where to look.
+    pub fn broken_words(&self, how: &str) -> String {
+        let peer = self.peer.map(|peer| peer.to_string());
+        format!(
+            "{} closed a connection{how}; did it end? its log may say why",
+            peer.as_deref().unwrap_or("the server")
+        )
+    }
+
     /// One read of what is there: how many bytes came, or none when the other side closed.
     pub(super) fn read(&mut self) -> Outcome<Option<usize>> {
         self.make_room();
@@ -62,18 +74,14 @@ impl Connection {
             {
                 Ok(Some(0))
             }
-            Err(error) => fail(format!(
-                "the server closed a connection, or it broke while reading: {error}"
-            )),
+            Err(error) => fail(self.broken_words(&format!(", or it broke while reading: {error}"))),
         }
     }
 
     /// With the ring: what came since the last look, or none when the other side closed.
     pub(super) fn take_came(&mut self) -> Outcome<Option<usize>> {
         if let Some(error) = self.broken.take() {
-            return fail(format!(
-                "the server closed a connection, or it broke: {error}"
-            ));
+            return fail(self.broken_words(&format!(", or it broke: {error}")));
         }
         let came = std::mem::take(&mut self.came);
         Ok((0 < came || !self.is_closed).then_some(came))
@@ -125,9 +133,9 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
-                    return fail(format!(
-                        "the server closed a connection, or it broke while writing: {error}"
-                    ));
+                    return fail(
+                        self.broken_words(&format!(", or it broke while writing: {error}")),
+                    );
                 }
             }
         }

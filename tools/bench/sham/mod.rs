@@ -212,6 +212,16 @@ fn a_request_without_answer_voids_the_run() {
 }
 
 #[test]
+fn what_had_no_answer_is_said_beside_what_was_never_sent() {
+    let words = "--rate 2000 --duration 0.5";
+    let json = run(broker(Wrong::Silence), words, produce_unread);
+    assert_eq!(json["unanswered"], 1, "{json}");
+    assert!(0 < json["unsent"].as_u64().unwrap(), "{json}");
+    let void = json["void_because"].to_string();
+    assert!(void.contains("had no answer"), "{void}");
+}
+
+#[test]
 fn a_closed_connection_ends_the_run() {
     // Of several threads it is the one whose connection it was that tells.
     for threads in ["", "--threads 3"] {
@@ -219,6 +229,7 @@ fn a_closed_connection_ends_the_run() {
         let load = load_of(&format!("--addr {addr} {BRIEFLY} {threads}"));
         let told = produce_all(&load).err().unwrap();
         assert!(told.0.contains("closed"), "{}", told.0);
+        assert!(told.0.contains(&addr.to_string()), "{}", told.0);
     }
 }
 
