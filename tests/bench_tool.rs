@@ -476,6 +476,21 @@ fn a_closed_loop_whose_generator_was_stopped_says_so_and_fails() {
 }
 
 #[test]
+fn an_output_that_cannot_be_written_is_said_before_the_run() {
+    let floor = Floor::start("echo");
+    let addr = format!("127.0.0.1:{}", floor.1);
+    for option in ["--json", "--hlog", "--hgrm"] {
+        let words = format!("produce --addr {addr} --duration 20 {option} /nonexistent/x");
+        let begun = Instant::now();
+        let told = output(&words);
+        assert_eq!(told.status.code(), Some(2), "{option}");
+        assert!(begun.elapsed() < Duration::from_secs(15), "{option}");
+        let text = String::from_utf8_lossy(&told.stderr);
+        assert!(text.contains("cannot write /nonexistent/x"), "{text}");
+    }
+}
+
+#[test]
 fn without_a_server_the_exit_code_is_2_and_help_is_there_for_every_command() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = free.local_addr().unwrap();

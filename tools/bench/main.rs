@@ -196,6 +196,7 @@ fn allow_many_files() {
 /// What every command that loads a server does first.
 fn prepare(load: &Load) -> Outcome<()> {
     load.check()?;
+    load.check_outputs()?;
     allow_many_files();
     pin(load.cpu.as_ref())
 }

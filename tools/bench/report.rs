@@ -379,9 +379,12 @@ impl Report {
     }
 
     /// Prints, writes all files that were asked for, and tells whether the run is valid.
-    pub fn finish_files(self, ran: &Ran, load: &Load) -> Outcome<bool> {
-        self.write_files(load, ran)?;
-        self.finish(load.json.as_deref())
+    pub fn finish_files(mut self, ran: &Ran, load: &Load) -> Outcome<bool> {
+        self.print();
+        // One that cannot be written does not take the other along.
+        let files = self.write_files(load, ran);
+        let is_valid = self.write_json(load.json.as_deref())?;
+        files.map(|()| is_valid)
     }
 
     fn write_files(&self, load: &Load, ran: &Ran) -> Outcome<()> {
@@ -411,19 +414,11 @@ impl Report {
 
     /// Prints, writes the JSON, and tells whether the run is valid.
     pub fn finish(mut self, path: Option<&Path>) -> Outcome<bool> {
-        let is_valid = self.void.is_empty();
-        for (key, map) in [
-            ("args", &mut self.args),
-            ("totals", &mut self.totals),
-            ("checks", &mut self.checks),
-            ("generator", &mut self.generator),
-        ] {
-            let map = Value::Object(std::mem::take(map));
-            self.json.entry(key).or_insert(map);
-        }
-        self.value("valid", json!(is_valid));
-        self.value("void_because", json!(self.void));
-        self.value("notes", json!(self.notes));
+        self.print();
+        self.write_json(path)
+    }
+
+    fn print(&self) {
         println!("{}", self.title);
         for line in &self.lines {
             println!("{line}");
@@ -444,8 +439,25 @@ impl Report {
         for reason in &self.void {
             println!("  VOID: {reason}");
         }
+    }
+
+    fn write_json(&mut self, path: Option<&Path>) -> Outcome<bool> {
+        let is_valid = self.void.is_empty();
+        for (key, map) in [
+            ("args", &mut self.args),
+            ("totals", &mut self.totals),
+            ("checks", &mut self.checks),
+            ("generator", &mut self.generator),
+        ] {
+            let map = Value::Object(std::mem::take(map));
+            self.json.entry(key).or_insert(map);
+        }
+        self.value("valid", json!(is_valid));
+        self.value("void_because", json!(self.void));
+        self.value("notes", json!(self.notes));
         if let Some(path) = path {
-            let text = serde_json::to_string_pretty(&Value::Object(self.json))?;
+            let text =
+                serde_json::to_string_pretty(&Value::Object(std::mem::take(&mut self.json)))?;
             files::write(path, (text + "\n").as_bytes())?;
         }
         Ok(is_valid)

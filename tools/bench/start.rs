@@ -3,6 +3,7 @@
 use crate::bed::{PORT_FREE_MAX, listens};
 use crate::check::FIELDS_SIZE;
 use crate::control::Control;
+use crate::latency::files;
 use crate::load::{Bodies, Random, Sizes};
 use crate::report::Report;
 use crate::wire::{self, Request, SendTemplate, Style};
@@ -91,6 +92,9 @@ fn wait_until_free(addr: SocketAddr) -> Outcome<()> {
 }
 
 pub fn run(options: &Options) -> Outcome<bool> {
+    if let Some(path) = &options.json {
+        files::check_writable(path)?;
+    }
     wait_until_free(options.addr)?;
     let mut command = Command::new(&options.command[0]);
     command
@@ -106,7 +110,12 @@ pub fn run(options: &Options) -> Outcome<bool> {
         match first_acknowledgement(options.addr) {
             Ok(()) => break Ok(clock::now_ns() - start_ns),
             Err(_) if clock::now_ns() - start_ns < clock::seconds_ns(options.timeout) => {}
-            Err(error) => break Err(error),
+            Err(error) => {
+                break fail(format!(
+                    "no acknowledgement within --timeout {} s; the last try: {}",
+                    options.timeout, error.0
+                ));
+            }
         }
         if let Some(code) = child.try_wait()? {
             return fail(format!(

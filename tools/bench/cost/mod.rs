@@ -8,6 +8,7 @@ mod trace;
 
 use crate::drive::Counts;
 use crate::environment::{Place, unknown_disk};
+use crate::latency::files;
 use crate::report::Report;
 use crate::{Load, Outcome, clock, fail};
 use cgroup::Cgroup;
@@ -448,6 +449,9 @@ fn memory(report: &mut Report, cost: &mut Map<String, Value>, status: &str) {
 pub fn idle(pid: u32, seconds: f64, json: Option<&Path>) -> Outcome<bool> {
     if !(0.1..=86_400.0).contains(&seconds) {
         return fail("--duration is 0.1 to 86400 seconds");
+    }
+    if let Some(path) = json {
+        files::check_writable(path)?;
     }
     let stat = format!("/proc/{pid}/stat");
     let before = process::ticks(&stat)?;

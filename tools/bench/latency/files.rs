@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -54,6 +55,19 @@ pub fn spectrum_path(path: &Path, name: &str) -> PathBuf {
 pub fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
     std::fs::write(path, bytes)
         .or_else(|error| fail(format!("cannot write {}: {error}", path.display())))
+}
+
+/// Says now, before anything is measured, that a file cannot be written. It leaves nothing behind.
+pub fn check_writable(path: &Path) -> Outcome<()> {
+    let is_new = !path.exists();
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    if let Err(error) = opened {
+        return fail(format!("cannot write {}: {error}", path.display()));
+    }
+    if is_new {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 /// The log of seconds: one line for each second and latency, which is the line's tag. Values are

@@ -8,6 +8,7 @@ pub use arrival::{Arrival, Schedule};
 pub use share::{Cpus, Share, cpus};
 pub use sizes::{Bodies, Sizes};
 
+use crate::latency::files;
 use crate::net::EngineKind;
 use crate::{Outcome, fail, wire};
 use clap::{Args, ValueEnum};
@@ -240,6 +241,15 @@ impl Load {
             return fail("topics × queues is above 16,777,216; lower one of them");
         }
         Ok(())
+    }
+
+    /// A file that cannot be written would take the results of the run along.
+    pub fn check_outputs(&self) -> Outcome<()> {
+        let spectrum = self.hgrm.as_ref();
+        let spectrum = spectrum.map(|path| files::spectrum_path(path, "service"));
+        let all = [self.json.as_ref(), self.hlog.as_ref(), spectrum.as_ref()];
+        let mut told = all.into_iter().flatten();
+        told.try_for_each(|path| files::check_writable(path))
     }
 
     pub fn describe(&self) -> Value {
