@@ -365,6 +365,9 @@ fn two_servers_are_measured_in_turn() {
         );
         let command = json["compare"]["server_command"].as_str().unwrap();
         assert!(command.contains("floor echo"), "{command}");
+        assert!(command.starts_with("taskset -c "), "{command}");
+        let command = json["compare"]["generator_command"].as_str().unwrap();
+        assert!(!command.contains("--server-pid"), "{command}");
     }
     let html = std::fs::read_to_string(comparison.out().join("report.html")).unwrap();
     assert_is_self_contained(&html);

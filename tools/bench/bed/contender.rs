@@ -74,6 +74,11 @@ pub fn flush_family(flush: &str) -> &str {
 }
 
 impl Contender {
+    /// Whether it has to be sent what that load reads.
+    pub fn is_to_prepare(&self, work: &Work) -> bool {
+        work.kind == "consume" && !self.has_records
+    }
+
     /// Its command line at a port, with the name server's beside it.
     pub fn filled_at(&self, store: &Path, port: u16) -> Vec<String> {
         self.filled(&Places {

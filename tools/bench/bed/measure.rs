@@ -104,6 +104,19 @@ impl Bench {
         words
     }
 
+    /// What fills the topic that a load only reads.
+    pub fn prepare_words(&self, server: &Server, work: &Work) -> Vec<String> {
+        let words = format!(
+            "produce --addr {} --topic {} --queues {} --cpu {} --connections 16 --in-flight 8 --count {} --warmup 0 --duration 300",
+            server.addr,
+            work.topic(),
+            work.value("--queues").unwrap_or("8"),
+            self.options.load_cpu,
+            self.options.prepare
+        );
+        words.split_whitespace().map(str::to_owned).collect()
+    }
+
     pub fn spawn(&self, words: &[String], log: &Path) -> Outcome<Child> {
         let out = OpenOptions::new().create(true).append(true).open(log)?;
         let own = std::env::current_exe()?;
@@ -196,9 +209,8 @@ impl Bench {
             void = Some("the generator left no JSON".to_owned());
         }
         let mut json = told.unwrap_or_default();
-        let generator = ["corelane-bench"]
-            .into_iter()
-            .chain(words.iter().map(String::as_str));
+        let prepare = which.contender.is_to_prepare(which.work);
+        let prepare = prepare.then(|| self.prepare_words(server, which.work));
         json.insert(
             "compare".to_owned(),
             json!({
@@ -209,7 +221,8 @@ impl Bench {
                 "work": which.work.name,
                 "repetition": which.repetition,
                 "server_command": server.command,
-                "generator_command": shlex::try_join(generator)?,
+                "prepare_command": prepare.map(|words| by_hand(&words)).transpose()?,
+                "generator_command": by_hand(words)?,
             }),
         );
         merge_environment(&mut json, &self.environment);
@@ -235,6 +248,21 @@ impl Bench {
         fs::write(&file, serde_json::to_string_pretty(&json)? + "\n")?;
         Ok(Ran { file, void, json })
     }
+}
+
+/// The generator's command line for somebody who repeats it: the server's process is another one
+/// then, and is found by its address.
+fn by_hand(words: &[String]) -> Outcome<String> {
+    let mut told = vec!["corelane-bench"];
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        if word == "--server-pid" {
+            words.next();
+            continue;
+        }
+        told.push(word);
+    }
+    Ok(shlex::try_join(told)?)
 }
 
 /// What the generator itself says of the machine stands, unless it does not know.
@@ -301,6 +329,13 @@ mod tests {
                 .unwrap()
                 .contains("signal 9")
         );
+    }
+
+    #[test]
+    fn a_command_to_repeat_names_no_process_of_this_comparison() {
+        let words = ["consume", "--server-pid", "77", "--topic", "a b"].map(str::to_owned);
+        let told = by_hand(&words).unwrap();
+        assert_eq!(told, "corelane-bench consume --topic 'a b'");
     }
 
     #[test]

@@ -63,6 +63,15 @@ pub fn store(work: &Path, contender: &Contender) -> PathBuf {
     work.join("stores").join(name)
 }
 
+/// The command line that starts it by hand where it runs here.
+fn by_hand(words: &[String], cpus: &Cpus) -> Outcome<String> {
+    let cpus = cpus.to_string();
+    let pinned = ["taskset", "-c", &cpus].into_iter();
+    Ok(shlex::try_join(
+        pinned.chain(words.iter().map(String::as_str)),
+    )?)
+}
+
 impl Server {
     pub fn start(contender: &Contender, place: &Place<'_>, stop: &Stop) -> Outcome<Server> {
         let addr = SocketAddr::from(([127, 0, 0, 1], place.port));
@@ -102,7 +111,7 @@ impl Server {
         let mut server = Server {
             addr,
             pid: child.id(),
-            command: shlex::try_join(words.iter().map(String::as_str))?,
+            command: by_hand(&words, &place.cpus)?,
             child,
             group,
             store,

@@ -126,7 +126,7 @@ impl Session {
     pub fn measure(&mut self, work: &Work, whom: &[usize], repetitions: u32) -> Outcome<()> {
         for at in whom {
             self.start(*at)?;
-            if work.kind == "consume" && !self.entries[*at].contender.has_records {
+            if self.entries[*at].contender.is_to_prepare(work) {
                 self.prepare(*at, work)?;
             }
         }
@@ -210,15 +210,8 @@ impl Session {
             return Ok(());
         };
         server.go_on();
-        let words = format!(
-            "produce --addr {} --topic {} --queues {} --cpu {} --connections 16 --in-flight 8 --count {} --warmup 0 --duration 300",
-            server.addr,
-            work.topic(),
-            work.value("--queues").unwrap_or("8"),
-            self.bench.options.load_cpu,
-            self.bench.options.prepare
-        );
-        let is_done = self.load(at, &words, &work.name, Duration::from_secs(330))?;
+        let words = self.bench.prepare_words(server, work);
+        let is_done = self.load(at, &words.join(" "), &work.name, Duration::from_secs(330))?;
         server.halt();
         if !is_done {
             return fail(format!(

@@ -66,7 +66,12 @@ pub struct Switches {
 /// Switches of all threads that live now.
 pub fn switches(pid: u32) -> Outcome<Switches> {
     let mut sum = Switches::default();
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).or_else(|error| {
+        fail(format!(
+            "there is no process {pid} to look at ({error}); without --server-pid it is the one that listens on --addr"
+        ))
+    });
+    for task in tasks? {
         // A thread may end between the listing and the look.
         let Ok(text) = fs::read_to_string(task?.path().join("status")) else {
             continue;
@@ -158,6 +163,8 @@ mod tests {
         assert!(ticks("/proc/self/stat").is_ok());
         assert!(ticks("/proc/no-such-process/stat").is_err());
         assert!(0 < switches(std::process::id()).unwrap().voluntary);
+        let told = switches(u32::MAX).err().unwrap().0;
+        assert!(told.contains("--server-pid"), "{told}");
         assert_eq!(value("VmRSS:\t  12 kB\n", "VmRSS"), Some(12));
         assert!(run_queue_wait_ns().is_some());
         let words: Vec<String> = std::env::args().collect();

@@ -375,6 +375,7 @@ fn commands(runs: &[Run]) -> Markup {
         whole.extend(command);
         for (key, of_run, program) in [
             ("server_command", "server_command_line", None),
+            ("prepare_command", "", None),
             ("generator_command", "command_line", Some("corelane-bench")),
         ] {
             let command = told(run, key).or_else(|| own(run, of_run, program));
