@@ -186,7 +186,7 @@ fn check_chart(out: &Path, html: &str, files: &[String], name: &str) {
 fn files_that_are_no_runs_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report").display().to_string();
-    for content in ["", "[1]", "{\"service\": {\"hgrm\": \"!\"}}"] {
+    for content in ["", "[1]", "{}", "{\"service\": {\"hgrm\": \"!\"}}"] {
         let path = folder.path().join("wrong.json");
         std::fs::write(&path, content).unwrap();
         let ran = output(&["report", "--out", &out, &path.display().to_string()]);

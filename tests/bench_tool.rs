@@ -158,6 +158,9 @@ fn every_command_that_drives_a_broker_runs_against_one() {
     // Neither of them changes when and how it reads.
     assert_eq!(json["rate_intended_per_s"], 0.0, "{json}");
     assert_eq!(json["warmup_s"], 2.0, "{json}");
+    let (code, _, text) = run(here, &format!("consume {load} --queues 3"));
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("1 of the 3 queues hold nothing"), "{text}");
     let json = valid(
         here,
         &format!("e2e {load} --warmup 0.1 --topic live --rate 1000"),
@@ -473,6 +476,23 @@ fn a_closed_loop_whose_generator_was_stopped_says_so_and_fails() {
     let spoiled = &json["generator"]["spoiled"]["service"];
     assert!(spoiled.is_string(), "{json}");
     assert_eq!(code, Some(1), "{json}");
+}
+
+#[test]
+fn a_floor_does_not_run_for_ever_for_a_duration_that_cannot_be() {
+    for duration in ["-1", "nan"] {
+        let words = format!("floor echo --addr 127.0.0.1:0 --duration={duration}");
+        let mut child = command(&words).stderr(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        let mut status = child.try_wait().unwrap();
+        while status.is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+            status = child.try_wait().unwrap();
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        assert_eq!(status.and_then(|it| it.code()), Some(2), "{duration}");
+    }
 }
 
 #[test]

@@ -171,6 +171,19 @@ enum Command {
     Hold(bed::Hold),
 }
 
+impl Command {
+    /// Whether its load can be, for who runs it later.
+    fn check_load(&self) -> Outcome<()> {
+        match self {
+            Command::Produce { load, .. }
+            | Command::E2e { load, .. }
+            | Command::Mixed { load, .. } => load.check(),
+            Command::Consume { load, .. } => load.reading().0.check(),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Pins the calling thread on the first of these CPUs.
 pub(crate) fn pin(cpus: Option<&Cpus>) -> Outcome<()> {
     environment::cpus_allowed();

@@ -225,10 +225,11 @@ pub fn works(options: &Options) -> Outcome<Vec<Work>> {
 fn check(work: &Work) -> Outcome<()> {
     let mut line = vec!["corelane-bench", &work.kind, "--addr", "127.0.0.1:1"];
     line.extend(work.words.iter().map(String::as_str));
-    match Cli::try_parse_from(line) {
-        Ok(_) => Ok(()),
-        Err(error) => fail(format!("load '{}': {error}", work.name)),
-    }
+    let told = match Cli::try_parse_from(line) {
+        Ok(cli) => cli.command.check_load().map_err(|error| error.0),
+        Err(error) => Err(error.to_string()),
+    };
+    told.or_else(|error| fail(format!("load '{}': {error}", work.name)))
 }
 
 #[cfg(test)]
@@ -342,6 +343,7 @@ mod tests {
             "produce",
             "a=idle",
             "a=produce --sice 7",
+            "a=produce --arrival poisson",
             "a/b=produce",
             "a=produce '",
         ] {

@@ -44,7 +44,7 @@ pub struct Options {
     /// A server to compare with, once for each of async and sync that --flush asks for; may be repeated
     #[arg(long, value_name = "[NAME=]COMMAND")]
     peer: Vec<String>,
-    /// A load: NAME=produce, consume or e2e with its arguments; may be repeated [default: four]
+    /// A load: NAME=produce, consume, e2e or mixed with its arguments; may be repeated [default: four]
     #[arg(long, value_name = "NAME=COMMAND")]
     load: Vec<String>,
     /// Folder for the report, the charts and the JSON of each run

@@ -39,8 +39,9 @@ pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
             load.addr
         ));
     };
-    let grown = ends.iter().zip(&begins);
-    let total: u64 = grown.map(|(end, begin)| end.saturating_sub(*begin)).sum();
+    let lanes = ends.iter().zip(&begins);
+    let empty = lanes.clone().filter(|(end, begin)| end <= begin).count();
+    let total: u64 = lanes.map(|(end, begin)| end.saturating_sub(*begin)).sum();
     if total == 0 {
         return fail(format!(
             "topic {} is empty in its {} queues; produce into it first",
@@ -84,6 +85,12 @@ pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
     report.describe(load, &ran);
     if let Some(words) = without {
         report.note(words);
+    }
+    if 0 < empty {
+        report.note(format!(
+            "{empty} of the {} queues hold nothing: does the topic have them all (--queues)?",
+            load.lanes()
+        ));
     }
     report.arg(
         "check",

@@ -34,6 +34,7 @@ pub struct Store {
 }
 
 struct Ahead {
+    path: PathBuf,
     ready: Receiver<std::io::Result<File>>,
     used: SyncSender<File>,
 }
@@ -87,6 +88,7 @@ impl Ahead {
     fn start(path: PathBuf, size: u64, make: Make) -> Ahead {
         let (give, ready) = sync_channel(1);
         let (used, take) = sync_channel::<File>(16);
+        let shown = path.clone();
         std::thread::spawn(move || {
             let mut kept = VecDeque::new();
             while give.send(make(&path, size)).is_ok() {
@@ -96,13 +98,17 @@ impl Ahead {
                 }
             }
         });
-        Ahead { ready, used }
+        Ahead {
+            path: shown,
+            ready,
+            used,
+        }
     }
 
     fn next(&self) -> Outcome<File> {
         match self.ready.recv() {
             Ok(Ok(file)) => Ok(file),
-            Ok(Err(error)) => fail(format!("cannot prepare the next file: {error}")),
+            Ok(Err(error)) => fail(format!("cannot prepare {}: {error}", self.path.display())),
             Err(_) => fail("the thread that prepares files ended"),
         }
     }
@@ -184,6 +190,15 @@ impl Store {
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_file_that_cannot_be_made_is_named() {
+        for way in [Way::Append, Way::Flush, Way::FlushFresh] {
+            let told = Store::open(Path::new("/nonexistent/f"), 1 << 20, way);
+            let told = told.err().unwrap().0;
+            assert!(told.contains("/nonexistent/f"), "{way:?}: {told}");
+        }
+    }
 
     #[test]
     fn append_rolls_into_another_file_and_flush_begins_its_own_anew_unless_it_shall_be_fresh() {

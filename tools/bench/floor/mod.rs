@@ -161,6 +161,9 @@ impl Floor {
 }
 
 pub fn run(options: &Options) -> Outcome<()> {
+    if !options.duration.is_finite() || options.duration < 0.0 {
+        return fail("--duration is seconds, or 0 to run until a signal comes");
+    }
     let path = match (&options.file, options.kind) {
         (_, Kind::Echo) => None,
         (Some(path), _) => Some(path.as_path()),

@@ -49,8 +49,13 @@ pub fn run(options: &Options) -> Outcome<bool> {
         _ => Run::read(Path::new(argument), None),
     };
     let runs: Outcome<Vec<Run>> = options.files.iter().map(read).collect();
-    println!("{}", write(&options.title, &runs?, &options.out)?);
-    Ok(true)
+    let runs = runs?;
+    println!("{}", write(&options.title, &runs, &options.out)?);
+    let is_any_valid = runs.iter().any(Run::is_valid);
+    if !is_any_valid {
+        eprintln!("corelane-bench: every run is void: the report has no figures");
+    }
+    Ok(is_any_valid)
 }
 
 /// Makes the report of what `compare` or `table` measured; gives its tables as text.

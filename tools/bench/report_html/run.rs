@@ -93,7 +93,16 @@ impl Run {
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         match serde_json::from_str::<Value>(&text) {
-            Ok(Value::Object(json)) => Run::from_json(json, &name, label),
+            Ok(Value::Object(json)) => {
+                let run = Run::from_json(json, &name, label)?;
+                if run.figures.is_empty() && run.is_valid() {
+                    return fail(format!(
+                        "{} holds no figures: no run's JSON",
+                        path.display()
+                    ));
+                }
+                Ok(run)
+            }
             Ok(_) => fail(format!("{} holds no object: no run's JSON", path.display())),
             Err(error) => fail(format!("{} is no run's JSON: {error}", path.display())),
         }
