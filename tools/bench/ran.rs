@@ -183,6 +183,11 @@ impl Ran {
         self.counts().main.messages
     }
 
+    /// How long a second of the window was: the last is cut where the window ended.
+    pub fn length_s(&self, second: u32) -> f64 {
+        (self.window.seconds() - f64::from(second)).clamp(1e-3, 1.0)
+    }
+
     /// One object a second of the window.
     pub fn series(&self) -> Value {
         let mut latencies = vec![latency::histogram(); self.seconds.len()];
@@ -200,7 +205,7 @@ impl Ran {
                 false => json!(latency.value_at_quantile(quantile)),
             };
             let mut row = json!({
-                "second": second, "messages": at.main.messages, "bytes": at.main.bytes,
+                "second": second, "length_s": self.length_s(second as u32), "messages": at.main.messages, "bytes": at.main.bytes,
                 "p50_ns": quantile(0.5), "p99_ns": quantile(0.99), "max_ns": quantile(1.0),
             });
             if has_behind {

@@ -409,7 +409,8 @@ impl Report {
                 .first()
                 .map(|readers| ("pull", &readers.service)),
         );
-        files::write(path, &files::interval_log(ran.window_wall(), &seconds)?)
+        let log = files::interval_log(ran.window_wall(), |at| ran.length_s(at), &seconds)?;
+        files::write(path, &log)
     }
 
     /// Prints, writes the JSON, and tells whether the run is valid.

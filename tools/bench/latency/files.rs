@@ -6,6 +6,7 @@ use crate::{Outcome, fail};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -71,8 +72,13 @@ pub fn check_writable(path: &Path) -> Outcome<()> {
 }
 
 /// The log of seconds: one line for each second and latency, which is the line's tag. Values are
-/// nanoseconds; the column of maxima is in milliseconds, as in Java's log writer.
-pub fn interval_log(start: SystemTime, latencies: &[(&str, &Recorder)]) -> Outcome<Vec<u8>> {
+/// nanoseconds; the column of maxima is in milliseconds, as in Java's log writer. `length_s` is how
+/// long a second of the window was: the last may be cut.
+pub fn interval_log(
+    start: SystemTime,
+    length_s: impl Fn(u32) -> f64,
+    latencies: &[(&str, &Recorder)],
+) -> Outcome<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
     let wrong = |error: String| format!("cannot write an interval log: {error}");
@@ -87,23 +93,20 @@ pub fn interval_log(start: SystemTime, latencies: &[(&str, &Recorder)]) -> Outco
         Ok(log) => log,
         Err(error) => return fail(wrong(error.to_string())),
     };
-    let mut lines: Vec<_> = latencies
-        .iter()
-        .flat_map(|(name, recorder)| {
-            recorder
-                .intervals()
-                .iter()
-                .map(move |at| (at.second, *name, at))
-        })
-        .collect();
-    // By time; of one second in the order given.
-    lines.sort_by_key(|(second, _, _)| *second);
-    for (second, name, interval) in lines {
+    // By time; of one second in the order given, what several threads counted in one line.
+    let mut lines = BTreeMap::new();
+    for (rank, (_, recorder)) in latencies.iter().enumerate() {
+        for interval in recorder.intervals() {
+            let sum = lines.entry((interval.second, rank));
+            interval.add_to(sum.or_insert_with(super::histogram));
+        }
+    }
+    for ((second, rank), histogram) in lines {
         let told = log.write_histogram(
-            &interval.histogram(),
+            &histogram,
             Duration::from_secs(u64::from(second)),
-            Duration::from_secs(1),
-            Tag::new(name),
+            Duration::from_secs_f64(length_s(second)),
+            Tag::new(latencies[rank].0),
         );
         if let Err(error) = told {
             return fail(wrong(error.to_string()));
@@ -156,8 +159,15 @@ mod tests {
             service.close(second);
             response.close(second);
         }
+        // Of another thread.
+        let mut other = Recorder::default();
+        other.record(1_000_000);
+        other.close(1);
+        service.absorb(other);
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
-        let bytes = interval_log(start, &[("service", &service), ("response", &response)]).unwrap();
+        let latencies = [("service", &service), ("response", &response)];
+        let length_s = |second| if second == 2 { 0.25 } else { 1.0 };
+        let bytes = interval_log(start, length_s, &latencies).unwrap();
         assert!(bytes.starts_with(b"#corelane-bench"));
         let mut found = Vec::new();
         for entry in IntervalLogIterator::new(&bytes) {
@@ -172,13 +182,23 @@ mod tests {
                     tag,
                     line.start_timestamp().as_secs(),
                     read.max() / 1_000_000,
+                    read.len(),
+                    line.duration().as_millis(),
                 ));
             }
         }
-        let wanted = [("service", 0, 1), ("response", 0, 2), ("service", 1, 1)];
-        for (found, wanted) in found.iter().zip(wanted) {
-            assert_eq!((found.0.as_str(), found.1, found.2), wanted);
-        }
-        assert_eq!(found.len(), 6);
+        let wanted = [
+            ("service", 0, 1, 1, 1000),
+            ("response", 0, 2, 1, 1000),
+            ("service", 1, 1, 2, 1000),
+            ("response", 1, 4, 1, 1000),
+            ("service", 2, 1, 1, 250),
+            ("response", 2, 6, 1, 250),
+        ];
+        let found: Vec<_> = found
+            .iter()
+            .map(|at| (at.0.as_str(), at.1, at.2, at.3, at.4))
+            .collect();
+        assert_eq!(found, wanted);
     }
 }

@@ -53,7 +53,7 @@ const NO_FIGURES: [&str; 9] = [
 /// Objects whose members stand for themselves: their names say enough.
 const TRANSPARENT: [&str; 3] = ["totals", "cost", "checks"];
 
-/// One second of a run.
+/// One second of a run; counts are those of a whole one where it was cut.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Second {
     pub second: f64,
@@ -246,6 +246,8 @@ fn void_of(json: &Map<String, Value>) -> Vec<String> {
     void
 }
 
+const LENGTH_S_MIN: f64 = 0.2;
+
 fn series_of(json: &Map<String, Value>) -> Vec<Second> {
     let told = json.get("series").and_then(Value::as_array);
     told.into_iter()
@@ -253,11 +255,16 @@ fn series_of(json: &Map<String, Value>) -> Vec<Second> {
         .enumerate()
         .filter_map(|(index, second)| {
             let number = |key: &str| second.get(key).and_then(Value::as_f64);
+            let length_s = number("length_s").unwrap_or(1.0);
+            // What is left of a window is a rate too; of a moment it is none.
+            if length_s < LENGTH_S_MIN {
+                return None;
+            }
             Some(Second {
                 second: number("second").unwrap_or(index as f64),
-                messages: number("messages")?,
+                messages: number("messages")? / length_s,
                 p99_ns: number("p99_ns").filter(|ns| 0.0 < *ns),
-                behind_bytes: number("behind_bytes"),
+                behind_bytes: number("behind_bytes").map(|bytes| bytes / length_s),
             })
         })
         .collect()
@@ -380,5 +387,19 @@ mod tests {
         assert!(!run(json!({"valid": false})).is_valid());
         assert!(run(json!({"valid": true})).is_valid());
         assert!(run(json!({})).is_valid());
+    }
+
+    #[test]
+    fn a_second_that_was_cut_is_no_fall() {
+        let row =
+            |length_s: f64, messages: u64| json!({"messages": messages, "length_s": length_s});
+        let series = |last: Value| {
+            let json = json!({"series": [row(1.0, 100), last]});
+            let seconds = series_of(json.as_object().unwrap());
+            seconds.iter().map(|at| at.messages).collect::<Vec<_>>()
+        };
+        assert_eq!(series(row(0.5, 50)), [100.0, 100.0]);
+        assert_eq!(series(row(0.01, 1)), [100.0]);
+        assert_eq!(series(json!({"messages": 90})), [100.0, 90.0]);
     }
 }
