@@ -97,7 +97,7 @@ fn every_command_that_drives_a_broker_runs_against_one() {
     }
     // What a comparison tells of the machine, a run by itself tells too.
     let environment = &json["environment"];
-    for key in ["damon", "governor", "memory", "commit_of_working_directory"] {
+    for key in ["damon", "governor", "memory", "commit_of_checkout"] {
         assert!(environment[key].is_string(), "{key} in {environment}");
     }
     for key in ["file_system", "disk_device", "disk_fua", "io_scheduler"] {

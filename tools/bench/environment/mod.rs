@@ -7,7 +7,7 @@ pub use place::{Place, unknown_disk};
 
 use serde_json::{Map, Value, json};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -72,7 +72,8 @@ pub fn machine() -> Map<String, Value> {
         put(name, line(format!("/proc/sys/vm/{name}")));
     }
     put("load_average", line("/proc/loadavg"));
-    put("commit_of_working_directory", commit());
+    let commit = std::env::current_exe().map(|program| commit_of(&program));
+    put("commit_of_checkout", commit.ok());
     put("version", Some(env!("CARGO_PKG_VERSION").to_owned()));
     found
 }
@@ -125,8 +126,23 @@ fn damon(root: &Path) -> String {
     }
 }
 
-/// A broker does not say what it was built from: it is this commit only if it was built here.
-fn commit() -> Option<String> {
+/// What git says in a checkout; nothing is locked there, for somebody may be at work.
+fn git(checkout: &Path, words: &[&str]) -> Option<String> {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(checkout).args(words);
+    let told = git.env("GIT_OPTIONAL_LOCKS", "0").output().ok();
+    let told = told.filter(|told| told.status.success())?;
+    let text = String::from_utf8_lossy(&told.stdout).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// The commit of the checkout that a program was built in, wherever it is started. A broker beside
+/// it does not say what it was built from.
+fn commit_of(program: &Path) -> String {
+    let mut folders = program.ancestors().skip(1);
+    let Some(checkout) = folders.find(|folder| folder.join(".git").exists()) else {
+        return "unknown: the program lies in no git checkout".to_owned();
+    };
     let words = [
         "describe",
         "--always",
@@ -134,13 +150,18 @@ fn commit() -> Option<String> {
         "--dirty",
         "--exclude=*",
     ];
-    let mut git = Command::new("git");
-    // To look is not to lock: somebody may be at work there.
-    let told = git.args(words).env("GIT_OPTIONAL_LOCKS", "0").output().ok();
-    let told = told.filter(|told| told.status.success());
-    let text = told.map(|told| String::from_utf8_lossy(&told.stdout).trim().to_owned());
-    text.filter(|text| !text.is_empty())
-        .or_else(|| Some("not started in a git checkout".to_owned()))
+    let Some(commit) = git(checkout, &words) else {
+        return "unknown: git does not tell".to_owned();
+    };
+    let modified = |path: PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
+    // Written to by every commit and every checkout of another one.
+    let log = git(checkout, &["rev-parse", "--git-path", "logs/HEAD"]);
+    let moved = log.and_then(|log| modified(checkout.join(log)));
+    let built = modified(program.to_owned());
+    match built.zip(moved).is_some_and(|(built, moved)| built < moved) {
+        true => format!("{commit}, and the program is older"),
+        false => commit,
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +187,34 @@ mod tests {
             machine()["cpus_allowed"].as_u64()
         });
         assert_eq!(pinned.join().unwrap(), Some(before as u64));
+    }
+
+    #[test]
+    fn the_commit_is_of_the_programs_checkout_and_not_of_where_it_is_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("target/release/program");
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::write(&program, "").unwrap();
+        let told = commit_of(&program);
+        assert!(told.contains("no git checkout"), "{told}");
+        for words in [
+            "init --quiet",
+            "-c user.name=a -c user.email=a@b commit --quiet --allow-empty -m x",
+        ] {
+            let words: Vec<&str> = words.split(' ').collect();
+            let mut git = Command::new("git");
+            git.arg("-C").arg(folder.path()).args(words);
+            // Without git there is nothing to tell.
+            let Ok(told) = git.status() else { return };
+            assert!(told.success());
+        }
+        let told = commit_of(&program);
+        assert!(told.ends_with(", and the program is older"), "{told}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(&program, "").unwrap();
+        let told = commit_of(&program);
+        assert_eq!(told.len(), 12, "{told}");
+        assert!(told.bytes().all(|byte| byte.is_ascii_hexdigit()), "{told}");
     }
 
     #[test]

@@ -160,7 +160,7 @@ pub fn append(
         "{} · kernel {} · commit {}",
         text("cpu_model"),
         text("kernel"),
-        text("commit_of_working_directory")
+        text("commit_of_checkout")
     );
     let mut json = raw(found, goals, command, environment).to_string();
     json.push('\n');
