@@ -7,6 +7,7 @@ pub(super) mod entering;
 pub(super) mod features;
 mod files;
 mod options;
+mod pipes;
 pub(super) mod probe;
 mod releasing;
 mod sending;
@@ -16,7 +17,7 @@ mod waiting;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ use super::mapping::Mapped;
 use super::pages::Pages;
 use super::setup::SetupError;
 use super::{
-    Completion, FileId, FileTable, Io, ListenerId, Op, OwnCalls, Payload, PipeId, SocketId, Token,
+    Completion, FileId, FileTable, Io, ListenerId, Op, OwnCalls, Payload, SocketId, Token,
 };
 use crate::base::{Key, Slab};
 use entering::Door;
@@ -221,33 +222,6 @@ impl Uring {
             map: Mapped::default(),
             direct: Direct::default(),
         }))
-    }
-
-    fn pipe(&mut self, index: u32) -> Result<(RawFd, RawFd), Errno> {
-        let index = index as usize;
-        if self.pipes.len() <= index {
-            self.pipes.resize_with(index + 1, || None);
-        }
-        if self.pipes[index].is_none() {
-            let pipe = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-            // A full page-run of a reply in one go; a refusal leaves the default of 64 KiB.
-            let _ = nix::fcntl::fcntl(&pipe.1, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 18));
-            self.pipes[index] = Some(pipe);
-        }
-        let (read, write) = self.pipes[index].as_ref().expect("was made just now");
-        Ok((read.as_raw_fd(), write.as_raw_fd()))
-    }
-
-    fn close_pipe(&mut self, token: Token, pipe: PipeId) {
-        if let Some(open) = self.pipes.get_mut(pipe.0 as usize) {
-            *open = None;
-        }
-        self.ready.push(Completion {
-            token,
-            result: Ok(0),
-            more: false,
-            payload: Payload::None,
-        });
     }
 
     fn fail(&mut self, token: Token, errno: Errno, payload: Payload) {

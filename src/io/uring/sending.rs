@@ -8,7 +8,7 @@ use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::super::direct::{self, Moved};
-use super::super::{End, FileId, Op, OwnCalls, Payload, SocketId, Span, Token};
+use super::super::{FileId, Op, OwnCalls, Payload, SocketId, Span, Token};
 use super::{Borrowed, OpenFile, Socket, Uring};
 use crate::base::Key;
 
@@ -146,52 +146,6 @@ impl Uring {
             },
         );
         self.direct.push_back(key);
-    }
-
-    pub(super) fn push_splice(&mut self, token: Token, from: End, to: End, len: u32, more: bool) {
-        let mut files = Vec::new();
-        let mut sockets = Vec::new();
-        let mut end = |uring: &mut Self, end: End, is_source: bool| match end {
-            End::File { file, at } => {
-                let file = uring.file(file).ok_or(Errno::EBADF)?;
-                let fd = file.file.as_raw_fd();
-                files.push(file);
-                Ok((fd, at as i64))
-            }
-            End::Pipe(pipe) => {
-                let (read, write) = uring.pipe(pipe.0)?;
-                Ok((if is_source { read } else { write }, -1))
-            }
-            End::Socket(socket) => {
-                let open = uring.socket(socket).ok_or(Errno::EBADF)?;
-                let fd = open.fd.as_raw_fd();
-                sockets.push(open);
-                Ok((fd, -1))
-            }
-        };
-        let ends = end(self, from, true).and_then(|from| Ok((from, end(self, to, false)?)));
-        let (source, target) = match ends {
-            Ok(ends) => ends,
-            Err(errno) => return self.fail(token, errno, Payload::None),
-        };
-        let flags = if more { libc::SPLICE_F_MORE } else { 0 };
-        let entry = opcode::Splice::new(
-            types::Fd(source.0),
-            source.1,
-            types::Fd(target.0),
-            target.1,
-            len,
-        )
-        .flags(flags)
-        .build();
-        let key = self.fly_elsewhere(token, Borrowed::Nothing);
-        for file in files {
-            self.keep_file(key, file);
-        }
-        for socket in sockets {
-            self.keep_socket(key, socket);
-        }
-        self.submit(key, entry);
     }
 
     /// Runs what has no opcode. A socket without room is polled for and comes back here.
