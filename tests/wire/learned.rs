@@ -132,8 +132,14 @@ impl Learned {
     }
 }
 
-/// The time of a recording's begin: the earliest time that its requests carry about themselves.
+/// The time of a recording's begin: the earliest time that its requests carry about themselves, or, where none does (a tool
+/// that only asks), what its answers say of the messages that were there.
 fn recording_begin_ms(recording: &Recording) -> Option<i64> {
+    let answers = recording
+        .frames
+        .iter()
+        .filter(|frame| frame.frame.is_answer());
+    let told = answers.filter_map(|answer| answer.frame.number("indexLastUpdateTimestamp"));
     let requests = recording
         .frames
         .iter()
@@ -147,7 +153,9 @@ fn recording_begin_ms(recording: &Recording) -> Option<i64> {
         .filter_map(|request| request.frame.number("subVersion"));
     let asked = requests.filter_map(|request| request.frame.number("timestamp"));
     let first = |times: &mut dyn Iterator<Item = i64>| times.filter(|time| is_time(*time)).min();
-    first(&mut born.chain(versions)).or_else(|| first(&mut { asked }))
+    first(&mut born.chain(versions))
+        .or_else(|| first(&mut { asked }))
+        .or_else(|| first(&mut { told }))
 }
 
 /// Whether a number is a wall time in milliseconds.
