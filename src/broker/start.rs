@@ -205,7 +205,7 @@ fn supervise(inbox: &Receiver<Report>, mailboxes: &[Mailbox], registrar: &Regist
                     %shard,
                     why,
                     "a shard has failed: nothing is acknowledged any more, the process ends; where its storage \
-                     failed, look at the disk (dmesg) before it is started again"
+                     failed, look at the disk (dmesg) before it is started again; a panic is a bug: report it with this log"
                 );
                 registrar.stop();
                 return ExitCode::from(EXIT_FAILED);

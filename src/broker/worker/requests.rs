@@ -245,18 +245,21 @@ impl<I: Io> Worker<I> {
             }
             let list = self.waiting.remove(&condition).unwrap_or_default();
             let appended_before = self.parts.shard.counters.produced;
-            let mut size = 0;
+            let is_for_room = condition == Condition::Room;
+            let (mut size, mut found_none) = (0, false);
             for waiting in list {
                 // What waits for room may be much; what comes later waits behind it.
-                if condition == Condition::Room && ROOM_SIZE_MAX <= size {
+                if is_for_room && (found_none || ROOM_SIZE_MAX <= size) {
                     self.waiting.entry(condition).or_default().push(waiting);
                     continue;
                 }
                 size += REQUEST_SIZE + waiting.bytes.len();
                 self.waiting_size -= waiting.bytes.len();
                 self.execute(&waiting);
+                found_none = self.waiting.contains_key(&Condition::Room);
             }
-            if ROOM_SIZE_MAX <= size && self.waiting.contains_key(&condition) {
+            // There is room still. Where there was none, who waits is not asked again before there is.
+            if is_for_room && !found_none && self.waiting.contains_key(&condition) {
                 self.parts.shard.meet(condition);
             }
             let last_code = self.last_code;
