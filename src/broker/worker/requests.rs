@@ -110,7 +110,7 @@ impl<I: Io> Worker<I> {
         let Some(frame) = frames.next_frame()? else {
             return Ok(false);
         };
-        let mut mark = rocketmq::peek_queue_mark(frame.bytes);
+        let mut mark = rocketmq::peek_queue_mark(frame.bytes, scratch);
         if mark.is_none() {
             let request = frame::decode(frame.bytes, scratch).map_err(|error| error.to_string())?;
             mark = rocketmq::queue_mark(&request);

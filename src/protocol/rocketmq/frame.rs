@@ -9,6 +9,7 @@ use super::codes;
 use super::header_binary;
 use super::header_json::{self, Forms};
 pub use super::note::Note;
+use super::queue_mark::Places;
 
 /// The largest frame, including the 4 bytes of its own length: Java's decoder closes the channel above it.
 pub const FRAME_SIZE_MAX: usize = 16 * 1024 * 1024;
@@ -229,6 +230,8 @@ pub struct Scratch {
     pub(super) fields: Vec<(Piece, Piece)>,
     /// What headers looked like: the next one most often looks the same.
     pub(super) forms: Forms,
+    /// Where a first look found what it looks for.
+    pub(super) places: Places,
 }
 
 impl Scratch {

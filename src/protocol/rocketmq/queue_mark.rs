@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 
 use super::codes::request;
-use super::frame::{HEAD_SIZE, HeaderKind, Request};
+use super::frame::{HEAD_SIZE, HeaderKind, Request, Scratch};
 use super::header_binary;
 
 /// What stands in a JSON header in front of its code, and of topic and queue of a send, with letters or names. A quote
@@ -37,6 +37,20 @@ pub const fn is_send(code: i32) -> bool {
     target_names(code).is_some()
 }
 
+/// Where the last header of a length had what a first look looks for: its next one most often has it there too.
+#[derive(Debug, Default)]
+pub(super) struct Places(Vec<[u32; 3]>);
+
+/// Lengths that are told apart.
+const LENGTHS: usize = 64;
+
+impl Places {
+    fn of(&mut self, header_size: usize) -> &mut [u32; 3] {
+        self.0.resize(LENGTHS, [0; 3]);
+        &mut self.0[header_size % LENGTHS]
+    }
+}
+
 /// A mark of the queue that a request sends to: two with the same one most likely send to the same queue, and to the
 /// same queue none has another. `None`: it is no send, or lacks one of them.
 #[must_use]
@@ -48,12 +62,12 @@ pub fn queue_mark(request: &Request<'_>) -> Option<u32> {
 /// The same from a first look at a frame, which most often finds it; `None` = decode it. What seems to be a send may
 /// turn out to be none.
 #[must_use]
-pub fn peek_queue_mark(frame: &[u8]) -> Option<u32> {
+pub fn peek_queue_mark(frame: &[u8], scratch: &mut Scratch) -> Option<u32> {
     let [kind, high, middle, low] = *frame.get(4..)?.first_chunk()?;
     let header_size = u32::from_be_bytes([0, high, middle, low]) as usize;
     let header = frame[HEAD_SIZE..].get(..header_size)?;
     let target = if kind == HeaderKind::Json.to_byte() {
-        json_target(header)
+        json_target(header, scratch.places.of(header_size))
     } else {
         header_binary::target(header)
     };
@@ -61,17 +75,28 @@ pub fn peek_queue_mark(frame: &[u8]) -> Option<u32> {
     mark(topic, std::str::from_utf8(queue).ok()?)
 }
 
-fn json_target(header: &[u8]) -> Option<[&[u8]; 2]> {
-    let behind = |name: &Finder<'_>| {
-        let at = name.find(header)? + name.needle().len();
-        value(&header[at..])
-    };
-    let code = std::str::from_utf8(behind(&FINDERS.code)?).ok()?;
+fn json_target<'a>(header: &'a [u8], places: &mut [u32; 3]) -> Option<[&'a [u8]; 2]> {
+    let [code_at, topic_at, queue_at] = places;
+    let code = std::str::from_utf8(behind(&FINDERS.code, code_at, header)?).ok()?;
     let [topic, queue] = match code.parse().ok()? {
         request::SEND_MESSAGE => &FINDERS.names,
         code => target_names(code).map(|_| &FINDERS.letters)?,
     };
-    Some([behind(topic)?, behind(queue)?])
+    let topic = behind(topic, topic_at, header)?;
+    Some([topic, behind(queue, queue_at, header)?])
+}
+
+/// The value behind a name: where it was in the last header, if the name stands there again, or where it is found.
+fn behind<'a>(name: &Finder<'_>, at: &mut u32, header: &'a [u8]) -> Option<&'a [u8]> {
+    let size = name.needle().len();
+    let known = *at as usize;
+    let before = known
+        .checked_sub(size)
+        .and_then(|start| header.get(start..known));
+    if before != Some(name.needle()) {
+        *at = (name.find(header)? + size) as u32;
+    }
+    value(&header[*at as usize..])
 }
 
 /// A text without escapes, or a number.
@@ -101,7 +126,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::protocol::rocketmq::frame::{Scratch, decode, encode_request};
+    use crate::protocol::rocketmq::frame::{decode, encode_request};
 
     /// A send, with a name for its queue's number.
     fn sent(kind: HeaderKind, code: i32, topic: &str, queue: &str) -> Vec<u8> {
@@ -134,7 +159,11 @@ mod tests {
                 let frame = sent(kind, code, topic, queue);
                 let mark = queue_mark(&decode(&frame, &mut scratch).unwrap());
                 assert!(mark.is_some());
-                assert_eq!(peek_queue_mark(&frame), mark, "{topic} {queue}");
+                assert_eq!(
+                    peek_queue_mark(&frame, &mut scratch),
+                    mark,
+                    "{topic} {queue}"
+                );
                 seen.push((topic, queue, mark));
             }
         }
@@ -159,10 +188,10 @@ mod tests {
                 let fields = [("topic", "A"), ("queueId", "1"), ("b", "A"), ("e", "1")];
                 encode_request(&mut frame, kind, code, 7, false, &fields, &[]);
                 assert_eq!(queue_mark(&decode(&frame, &mut scratch).unwrap()), None);
-                assert_eq!(peek_queue_mark(&frame), None);
+                assert_eq!(peek_queue_mark(&frame, &mut scratch), None);
             }
         }
-        assert_eq!(peek_queue_mark(&[0, 0, 0, 4]), None);
+        assert_eq!(peek_queue_mark(&[0, 0, 0, 4], &mut scratch), None);
     }
 
     /// A byte changed anywhere: a first look finds the queue that decoding finds, or none. A field may have become
@@ -176,11 +205,14 @@ mod tests {
         ] {
             let frame = sent(kind, code, "Topic", "3");
             let mut found = 0;
+            // It knows where things were in the header as it was.
+            let mut scratch = Scratch::default();
             for at in HEAD_SIZE..frame.len() {
                 for byte in *b"\"\\0219:abeijQ,{}[ \x00\x01\x7f" {
                     let mut other = frame.clone();
                     other[at] = byte;
-                    let peeked = peek_queue_mark(&other);
+                    assert!(peek_queue_mark(&frame, &mut scratch).is_some());
+                    let peeked = peek_queue_mark(&other, &mut scratch);
                     let mut fresh = Scratch::default();
                     let Ok(request) = decode(&other, &mut fresh) else {
                         continue;
@@ -189,7 +221,10 @@ mod tests {
                     if names.collect::<BTreeSet<_>>().len() < request.fields().count() {
                         continue;
                     }
-                    if let (Some(peeked), Some(mark)) = (peeked, queue_mark(&request)) {
+                    let mark = queue_mark(&request);
+                    let cold = peek_queue_mark(&other, &mut Scratch::default());
+                    assert_eq!(peeked, cold, "{byte} at {at}");
+                    if let (Some(peeked), Some(mark)) = (peeked, mark) {
                         assert_eq!(peeked, mark, "{byte} at {at}");
                         found += 1;
                     }
