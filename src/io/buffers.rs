@@ -2,7 +2,7 @@
 //! so that idle connections cost no buffer. See kernel-notes/accept-and-receive.md.
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,7 +15,13 @@ use super::lease::{Lease, Pool};
 /// The one buffer group of a ring.
 pub(super) const GROUP: u16 = 0;
 
+/// So many more than were taken last are offered: as often a receive reads on before the kernel looks at the next one.
+const MORE: u16 = 32;
+
 /// Buffers and the ring through which the kernel gets them back.
+///
+/// The kernel takes them in turn, so that with all of them offered each comes back when the caches have long forgotten
+/// it. Only as many are offered as were wanted of late, and those first that were given back last.
 pub(super) struct BufferRing {
     entries: MmapMut,
     memory: MmapMut,
@@ -23,8 +29,14 @@ pub(super) struct BufferRing {
     size: u32,
     /// Mirror of the tail that the kernel reads.
     tail: Cell<u16>,
-    /// Buffers that leases hold now.
-    leased: Cell<u16>,
+    /// Buffers that nobody has, the one given back last at the end.
+    spare: RefCell<Vec<u16>>,
+    /// Buffers that the kernel has.
+    offered: Cell<u16>,
+    /// Buffers that it was found to have taken since the last [`Self::offer`].
+    taken: Cell<u16>,
+    /// Buffers that it is to have.
+    wanted: Cell<u16>,
 }
 
 impl BufferRing {
@@ -39,11 +51,12 @@ impl BufferRing {
             count,
             size,
             tail: Cell::new(0),
-            leased: Cell::new(0),
+            spare: RefCell::new((0..count).rev().collect()),
+            offered: Cell::new(0),
+            taken: Cell::new(0),
+            wanted: Cell::new(0),
         });
-        for buffer in 0..count {
-            ring.offer(buffer);
-        }
+        ring.offer();
         Ok(ring)
     }
 
@@ -64,9 +77,29 @@ impl BufferRing {
     /// A lease of a buffer that the kernel has just filled.
     pub(super) fn lease(self: &Rc<Self>, buffer: u16, len: usize) -> Lease {
         assert!(buffer < self.count && len <= self.size as usize);
-        self.leased.set(self.leased.get() + 1);
+        self.offered.set(self.offered.get() - 1);
+        self.taken.set(self.taken.get() + 1);
         let pool: Rc<dyn Pool> = Rc::<Self>::clone(self);
         Lease::of_ring(pool, buffer, len)
+    }
+
+    /// The kernel found none: it is to have all that there are.
+    pub(super) fn ran_out(&self) {
+        self.wanted.set(self.count);
+    }
+
+    /// Gives the kernel what it may want before the next time. What it is to have grows at once and shrinks slowly.
+    pub(super) fn offer(&self) {
+        let taken = self.taken.take();
+        let enough = self.count.min(taken.saturating_add(taken / 2 + MORE));
+        let wanted = enough.max(self.wanted.get().saturating_sub(1));
+        self.wanted.set(wanted);
+        let mut spare = self.spare.borrow_mut();
+        while self.offered.get() < wanted
+            && let Some(buffer) = spare.pop()
+        {
+            self.put_in(buffer);
+        }
     }
 
     fn start(&self, buffer: u16) -> NonNull<u8> {
@@ -74,7 +107,8 @@ impl BufferRing {
         NonNull::from(&self.memory[at])
     }
 
-    fn offer(&self, buffer: u16) {
+    fn put_in(&self, buffer: u16) {
+        self.offered.set(self.offered.get() + 1);
         let tail = self.tail.get();
         let slot = usize::from(tail & (self.count - 1));
         let base = self.entries.as_ptr().cast::<BufRingEntry>().cast_mut();
@@ -101,7 +135,103 @@ impl Pool for BufferRing {
     }
 
     fn give_back(&self, buffer: u16) {
-        self.leased.set(self.leased.get() - 1);
-        self.offer(buffer);
+        self.spare.borrow_mut().push(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The kernel's side: takes buffers from the ring in the order in which they were put in.
+    struct Kernel {
+        ring: Rc<BufferRing>,
+        head: u16,
+    }
+
+    impl Kernel {
+        fn of(count: u16) -> Self {
+            let ring = BufferRing::new(count, 4096).unwrap();
+            Self { ring, head: 0 }
+        }
+
+        fn has(&self) -> u16 {
+            self.ring.tail.get().wrapping_sub(self.head)
+        }
+
+        fn take(&mut self) -> (u16, Lease) {
+            assert_ne!(self.head, self.ring.tail.get(), "there is none");
+            let slot = usize::from(self.head & (self.ring.count - 1));
+            self.head = self.head.wrapping_add(1);
+            let at = self.ring.entries.as_ptr().cast::<BufRingEntry>();
+            // SAFETY: the slot was filled by `put_in`.
+            let buffer = unsafe { (*at.add(slot)).bid() };
+            (buffer, self.ring.lease(buffer, 1))
+        }
+    }
+
+    #[test]
+    fn what_was_given_back_last_is_offered_first() {
+        let mut kernel = Kernel::of(128);
+        assert_eq!(kernel.has(), MORE);
+        let taken: Vec<_> = (0..4).map(|_| kernel.take()).collect();
+        let numbers: Vec<_> = taken.iter().map(|(buffer, _)| *buffer).collect();
+        drop(taken);
+        kernel.ring.offer();
+        assert_eq!(kernel.has(), 4 + 2 + MORE);
+        // Those that it had not taken come first.
+        for _ in 4..MORE {
+            kernel.take();
+        }
+        let next: Vec<_> = (0..4).map(|_| kernel.take().0).collect();
+        assert_eq!(next, numbers.into_iter().rev().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn as_many_are_offered_as_were_wanted_of_late() {
+        let mut kernel = Kernel::of(128);
+        let mut used = BTreeSet::new();
+        for _ in 0..1_000 {
+            used.insert(kernel.take().0);
+            kernel.ring.offer();
+        }
+        assert!(used.len() <= usize::from(MORE) + 2, "{}", used.len());
+        // It found none: it gets them all, and goes on having many for a while.
+        kernel.ring.ran_out();
+        kernel.ring.offer();
+        assert_eq!(kernel.has(), 127);
+        let held: Vec<_> = (0..100).map(|_| kernel.take()).collect();
+        kernel.ring.offer();
+        assert_eq!(kernel.has(), 28);
+        drop(held);
+        kernel.ring.offer();
+        assert_eq!(kernel.has(), 127);
+        for _ in 0..120 {
+            let _ = kernel.take();
+            kernel.ring.offer();
+        }
+        assert!(kernel.has() < 40, "{}", kernel.has());
+    }
+
+    #[test]
+    fn no_buffer_is_in_two_hands() {
+        let mut kernel = Kernel::of(16);
+        let mut held = Vec::new();
+        for round in 0u32..5_000 {
+            if round % 7 < 4 && 0 < kernel.has() {
+                held.push(kernel.take());
+            } else if !held.is_empty() {
+                held.swap_remove(round as usize % held.len());
+            }
+            if round % 50 == 0 {
+                kernel.ring.ran_out();
+            }
+            kernel.ring.offer();
+            let numbers: BTreeSet<_> = held.iter().map(|(buffer, _)| *buffer).collect();
+            assert_eq!(numbers.len(), held.len());
+            assert!(usize::from(kernel.has()) + held.len() <= 16);
+        }
     }
 }

@@ -474,13 +474,6 @@ impl Uring {
         });
     }
 
-    fn received(&self, entry: &cqueue::Entry, result: Result<u32, Errno>) -> Payload {
-        match (cqueue::buffer_select(entry.flags()), result) {
-            (Some(buffer), Ok(len)) => Payload::Received(self.buffers.lease(buffer, len as usize)),
-            _ => Payload::None,
-        }
-    }
-
     /// Where a listener really listens, for port 0.
     #[must_use]
     pub fn listener_address(&self, listener: usize) -> Option<SocketAddr> {
@@ -559,6 +552,7 @@ impl Io for Uring {
     fn turn(&mut self, wait_ns: u64, done: &mut Vec<Completion>) -> Result<(), Errno> {
         self.run_direct();
         self.fill_queue();
+        self.buffers.offer();
         let nothing_else =
             self.ready.is_empty() && self.direct.is_empty() && self.backlog.is_empty();
         self.wait(if nothing_else { wait_ns } else { 0 })?;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use io_uring::{opcode, squeue, types};
+use io_uring::{cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::super::buffers::GROUP;
@@ -109,6 +109,17 @@ impl Uring {
         if self.features.multishot_receive.is_none() && socket.stopping.get() {
             socket.receiving.set(None);
             self.land(key, Err(Errno::ECANCELED));
+        }
+    }
+
+    pub(super) fn received(&self, entry: &cqueue::Entry, result: Result<u32, Errno>) -> Payload {
+        match (cqueue::buffer_select(entry.flags()), result) {
+            (Some(buffer), Ok(len)) => Payload::Received(self.buffers.lease(buffer, len as usize)),
+            (_, Err(Errno::ENOBUFS)) => {
+                self.buffers.ran_out();
+                Payload::None
+            }
+            _ => Payload::None,
         }
     }
 
