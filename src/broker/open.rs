@@ -392,3 +392,55 @@ fn remove_unknown_topics(io: &mut impl Io, store: &mut Store) {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::log::FlushPolicy;
+    use crate::shard::Shard;
+
+    /// A shard over the store in a folder, and what its keepers begin with.
+    pub(in crate::broker) fn opened(
+        io: &mut impl Io,
+        root: &Path,
+    ) -> (Shard, Loaded, CheckpointState) {
+        let mut settings = Settings::plain("127.0.0.1:10911".parse().unwrap());
+        settings.boot_ms = io.wall_ms();
+        let below = |name: &str| root.join(name);
+        let paths = config::Paths {
+            root: root.to_owned(),
+            commit_log: below("commitlog"),
+            consume_queue: below("consumequeue"),
+            index: below("index"),
+            config: below("config"),
+            checkpoint: below("checkpoint"),
+            abort: below("abort"),
+        };
+        let flush = FlushPolicy::Interval {
+            age_ns_max: 500_000_000,
+            unsynced_bytes_max: 1 << 20,
+        };
+        let plan = Plan {
+            paths: &paths,
+            log: Options {
+                prepare_step: 64 << 10,
+                horizon_ahead_max: 256 << 10,
+                prepare_ahead_max: 256 << 10,
+                ..Options::new(1 << 20, flush)
+            },
+            queue_file_size: 100 * crate::index::UNIT_SIZE,
+            index: IndexOptions {
+                folder: paths.index.clone(),
+                slot_count: 100,
+                entry_count: 400,
+            },
+            settings: &settings,
+            inherit_from: None,
+        };
+        let opened = open(io, &plan).expect("a store that can be opened");
+        let mut checkpoint = opened.checkpoint;
+        checkpoint.place(paths.checkpoint.clone());
+        let shard = Shard::new(settings.clone(), opened.store, 1);
+        (shard, opened.loaded, checkpoint)
+    }
+}

@@ -418,3 +418,6 @@ impl<I: Io> Worker<I> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
