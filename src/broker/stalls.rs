@@ -222,4 +222,38 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn a_turn_is_judged_by_what_was_done_in_it() {
+        let mut stalls = Stalls::default();
+        stalls.begin(0, OwnCalls::default());
+        stalls.mark(700_000, Step::Waiting, String::new);
+        stalls.end();
+        stalls.begin(1_000_000, OwnCalls::default());
+        for part in 1..=6 {
+            let end_ns = 1_000_000 + part * 100_000;
+            stalls.mark(end_ns, Step::Visible, || unreachable!("it was short"));
+        }
+        stalls.end();
+        let turn = &stalls.all()[Step::Turn as usize];
+        let told = (turn.count, turn.longest_ns, turn.by.as_str());
+        assert_eq!(told, (1, 600_000, "600 us of it visible"));
+    }
+
+    #[test]
+    fn stalls_are_logged_together() {
+        const STALL: u64 = 1_000_000;
+        let mut stalls = Stalls::default();
+        let waits = |stalls: &mut Stalls, begin_ns: u64| {
+            stalls.begin(begin_ns, OwnCalls::default());
+            stalls.mark(begin_ns + STALL, Step::Waiting, String::new);
+            stalls.unlogged[Step::Waiting as usize].count
+        };
+        assert_eq!(waits(&mut stalls, 0), 0, "the first at once");
+        for at in 1..4 {
+            assert_eq!(waits(&mut stalls, at * STALL), at, "together with others");
+        }
+        assert_eq!(waits(&mut stalls, LOG_EVERY_NS), 0, "after ten seconds");
+        assert_eq!(stalls.table[Step::Waiting as usize].count, 5);
+    }
 }
