@@ -250,3 +250,59 @@ fn consumers_that_go_away_leave_no_pipes() {
     assert!(after <= before + 8, "{before} descriptors, then {after}");
     assert_eq!(broker.stop(), Some(0), "{}", broker.log());
 }
+
+/// Sets how many descriptors the broker may have; answers how many it was before.
+fn limit_descriptors(broker: &Broker, count: u64) -> u64 {
+    let pid = broker.pid().as_raw();
+    let mut before = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    #[allow(unsafe_code)]
+    let set = |new: *const libc::rlimit, old: *mut libc::rlimit| {
+        // SAFETY: both point to limits of this function, or nowhere.
+        let done = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, new, old) };
+        assert_eq!(done, 0, "prlimit: {}", std::io::Error::last_os_error());
+    };
+    set(std::ptr::null(), &raw mut before);
+    let after = libc::rlimit {
+        rlim_cur: count,
+        ..before
+    };
+    set(&raw const after, std::ptr::null_mut());
+    before.rlim_cur
+}
+
+/// The lowest number that no descriptor of the broker has. A file that is open for a moment does not count.
+fn first_free_descriptor(broker: &Broker) -> u64 {
+    let folder = PathBuf::from(format!("/proc/{}/fd", broker.pid()));
+    let look = |_| {
+        std::thread::sleep(Duration::from_millis(20));
+        let is_free = |number: &u64| !folder.join(number.to_string()).is_symlink();
+        (0..).find(is_free).unwrap()
+    };
+    (0..5).map(look).min().unwrap()
+}
+
+/// A splice needs a pipe; where the process has no descriptors left for one, what it should send is copied.
+#[test]
+fn without_descriptors_for_a_pipe_the_bytes_are_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(folder.path(), &["--egress", "splice"]);
+    let mut client = broker.client();
+    fill(&mut client);
+    let table = egress(&mut client);
+    assert_eq!(bytes(&table, "splice"), 0, "no pipe was made yet: {table}");
+    let most = limit_descriptors(&broker, first_free_descriptor(&broker));
+    read_all(&mut client);
+    let table = egress(&mut client);
+    assert_eq!(bytes(&table, "splice"), 0, "{table}");
+    assert!(4_000_000 < bytes(&table, "copy"), "{table}");
+    // When there are some again, pipes are made again.
+    limit_descriptors(&broker, most);
+    read_all(&mut client);
+    let after = egress(&mut client);
+    assert!(4_000_000 < bytes(&after, "splice"), "{after}");
+    assert_eq!(bytes(&after, "copy"), bytes(&table, "copy"), "{after}");
+    assert_eq!(broker.stop(), Some(0), "{}", broker.log());
+}
