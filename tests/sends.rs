@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use kit::{Answer, Broker, Client, frame, produce_fields};
+use kit::{Answer, Broker, Client, bodies, frame, produce_fields};
 
 const QUEUES: i64 = 4;
 const COUNT: i64 = 32;
@@ -108,6 +108,59 @@ fn what_comes_in_front_of_an_end_or_of_garbage_is_stored() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Its queue can be told at a first look, its header cannot be read.
+fn malformed(queue: i64) -> Vec<u8> {
+    let mut bytes = frame(310, 9, &produce_fields("T", queue, ""), b"body");
+    let header_end = 8 + u32::from_be_bytes(bytes[4..8].try_into().unwrap()) as usize;
+    assert_eq!(bytes[header_end - 1], b'}');
+    bytes[header_end - 1] = b'!';
+    bytes
+}
+
+/// Whichever queue it names, and so whenever its turn comes among them.
+#[test]
+fn what_comes_in_front_of_a_malformed_send_is_stored_once_and_nothing_of_its_queue_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start(folder.path(), &[]);
+    let mut client = broker.client();
+    client.make_topic("T", QUEUES as u32);
+    // The log has room when these are answered.
+    assert_eq!(client.produce("T", 0, b"first").code, 0);
+    let mut expected = [1, 0, 0, 0];
+    for bad in 0..QUEUES {
+        let mut bytes = Vec::new();
+        for queue in 0..QUEUES {
+            let body = format!("{queue} in front of {bad}");
+            bytes.extend(frame(
+                310,
+                queue,
+                &produce_fields("T", queue, ""),
+                body.as_bytes(),
+            ));
+        }
+        bytes.extend(malformed(bad));
+        bytes.extend(frame(310, 10, &produce_fields("T", bad, ""), b"behind"));
+        let mut other = broker.client();
+        other.stream.write_all(&bytes).unwrap();
+        while other.receive().is_ok() {}
+        // What was executed in that turn is written when this is.
+        assert_eq!(client.produce("T", 0, b"next").code, 0);
+        let fields = |queue: i64| serde_json::json!({"topic": "T", "queueId": queue.to_string()});
+        let ends: Vec<i64> = (0..QUEUES)
+            .map(|queue| client.call(30, &fields(queue), &[]).number("offset"))
+            .collect();
+        expected = expected.map(|end| end + 1);
+        expected[0] += 1;
+        assert_eq!(ends, expected, "malformed for queue {bad}");
+    }
+    let mut stored = Vec::new();
+    for queue in 0..QUEUES {
+        stored.extend(bodies(&client.fetch("T", queue, 0, 32).body));
+    }
+    assert!(!stored.contains(&b"behind".to_vec()));
+    assert_eq!(broker.stop(), Some(0), "{}", broker.log());
 }
 
 /// A topic that a send makes takes a few milliseconds; the client closes at some time in between.

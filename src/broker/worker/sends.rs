@@ -3,6 +3,9 @@
 //!
 //! What a connection sends to one queue keeps its order. Its other requests do not wait for its sends: nothing was
 //! answered yet, so nobody can know which came first.
+//!
+//! One that turns out to be no request ends its connection. What the connection sent before it is executed; what it sent
+//! behind it is not, but for what has been executed by then: other requests, and sends to other queues.
 
 use std::net::SocketAddr;
 
@@ -107,16 +110,18 @@ impl<I: Io> Worker<I> {
         let begun_ns = self.stalls.last_ns();
         let mut appended_before = self.parts.shard.counters.produced;
         let (mut count, mut size) = (0, 0);
-        let mut broken_off: Vec<Key> = Vec::new();
+        // Who has sent what is no request, and its place in the list.
+        let mut broken_off: Vec<(Key, u32)> = Vec::new();
         for (at, index) in sends.order.iter().enumerate() {
-            let (piece, place) = sends.list[*index as u32 as usize];
+            let index = *index as u32;
+            let (piece, place) = sends.list[index as usize];
             let piece = &sends.pieces[piece as usize];
             self.times_decoding = count == 0;
-            // Behind what is no request nothing is one.
-            if !broken_off.contains(&piece.from) {
+            let is_behind = |(from, first): &(Key, u32)| *from == piece.from && *first < index;
+            if !broken_off.iter().any(is_behind) {
                 match self.run_send(piece, place, &mut scratch) {
                     Some(more) => size += more,
-                    None => broken_off.push(piece.from),
+                    None => broken_off.push((piece.from, index)),
                 }
             }
             count += 1;

@@ -92,6 +92,10 @@ impl Desk {
         self.worker.parts.io.connect(ListenerId(0))
     }
 
+    fn is_closed(&self, peer: PeerId) -> bool {
+        self.worker.parts.io.is_closed(peer)
+    }
+
     /// It is there in one piece.
     fn send(&mut self, peer: PeerId, bytes: &[u8]) {
         self.worker.parts.io.peer_sends(peer, bytes);
@@ -157,6 +161,66 @@ fn produce(queue_id: u32, properties: &str) -> Vec<u8> {
         ("m", "false"),
     ];
     request(310, 1, &fields, b"body")
+}
+
+/// Its queue can be told at a first look, its header cannot be read.
+fn malformed(queue_id: u32) -> Vec<u8> {
+    let mut frame = produce(queue_id, "");
+    let last = frame.len() - b"body".len() - 1;
+    assert_eq!(frame[last], b'}');
+    frame[last] = b'!';
+    assert!(rocketmq::peek_queue_mark(&frame, &mut Scratch::default()).is_some());
+    frame
+}
+
+fn orders(items: &[u32]) -> Vec<Vec<u32>> {
+    let Some((first, rest)) = items.split_first() else {
+        return vec![Vec::new()];
+    };
+    let mut all = Vec::new();
+    for order in orders(rest) {
+        for at in 0..=order.len() {
+            let mut order = order.clone();
+            order.insert(at, *first);
+            all.push(order);
+        }
+    }
+    all
+}
+
+/// Sends of a turn are executed in the order of their queues: also then those in front of one that is no request are
+/// executed, each once, and none behind it in its queue is.
+#[test]
+fn what_stands_in_front_of_a_malformed_send_is_stored_once() {
+    let mut desk = Desk::new(&[("T", 4)]);
+    for order in orders(&[0, 1, 2, 3]) {
+        for at in 0..order.len() {
+            let before: Vec<u64> = (0..4).map(|queue_id| desk.count("T", queue_id)).collect();
+            let (front, bad) = (&order[..at], order[at]);
+            let mut bytes = Vec::new();
+            bytes.extend(front.iter().flat_map(|queue_id| produce(*queue_id, "")));
+            bytes.extend(malformed(bad));
+            // Another one behind it, and more of its own queue.
+            bytes.extend(
+                order[at + 1..]
+                    .iter()
+                    .flat_map(|queue_id| malformed(*queue_id)),
+            );
+            bytes.extend(produce(bad, ""));
+            let peer = desk.connect();
+            desk.send(peer, &bytes);
+            desk.turn_until("it is closed", |desk| desk.is_closed(peer));
+            desk.turn_for(SECOND_NS / 10);
+            for queue_id in 0..4 {
+                let added = desk.count("T", queue_id) - before[queue_id as usize];
+                let expected = u64::from(front.contains(&queue_id));
+                assert_eq!(
+                    added, expected,
+                    "queue {queue_id}, {order:?}, malformed {at}"
+                );
+            }
+        }
+    }
 }
 
 const PULLS: usize = 1_000;
