@@ -309,3 +309,332 @@ fn states(shard: &Shard) -> [u64; 4] {
         shard.delay.changes(),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::super::open::tests::opened;
+    use super::*;
+    use crate::base::Prng;
+    use crate::io::{Completion, OwnCalls};
+    use crate::shard::plain_topic;
+    use crate::sim::{Faults, Sim};
+    use crate::state::offsets::Reader;
+
+    /// A kernel whose clock goes on by so much each time it is looked at.
+    struct Slow {
+        sim: Sim,
+        look_ns: Cell<u64>,
+        step_ns: u64,
+    }
+
+    impl Io for Slow {
+        fn push(&mut self, token: Token, op: Op) -> Result<(), Op> {
+            self.sim.push(token, op)
+        }
+
+        fn begin(&mut self) -> Result<(), Errno> {
+            self.sim.begin()
+        }
+
+        fn turn(&mut self, wait_ns: u64, done: &mut Vec<Completion>) -> Result<(), Errno> {
+            self.sim.turn(wait_ns, done)
+        }
+
+        fn now_ns(&self) -> u64 {
+            self.sim.now_ns()
+        }
+
+        fn look_ns(&self) -> u64 {
+            self.look_ns.set(self.look_ns.get() + self.step_ns);
+            self.look_ns.get()
+        }
+
+        fn own_calls(&self) -> OwnCalls {
+            self.sim.own_calls()
+        }
+
+        fn wall_ms(&self) -> u64 {
+            self.sim.wall_ms()
+        }
+    }
+
+    /// A shard whose tables are saved in slices.
+    struct Desk {
+        io: Slow,
+        shard: Shard,
+        saving: Saving,
+        /// How often something was left to be made.
+        slices: usize,
+    }
+
+    fn folder() -> PathBuf {
+        PathBuf::from("/store/config")
+    }
+
+    impl Desk {
+        fn new(step_ns: u64) -> Self {
+            let mut io = Slow {
+                sim: Sim::with_faults(1, Faults::none()),
+                look_ns: Cell::new(0),
+                step_ns,
+            };
+            let (mut shard, loaded, _) = opened(&mut io, Path::new("/store"));
+            shard.offsets.commit("readers", "T", 3, 1);
+            let saving = Saving::new(folder(), loaded);
+            let mut desk = Self {
+                io,
+                shard,
+                saving,
+                slices: 0,
+            };
+            desk.finish();
+            desk
+        }
+
+        /// A turn's part of the work.
+        fn pump(&mut self) {
+            self.saving.pump(&mut self.io, &mut self.shard, false);
+            self.slices += usize::from(self.saving.is_making());
+        }
+
+        fn wait(&mut self) {
+            let mut done = Vec::new();
+            self.io.turn(1_000_000_000, &mut done).unwrap();
+            for done in done {
+                let which = (done.token.rest() & 0xff) as usize;
+                let Self {
+                    io, shard, saving, ..
+                } = self;
+                saving.complete(io, shard, which, done.result);
+            }
+        }
+
+        /// Until nothing is left to be saved.
+        fn finish(&mut self) {
+            let mut turns = 0;
+            while !self.saving.is_done(&self.shard) {
+                turns += 1;
+                assert!(turns < 10_000, "saving comes to no end");
+                self.pump();
+                self.wait();
+            }
+        }
+
+        fn bytes(&mut self, which: usize) -> Vec<u8> {
+            let path = folder().join(NAMES[which]);
+            let (at, len) = (0, u64::from(u32::MAX));
+            match run_one(&mut self.io, Op::Get { path, at, len }).payload {
+                Payload::Buffer(bytes) => bytes,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn assert_saved(&mut self) {
+            let topics = self.bytes(TOPICS);
+            let stored = state::topics::decode(&topics).unwrap();
+            let configs = self.shard.topics.iter().map(|topic| &topic.config);
+            assert!(stored.table.values().eq(configs), "topics");
+            assert_eq!(stored.version, self.shard.topics.version());
+            assert!(
+                state::topics::encode(&stored) == topics,
+                "each stands there once"
+            );
+            let offsets = self.bytes(OFFSETS);
+            let stored = state::offsets::decode(&offsets).unwrap();
+            assert_eq!(state::offsets::encode(&stored).len(), offsets.len());
+            let mut all = self.shard.offsets.all();
+            all.sort_unstable();
+            let queues = stored.table.into_iter().flat_map(|(reader, queues)| {
+                queues.into_iter().map(move |(queue_id, offset)| {
+                    let Reader { topic, group } = reader.clone();
+                    (topic, group, queue_id, offset)
+                })
+            });
+            assert!(queues.eq(all), "offsets");
+        }
+    }
+
+    impl Drop for Desk {
+        fn drop(&mut self) {
+            self.io.sim.kill();
+        }
+    }
+
+    const COUNT: usize = 10_000;
+    const OF_GROUP: usize = 50;
+
+    fn topic(number: usize) -> String {
+        format!("T{number:05}")
+    }
+
+    fn group(number: usize) -> String {
+        format!("G{:03}", number / OF_GROUP)
+    }
+
+    /// The entries of a table by their numbers, which are in its order.
+    trait Entries {
+        const WHICH: usize;
+        fn put(shard: &mut Shard, number: usize, value: u32);
+        /// All that stand there together.
+        fn remove(shard: &mut Shard, number: usize) -> std::ops::Range<usize>;
+        /// In the file.
+        fn stored(bytes: &[u8]) -> Vec<Option<u32>>;
+        /// The number of the one that comes next.
+        fn next(making: &Making) -> usize;
+    }
+
+    fn by_number(entries: impl Iterator<Item = (String, u32)>) -> Vec<Option<u32>> {
+        let mut values = vec![None; COUNT];
+        for (name, value) in entries {
+            if let Some(number) = number(&name) {
+                values[number] = Some(value);
+            }
+        }
+        values
+    }
+
+    fn number(topic: &str) -> Option<usize> {
+        topic.strip_prefix('T')?.parse().ok()
+    }
+
+    struct OfTopics;
+
+    impl Entries for OfTopics {
+        const WHICH: usize = TOPICS;
+
+        fn put(shard: &mut Shard, number: usize, value: u32) {
+            shard.topics.put(plain_topic(&topic(number), value, 6), 1);
+        }
+
+        fn remove(shard: &mut Shard, number: usize) -> std::ops::Range<usize> {
+            shard.topics.remove(&topic(number), (0, 0), 1);
+            number..number + 1
+        }
+
+        fn stored(bytes: &[u8]) -> Vec<Option<u32>> {
+            let topics = state::topics::decode(bytes).unwrap().table.into_iter();
+            by_number(topics.map(|(name, config)| (name, config.read_queue_count)))
+        }
+
+        fn next(making: &Making) -> usize {
+            match making {
+                Making::Topics(_, next) => number(next).unwrap_or(0),
+                other @ Making::Offsets(..) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    struct OfOffsets;
+
+    impl Entries for OfOffsets {
+        const WHICH: usize = OFFSETS;
+
+        fn put(shard: &mut Shard, number: usize, value: u32) {
+            let (group, topic) = (group(number), topic(number));
+            shard.offsets.commit(&group, &topic, 3, i64::from(value));
+        }
+
+        /// A whole group now and then.
+        fn remove(shard: &mut Shard, number: usize) -> std::ops::Range<usize> {
+            if number.is_multiple_of(3) {
+                shard.offsets.remove_group(&group(number));
+                let first = number - number % OF_GROUP;
+                return first..first + OF_GROUP;
+            }
+            shard.offsets.remove_topic(&topic(number));
+            number..number + 1
+        }
+
+        fn stored(bytes: &[u8]) -> Vec<Option<u32>> {
+            let readers = state::offsets::decode(bytes).unwrap().table.into_iter();
+            by_number(readers.map(|(reader, queues)| (reader.topic, queues[&3] as u32)))
+        }
+
+        fn next(making: &Making) -> usize {
+            match making {
+                Making::Offsets(_, [_, topic]) => number(topic).unwrap_or(0),
+                other @ Making::Topics(..) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn tables_that_are_saved_in_slices_are_on_disk_as_they_are() {
+        let mut desk = Desk::new(SLICE_NS);
+        for number in 0..COUNT {
+            OfTopics::put(&mut desk.shard, number, 1 + number as u32);
+            OfOffsets::put(&mut desk.shard, number, number as u32);
+        }
+        desk.finish();
+        assert!(2 * (COUNT / SLICE_COUNT) < desk.slices, "{}", desk.slices);
+        desk.assert_saved();
+    }
+
+    /// Entries change, come and go: at the place to which the text has come, close by, and anywhere. Each is on the
+    /// disk as it was or as it was then, and what became of it is saved next.
+    fn what_changes_between_slices_is_saved<E: Entries>(seed: u64) {
+        let mut prng = Prng::from_seed(seed);
+        let mut desk = Desk::new(SLICE_NS / 2);
+        let mut values = vec![None; COUNT];
+        for number in (0..COUNT).filter(|number| number % 4 != 0) {
+            E::put(&mut desk.shard, number, 1);
+            values[number] = Some(1);
+        }
+        desk.wait();
+        desk.pump();
+        // What each has been since the text was begun.
+        let mut seen: Vec<Vec<Option<u32>>> = values.iter().map(|value| vec![*value]).collect();
+        while let Some(making) = &desk.saving.making {
+            let next = E::next(making);
+            for value in 2..6 {
+                let number = match prng.below(4) {
+                    0 => next,
+                    1 | 2 => (next + prng.below(80) as usize).saturating_sub(40),
+                    _ => prng.below(COUNT as u64) as usize,
+                };
+                let number = number.min(COUNT - 1);
+                if prng.chance(1, 2) {
+                    E::put(&mut desk.shard, number, value);
+                    values[number] = Some(value);
+                    seen[number].push(Some(value));
+                } else {
+                    for number in E::remove(&mut desk.shard, number) {
+                        values[number] = None;
+                        seen[number].push(None);
+                    }
+                }
+            }
+            desk.pump();
+        }
+        assert!(COUNT / 2 / (2 * SLICE_COUNT) < desk.slices, "seed {seed}");
+        desk.wait();
+        let stored = E::stored(&desk.bytes(E::WHICH));
+        let wrong = (0..COUNT).find(|number| !seen[*number].contains(&stored[*number]));
+        if let Some(number) = wrong {
+            let (found, seen) = (stored[number], &seen[number]);
+            panic!("seed {seed}, entry {number}: {found:?} is stored, it was {seen:?}");
+        }
+        assert!(stored != values, "seed {seed}: something had gone past");
+        desk.finish();
+        let stored = E::stored(&desk.bytes(E::WHICH));
+        let wrong = (0..COUNT).find(|number| stored[*number] != values[*number]);
+        assert_eq!(wrong, None, "seed {seed}: first wrong entry");
+        desk.assert_saved();
+    }
+
+    #[test]
+    fn topics_that_change_between_slices_are_saved() {
+        for seed in 0..4 {
+            what_changes_between_slices_is_saved::<OfTopics>(seed);
+        }
+    }
+
+    #[test]
+    fn offsets_that_change_between_slices_are_saved() {
+        for seed in 0..4 {
+            what_changes_between_slices_is_saved::<OfOffsets>(seed);
+        }
+    }
+}
