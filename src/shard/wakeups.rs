@@ -38,8 +38,10 @@ pub(super) struct Parked {
 }
 
 /// All pulls that wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Wakeups {
+    /// Pulls that wait at most.
+    parked_max: usize,
     parked: BTreeMap<QueueIndex, VecDeque<Parked>>,
     count: usize,
     /// For which queues pulls of each connection wait, and how many.
@@ -53,11 +55,30 @@ pub(super) struct Wakeups {
     recheck_next: Option<QueueIndex>,
 }
 
+impl Default for Wakeups {
+    fn default() -> Self {
+        Self::with_room_for(PARKED_MAX)
+    }
+}
+
 impl Wakeups {
+    fn with_room_for(parked_max: usize) -> Self {
+        Self {
+            parked_max,
+            parked: BTreeMap::new(),
+            count: 0,
+            of_connection: BTreeMap::new(),
+            woken: BTreeMap::new(),
+            due: BTreeMap::new(),
+            rechecked_ns: 0,
+            recheck_next: None,
+        }
+    }
+
     /// Whether another pull may wait; or why not.
     pub(super) fn room_for(&self, queue: QueueIndex, ticket: Ticket) -> Result<(), String> {
-        if PARKED_MAX <= self.count {
-            return Err(format!("{PARKED_MAX} pulls wait on this shard"));
+        if self.parked_max <= self.count {
+            return Err(format!("{} pulls wait on this shard", self.parked_max));
         }
         let of_connection = self.of_connection.get(&ticket.connection);
         let of_queue = of_connection.and_then(|queues| queues.get(&queue));
@@ -363,17 +384,20 @@ mod tests {
     fn pulls_are_due_not_before_their_time_and_hardly_later() {
         let mut wakeups = Wakeups::default();
         let ms = 1_000_000;
-        for (queue, deadline_ms) in [(1, 15), (2, 21), (1, 16), (3, 500)] {
+        for (queue, deadline_ms) in [(1, 15), (2, 21), (4, 20), (1, 16), (3, 500)] {
             let queue = QueueIndex(queue);
             wakeups.park(queue, parked(queue, 0, 0, deadline_ms * ms));
         }
         assert_eq!(wakeups.next_ns(0), 20 * ms);
         assert_eq!(wakeups.take_due(20 * ms - 1), None);
-        assert_eq!(wakeups.take_due(20 * ms), Some(QueueIndex(1)));
-        let due = wakeups.take_if(QueueIndex(1), |one| one.deadline_ns <= 20 * ms);
-        assert_eq!((due.len(), wakeups.len()), (2, 2));
-        while wakeups.take_due(20 * ms).is_some() {}
-        assert_eq!(wakeups.next_ns(20 * ms), 30 * ms);
+        let mut told = Vec::new();
+        while let Some(queue) = wakeups.take_due(20 * ms) {
+            let due = wakeups.take_if(queue, |one| one.deadline_ns <= 20 * ms);
+            told.extend(due.iter().map(|one| (queue.0, one.deadline_ns / ms)));
+        }
+        told.sort_unstable();
+        assert_eq!(told, [(1, 15), (1, 16), (4, 20)]);
+        assert_eq!((wakeups.next_ns(20 * ms), wakeups.len()), (30 * ms, 2));
     }
 
     #[test]
@@ -393,5 +417,39 @@ mod tests {
             .unwrap();
         wakeups.take_first(queue);
         wakeups.room_for(queue, one.ticket).unwrap();
+    }
+
+    /// Whoever they are of: each has a place of its own here.
+    #[test]
+    fn a_shard_may_have_so_many_and_each_that_leaves_makes_room() {
+        const MOST: usize = 12;
+        let mut wakeups = Wakeups::with_room_for(MOST);
+        let place = |at: usize| (QueueIndex(at as u32), at as u32, at as u64);
+        let one = |at: usize| {
+            let (queue, connection, deadline_ns) = place(at);
+            parked(queue, connection, 0, deadline_ns)
+        };
+        for at in 0..MOST {
+            wakeups.room_for(place(at).0, one(at).ticket).unwrap();
+            wakeups.park(place(at).0, one(at));
+        }
+        let next = one(MOST);
+        let leave = |wakeups: &mut Wakeups, what: &str, take: &dyn Fn(&mut Wakeups) -> bool| {
+            let why = wakeups.room_for(next.plan.queue, next.ticket);
+            assert_eq!(why, Err("12 pulls wait on this shard".to_owned()), "{what}");
+            assert!(take(wakeups), "{what}");
+            assert_eq!(wakeups.room_for(next.plan.queue, next.ticket), Ok(()));
+            wakeups.park(next.plan.queue, one(MOST));
+        };
+        leave(&mut wakeups, "woken", &|wakeups| {
+            wakeups.arrived(place(1).0, 0);
+            wakeups.take_woken().is_some()
+        });
+        leave(&mut wakeups, "the first of its queue", &|wakeups| {
+            wakeups.take_first(place(2).0).is_some()
+        });
+        leave(&mut wakeups, "due", &|wakeups| {
+            wakeups.take_if(place(3).0, |_| true).len() == 1
+        });
     }
 }
