@@ -14,7 +14,8 @@ use crate::io::Io;
 /// offset moves on (RocketMQ's PullRequestHoldService does so every 5 s).
 const RECHECK_NS: u64 = 5_000_000_000;
 
-/// Pulls that a turn answers because a record has come, and because their time is up: less than half a millisecond's.
+/// Pulls that a turn answers because a record has come, because their time is up, and because they are looked at again:
+/// less than half a millisecond's each.
 const TURN_MAX: usize = 256;
 
 /// Queues that a turn looks at again.
@@ -169,17 +170,37 @@ impl Wakeups {
 
     /// Takes out those of a queue that satisfy `which`.
     fn take_if(&mut self, queue: QueueIndex, which: impl Fn(&Parked) -> bool) -> Vec<Parked> {
+        self.take_some(queue, usize::MAX, which)
+    }
+
+    /// Takes out the first so many of a queue that satisfy `which`.
+    fn take_some(
+        &mut self,
+        queue: QueueIndex,
+        count_max: usize,
+        which: impl Fn(&Parked) -> bool,
+    ) -> Vec<Parked> {
         let Some(list) = self.parked.get_mut(&queue) else {
             return Vec::new();
         };
-        if !list.iter().any(&which) {
-            return Vec::new();
+        let mut taken = Vec::new();
+        // Who has waited longest is most often who is looked for: the others are left where they lie.
+        while taken.len() < count_max && list.front().is_some_and(&which) {
+            taken.extend(list.pop_front());
         }
-        let (taken, stay): (Vec<_>, Vec<_>) = std::mem::take(list).into_iter().partition(which);
-        if stay.is_empty() {
-            self.parked.remove(&queue);
-        } else {
+        if taken.len() < count_max && list.iter().any(&which) {
+            let all = std::mem::take(list);
+            let mut left = count_max - taken.len();
+            let (more, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|parked| {
+                let is_taken = 0 < left && which(parked);
+                left -= usize::from(is_taken);
+                is_taken
+            });
+            taken.extend(more);
             *list = stay.into();
+        }
+        if list.is_empty() {
+            self.parked.remove(&queue);
         }
         for parked in &taken {
             self.left(queue, parked.ticket.connection);
@@ -198,6 +219,11 @@ impl Wakeups {
             first.remove();
         }
         queue
+    }
+
+    /// More pulls of a queue may be due than were taken out.
+    fn due_again(&mut self, queue: QueueIndex) {
+        self.due.entry(0).or_default().push(queue);
     }
 
     /// When to ask again, in nanoseconds of the clock that decides.
@@ -248,10 +274,12 @@ impl Shard {
         while 0 < left
             && let Some(queue) = self.wakeups.take_due(now_ns)
         {
-            let due = self
-                .wakeups
-                .take_if(queue, |parked| parked.deadline_ns <= now_ns);
-            left = left.saturating_sub(due.len().max(1));
+            let is_due = |parked: &Parked| parked.deadline_ns <= now_ns;
+            let due = self.wakeups.take_some(queue, left, is_due);
+            if due.len() == left {
+                self.wakeups.due_again(queue);
+            }
+            left -= due.len().max(1);
             for parked in due {
                 self.start_fetch(io, parked.ticket, parked.plan);
             }
@@ -274,10 +302,18 @@ impl Shard {
         if queues.len() == RECHECK_MAX {
             self.wakeups.recheck_next = queues.last().map(|queue| QueueIndex(queue.0 + 1));
         }
+        let mut left = TURN_MAX;
         for queue in queues {
             let end = self.queues.queue(queue).max() as i64;
-            for parked in self.wakeups.take_if(queue, |parked| parked.plan.from < end) {
+            let is_behind = |parked: &Parked| parked.plan.from < end;
+            let behind = self.wakeups.take_some(queue, left, is_behind);
+            left -= behind.len();
+            for parked in behind {
                 self.start_fetch(io, parked.ticket, parked.plan);
+            }
+            if left == 0 {
+                self.wakeups.recheck_next = Some(queue);
+                break;
             }
         }
     }
@@ -398,6 +434,32 @@ mod tests {
         told.sort_unstable();
         assert_eq!(told, [(1, 15), (1, 16), (4, 20)]);
         assert_eq!((wakeups.next_ns(20 * ms), wakeups.len()), (30 * ms, 2));
+    }
+
+    #[test]
+    fn so_many_of_a_queue_are_taken_and_the_others_stay_in_their_order() {
+        let queue = QueueIndex(0);
+        for (which, expected) in [
+            // The first ones, those behind others, and some of both.
+            ([0, 1, 2, 3], [0, 1, 2].as_slice()),
+            ([4, 6, 8, 9], &[4, 6, 8]),
+            ([0, 1, 5, 7], &[0, 1, 5]),
+            ([9, 9, 9, 9], &[9]),
+        ] {
+            let mut wakeups = Wakeups::default();
+            for from in 0..10 {
+                wakeups.park(queue, parked(queue, 1, from, 0));
+            }
+            let froms = |list: Vec<Parked>| -> Vec<i64> {
+                list.into_iter().map(|parked| parked.plan.from).collect()
+            };
+            let is_wanted = |parked: &Parked| which.contains(&parked.plan.from);
+            assert_eq!(froms(wakeups.take_some(queue, 3, is_wanted)), expected);
+            assert_eq!(wakeups.len(), 10 - expected.len());
+            let others: Vec<_> = (0..10).filter(|from| !expected.contains(from)).collect();
+            assert_eq!(froms(wakeups.take_if(queue, |_| true)), others);
+            assert!(wakeups.parked.is_empty() && wakeups.of_connection.is_empty());
+        }
     }
 
     #[test]

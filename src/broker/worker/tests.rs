@@ -293,6 +293,22 @@ fn a_message_wakes_all_pulls_and_a_turn_answers_some_of_them() {
 }
 
 #[test]
+fn pulls_of_a_queue_whose_time_is_up_together_are_told_so_in_several_turns() {
+    let (mut desk, reader) = Desk::with_pulls("*");
+    let codes = desk.all_are_answered(reader);
+    assert!(codes.iter().all(|code| *code == 19), "{codes:?}");
+}
+
+#[test]
+fn pulls_that_want_nothing_of_what_came_move_on_in_several_turns() {
+    let (mut desk, reader) = Desk::with_pulls("another");
+    let producer = desk.connect();
+    desk.send(producer, &produce(0, ""));
+    let codes = desk.all_are_answered(reader);
+    assert!(codes.iter().all(|code| *code == 20), "{codes:?}");
+}
+
+#[test]
 fn a_delayed_message_that_was_read_in_part_is_read_again() {
     let mut desk = Desk::new(&[("T", 1)]);
     let producer = desk.connect();
