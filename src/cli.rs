@@ -133,9 +133,10 @@ pub struct Serve {
     /// How messages leave the page cache: auto, sendfile, splice, gather, send-zc or copy [default: auto]
     #[arg(long, value_name = "WAY")]
     egress: Option<String>,
-    /// Do without this of io_uring even where the kernel has it: coop-taskrun, single-issuer,
+    /// Do without this even where the kernel has it: of io_uring coop-taskrun, single-issuer,
     /// defer-taskrun, no-sqarray, multishot-accept, multishot-receive, worker-bound, registered-ring,
-    /// send-zc, registered-wait or no-iowait; several with commas, or repeated
+    /// send-zc, registered-wait or no-iowait; of files cachestat, direct-io or dontcache; several with
+    /// commas, or repeated
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     without: Vec<String>,
     /// Listen beyond this host although everybody who reaches the ports may do everything
@@ -179,7 +180,7 @@ impl Serve {
             ("--egress", "egress", self.egress.clone()),
             (
                 "--without",
-                "ringWithout",
+                "kernelWithout",
                 (!self.without.is_empty()).then(|| self.without.join(",")),
             ),
             (
@@ -335,7 +336,8 @@ mod tests {
         let serve = command.find_subcommand_mut("serve").unwrap();
         let help = serve.render_long_help().to_string();
         let names = crate::config::keys::find("without").unwrap().kind.allowed();
-        for name in names.split([' ', ',']).filter(|word| word.contains('-')) {
+        let (names, _) = names.split_once(", ").unwrap();
+        for name in names.split(" or ") {
             assert!(help.contains(name), "{name} is not in\n{help}");
         }
     }

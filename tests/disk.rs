@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use faults::{
-    Disk, SMALL_INDEX, Told, all_there, body, pipeline, queue_bound, read_all, start_again,
+    Disk, Ramfs, SMALL_INDEX, Told, all_there, body, pipeline, queue_bound, read_all, start_again,
     wait_for,
 };
-use kit::{Answer, Broker, Client, free_ports};
+use kit::{Answer, Broker, Client, command, free_ports};
 use serde_json::json;
 
 const TOPIC: &str = "orders";
@@ -397,4 +397,45 @@ fn wait_until_prepared(disk: &Disk) {
         }
         Duration::from_millis(1500) < last.1.elapsed()
     });
+}
+
+#[test]
+fn direct_writes_on_a_file_system_without_them_end_the_start() {
+    let ramfs = Ramfs::mount();
+    let ways = [
+        (
+            &["--flush", "sync", "--flush-method", "direct"][..],
+            "flushMethod=direct",
+        ),
+        (&["--append", "direct"], "appendMode=direct"),
+    ];
+    for (way, asked) in ways {
+        let store = ramfs.0.path().join("store");
+        let output = command(free_ports(), &store, way).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        for part in [asked, "EINVAL", "a file system with direct I/O (ext4, XFS)"] {
+            assert!(stderr.contains(part), "{part} is not in {stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_file_system_without_direct_writes_is_written_and_read_without_them() {
+    let ramfs = Ramfs::mount();
+    let mut broker = Broker::start(ramfs.0.path(), &["--flush", "sync"]);
+    let mut client = broker.client();
+    client.make_topic(TOPIC, 1);
+    let acknowledged = pipeline(broker.port, TOPIC, 1, "kept", (50, 60_000, 4)).acknowledged;
+    assert_eq!(acknowledged.len(), 50);
+    all_there(&acknowledged, &read_all(&mut client, TOPIC, 1));
+    assert_eq!(broker.stop(), Some(0), "{}", broker.log());
+    let mut broker = broker.start_again();
+    all_there(&acknowledged, &read_all(&mut broker.client(), TOPIC, 1));
+    let log = broker.log();
+    assert!(
+        log.contains("direct-io (EINVAL)") && log.contains("through the page cache"),
+        "{log}"
+    );
+    assert_eq!(broker.stop(), Some(0));
 }

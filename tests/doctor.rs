@@ -86,6 +86,7 @@ fn every_entry_is_whole_and_the_code_is_that_of_the_worst() {
         "file system",
         "disk space",
         "disk cache",
+        "cold reads",
         "I/O scheduler",
         "disk interrupts",
         "huge pages",

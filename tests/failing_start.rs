@@ -69,6 +69,25 @@ fn a_store_that_cannot_be_written() {
 }
 
 #[test]
+fn direct_writes_that_are_masked() {
+    let folder = tempfile::tempdir().unwrap();
+    for (way, asked) in [
+        (
+            &["--flush", "sync", "--flush-method", "direct"][..],
+            "flushMethod=direct",
+        ),
+        (&["--append", "direct"], "appendMode=direct"),
+    ] {
+        let arguments = [way, &["--without", "direct-io"]].concat();
+        let outcome = start(free_ports(), folder.path(), &arguments);
+        fails_with(
+            outcome,
+            &[asked, "direct-io is masked", "another way to write"],
+        );
+    }
+}
+
+#[test]
 fn fewer_shards_than_the_store_has() {
     let folder = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(folder.path(), &["--shards", "2"]);

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use corelane::base::{RingFeature, RingFeatures};
+use corelane::base::{Feature, Features};
 use corelane::io::{
     Bell, Completion, End, Errno, FileId, Fill, Io, Lanes, ListenerId, Name, Op, OpenMode, Options,
     Pages, Payload, PipeId, Route, SocketId, Source, Space, Span, Token, Uring, listen,
@@ -34,7 +34,7 @@ struct Real {
 }
 
 impl Real {
-    fn without(masked: RingFeatures) -> Self {
+    fn without(masked: Features) -> Self {
         let listener = listen("127.0.0.1:0".parse().unwrap()).expect("a loopback port");
         let lanes = Lanes::start().expect("two threads");
         let options = Options::SMALL.without(masked);
@@ -139,11 +139,11 @@ impl World for Simulated {
 }
 
 /// Nothing, each feature alone, all.
-fn masks() -> impl Iterator<Item = RingFeatures> {
-    let alone = RingFeature::ALL
+fn masks() -> impl Iterator<Item = Features> {
+    let alone = Feature::ALL
         .into_iter()
         .map(|it| [it].into_iter().collect());
-    let ends = [RingFeatures::NONE, RingFeatures::all()];
+    let ends = [Features::NONE, Features::all()];
     ends.into_iter().chain(alone)
 }
 

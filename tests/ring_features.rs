@@ -1,15 +1,19 @@
-//! A broker serves without the optional features of a ring, and says with which it runs.
+//! A broker serves without the optional features of a kernel, and says with which it runs.
 
 mod kit;
 
-use corelane::base::{RingFeature, RingFeatures};
+use corelane::base::{Feature, Features};
 use kit::{Broker, bodies, command};
 
-/// The one line about the ring.
-fn ring_line(log: &str) -> String {
-    let lines: Vec<_> = log.lines().filter(|line| line.contains("ring: ")).collect();
-    assert_eq!(lines.len(), 1, "{log}");
-    lines[0].split_once("ring: ").unwrap().1.to_owned()
+/// The one line that begins so: what is used, and without what.
+fn line_about(what: &str, log: &str) -> (String, String) {
+    let found: Vec<_> = log
+        .lines()
+        .filter_map(|line| line.split_once(what))
+        .collect();
+    assert_eq!(found.len(), 1, "{log}");
+    let (used, without) = found[0].1.split_once("; without: ").unwrap();
+    (used.to_owned(), without.to_owned())
 }
 
 /// More than a receive buffer holds, so that receiving goes on; and answers on two connections.
@@ -32,16 +36,25 @@ fn serves(broker: &Broker) {
 #[test]
 fn a_broker_serves_with_everything_masked() {
     let folder = tempfile::tempdir().unwrap();
-    let all = RingFeatures::all().to_string().replace(' ', "");
+    let all = Features::all().to_string().replace(' ', "");
     let mut broker = Broker::start(folder.path(), &["--without", &all, "--flush", "sync"]);
     serves(&broker);
-    let line = ring_line(&broker.log());
-    let (used, without) = line.split_once("; without: ").unwrap();
-    assert_eq!(used, "nothing");
-    for feature in RingFeature::ALL {
-        let masked = format!("{} (masked)", feature.name());
-        assert!(without.contains(&masked), "{masked} is not in {line}");
+    let log = broker.log();
+    let of = [
+        ("ring: ", &Feature::OF_RING[..]),
+        ("files: ", &Feature::OF_FILES),
+    ];
+    for (what, features) in of {
+        let (used, without) = line_about(what, &log);
+        assert_eq!(used, "nothing");
+        let masked: Vec<_> = features
+            .iter()
+            .map(|feature| format!("{} (masked)", feature.name()))
+            .collect();
+        assert_eq!(without, masked.join(", "));
     }
+    let warning = "read through the page cache, where they may take the place";
+    assert!(log.contains(warning), "{log}");
     assert_eq!(broker.stop(), Some(0));
 }
 
@@ -58,13 +71,30 @@ fn a_broker_says_what_its_ring_has() {
         ],
     );
     serves(&broker);
-    let line = ring_line(&broker.log());
-    let (used, without) = line.split_once("; without: ").unwrap();
+    let (used, without) = line_about("ring: ", &broker.log());
     for name in ["worker-bound", "send-zc", "no-sqarray"] {
-        assert!(!used.contains(name), "{line}");
-        assert!(without.contains(&format!("{name} (masked)")), "{line}");
+        assert!(!used.contains(name), "{used}; {without}");
+        assert!(
+            without.contains(&format!("{name} (masked)")),
+            "{used}; {without}"
+        );
     }
-    assert_eq!(without.matches("(masked)").count(), 3, "{line}");
+    assert_eq!(without.matches("(masked)").count(), 3, "{used}; {without}");
+}
+
+#[test]
+fn a_broker_says_what_its_files_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &["--without", "cachestat,send-zc"]);
+    serves(&broker);
+    let (used, without) = line_about("files: ", &broker.log());
+    assert!(used.contains("direct-io"), "{used}; {without}");
+    assert!(!used.contains("cachestat"), "{used}; {without}");
+    assert!(without.contains("cachestat (masked)"), "{used}; {without}");
+    assert!(
+        !without.contains("send-zc"),
+        "that is of the ring: {without}"
+    );
 }
 
 #[test]
@@ -75,10 +105,10 @@ fn a_name_that_is_no_feature_ends_the_start_with_all_names() {
     assert_eq!(output.status.code(), Some(2));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        stderr.contains("'multishot' is no feature of a ring"),
+        stderr.contains("'multishot' is no optional feature"),
         "{stderr}"
     );
-    for feature in RingFeature::ALL {
+    for feature in Feature::ALL {
         assert!(stderr.contains(feature.name()), "{stderr}");
     }
 }

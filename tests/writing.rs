@@ -70,6 +70,20 @@ fn synchronously_by_each_method() {
 }
 
 #[test]
+fn synchronously_without_direct_writes() {
+    let masked = ["--flush", "sync", "--without", "direct-io"];
+    let log = survives(&masked);
+    assert!(log.contains("direct=cannot"), "not even tried: {log}");
+    for log in [
+        log,
+        survives(&[&masked[..], &["--flush-method", "dsync"]].concat()),
+    ] {
+        assert!(!log.contains("O_DIRECT"), "{log}");
+        assert!(log.contains("fill=Zeros"), "{log}");
+    }
+}
+
+#[test]
 fn left_to_the_kernel() {
     survives(&["--flush", "none"]);
 }

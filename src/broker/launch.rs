@@ -302,7 +302,7 @@ impl ShardPlan {
         Options {
             spin_ns_max: spin_us_max * 1000,
             workers_first: self.log.flush.is_sync(),
-            ..Options::SHARD.without(self.settings.ring_without)
+            ..Options::SHARD.without(self.settings.without)
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::base::{Key, RingFeatures};
+use crate::base::{Features, Key};
 use crate::command::ConnectionId;
 use crate::config::{NameServerSettings, StartError};
 use crate::egress::{Egress, Policy};
@@ -48,7 +48,7 @@ pub(super) struct Plan {
     /// Where the key-value configuration is kept; `None` = in memory only.
     pub(super) kv_path: Option<PathBuf>,
     /// What its ring does without.
-    pub(super) ring_without: RingFeatures,
+    pub(super) without: Features,
 }
 
 /// Starts a name server on a thread of its own, not pinned.
@@ -123,7 +123,7 @@ impl Loop {
                 })?;
             }
         }
-        let options = Options::SMALL.without(plan.ring_without);
+        let options = Options::SMALL.without(plan.without);
         let mut io = Uring::new(options, vec![listener], lanes).map_err(super::start::not_had)?;
         let mut net = Net::new(
             Limits::for_connections(CONNECTIONS_MAX),
@@ -266,7 +266,7 @@ pub fn serve(settings: &NameServerSettings) -> Result<std::process::ExitCode, St
             ..Settings::default()
         },
         kv_path: None,
-        ring_without: RingFeatures::NONE,
+        without: Features::NONE,
     };
     let mut signals = super::start::signals()?;
     let handle = start(plan, listener, lanes)?;

@@ -15,9 +15,10 @@ use super::launch::{Starting, identity, store_host};
 use super::layout::lay_out;
 use super::names;
 use super::registration::Registrar;
-use crate::base::ShardId;
+use super::writing::existing;
+use crate::base::{Feature, ShardId};
 use crate::config::{NameServers, Settings, StartError};
-use crate::io::{Lanes, SetupError, in_force, listen, raise_file_limit};
+use crate::io::{Lanes, SetupError, files_in_force, in_force, listen, raise_file_limit, try_files};
 use crate::protocol::rocketmq::frame;
 
 /// Descriptors besides connections: segments, rings, listeners, what others open.
@@ -56,6 +57,7 @@ pub fn serve(settings: Settings) -> Result<ExitCode, StartError> {
     let layout = lay_out(&settings)?;
     settings.check_ports(layout.shard_count)?;
     look_at_rings(&settings)?;
+    look_at_files(&settings);
     let lanes = Lanes::start().map_err(|error| {
         StartError::new(
             "start",
@@ -130,9 +132,30 @@ fn announce(settings: &Settings, name_servers: &[String], shards: &[ShardId]) {
 
 /// That there can be rings, and what they have, said once for all of them.
 fn look_at_rings(settings: &Settings) -> Result<(), StartError> {
-    let line = in_force(settings.ring_without).map_err(not_had)?;
+    let line = in_force(settings.without).map_err(not_had)?;
     tracing::info!("{line}");
     Ok(())
+}
+
+/// Likewise of the files of the logs: what reads of messages that are not in memory can do.
+fn look_at_files(settings: &Settings) {
+    let folder = existing(&settings.store.paths(Some(ShardId(0))).commit_log);
+    let trial = match try_files(&folder) {
+        Ok(trial) => trial,
+        // Each file is asked again when it is used.
+        Err(error) => {
+            tracing::warn!(%error, folder = %folder.display(), "files: what they can do is not known yet");
+            return;
+        }
+    };
+    let (line, used) = files_in_force(&trial, settings.without);
+    tracing::info!("{line}");
+    if !used.has(Feature::DirectIo) && !used.has(Feature::Dontcache) {
+        tracing::warn!(
+            "messages that are not in memory are read through the page cache, where they may take the place of \
+             those that are: put the store on a file system with direct I/O (ext4, XFS)"
+        );
+    }
 }
 
 fn forward_signals(reports: Sender<Report>) -> Result<(), StartError> {
@@ -171,7 +194,7 @@ fn start_names(
             ..crate::nameserver::Settings::default()
         },
         kv_path: Some(settings.store.root.join("kvConfig.json")),
-        ring_without: settings.ring_without,
+        without: settings.without,
     };
     names::start(plan, listener, lanes.clone())
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::start::not_had;
-use crate::base::ShardId;
+use crate::base::{Feature, ShardId};
 use crate::config::{AppendMode, FlushMethod, FlushMode, Settings, StartError};
-use crate::io::{PAGE_SIZE, SetupError, SyncWay, Times, ring_writes_at_once, time_sync_ways};
+use crate::io::{Fill, PAGE_SIZE, SetupError, SyncWay, Times, ring_writes_at_once, time_sync_ways};
 use crate::log::{Append, FlushPolicy, Options};
 
 /// Ways to make a group durable, in the order in which they are tried. These and the numbers below, down to the
@@ -48,7 +48,9 @@ pub(super) fn options(settings: &Settings) -> Result<Options, StartError> {
     let flush = settings.flush;
     let mut method = flush.method;
     if flush.mode == FlushMode::Sync && method == FlushMethod::Auto {
-        method = measured(&folder, settings.store.segment_size);
+        let may_be_direct = !settings.without.has(Feature::DirectIo)
+            && settings.store.segment_size.is_multiple_of(PAGE_SIZE);
+        method = measured(&folder, may_be_direct);
     }
     let policy = match (flush.mode, method) {
         (FlushMode::Sync, FlushMethod::Dsync | FlushMethod::Direct) => FlushPolicy::DurableWrites,
@@ -81,12 +83,16 @@ pub(super) fn options(settings: &Settings) -> Result<Options, StartError> {
         AppendMode::Auto if ring_writes_at_once(&folder) => Append::Ring,
         AppendMode::Auto => Append::Mixed,
     };
+    if settings.without.has(Feature::DirectIo) && options.fill == Fill::DirectZeros {
+        options.fill = Fill::Zeros;
+    }
     if options.append == Append::Direct {
         check_direct(settings, &folder)?;
     }
     tracing::info!(
         flush = name_of(flush.mode, method),
         append = ?options.append,
+        fill = ?options.fill,
         "how logs are written"
     );
     Ok(options)
@@ -103,13 +109,14 @@ const fn name_of(mode: FlushMode, method: FlushMethod) -> &'static str {
 }
 
 /// The folder itself or the nearest one above it that is there: of the same disk, as stores are laid out.
-fn existing(folder: &Path) -> PathBuf {
+pub(super) fn existing(folder: &Path) -> PathBuf {
     let found = folder.ancestors().find(|folder| folder.is_dir());
     found.map_or_else(|| PathBuf::from("/"), Path::to_owned)
 }
 
-fn measured(folder: &Path, segment_size: u64) -> FlushMethod {
-    let times = match time_sync_ways(folder, &WAYS, &SIZES, BUDGET, PATIENCE) {
+fn measured(folder: &Path, may_be_direct: bool) -> FlushMethod {
+    let ways = if may_be_direct { &WAYS[..] } else { &WAYS[..2] };
+    let times = match time_sync_ways(folder, ways, &SIZES, BUDGET, PATIENCE) {
         Ok(times) => times,
         Err(error) => {
             tracing::warn!(%error, folder = %folder.display(), "the disk could not be timed: fdatasync is used");
@@ -127,7 +134,7 @@ fn measured(folder: &Path, segment_size: u64) -> FlushMethod {
         Some([of(SIZES[0])?, of(SIZES[1])?])
     };
     let all = WAYS.map(quick_us);
-    let method = choose(all, segment_size.is_multiple_of(PAGE_SIZE));
+    let method = choose(all, may_be_direct);
     let shown = |us: Option<[f64; 2]>| {
         us.map_or_else(
             || "cannot".to_owned(),
@@ -175,6 +182,14 @@ fn check_direct(settings: &Settings, folder: &Path) -> Result<(), StartError> {
             asked,
             format!("mappedFileSizeCommitLog={size} is not a multiple of {PAGE_SIZE}"),
             "choose such a size for a new store, or another way to write",
+        ));
+    }
+    if settings.without.has(Feature::DirectIo) {
+        return Err(StartError::new(
+            "use",
+            asked,
+            "direct-io is masked (--without, kernelWithout)",
+            "take direct-io out of the mask, or choose another way to write",
         ));
     }
     let ways = &[SyncWay::ZeroedDirect];

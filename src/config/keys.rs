@@ -399,10 +399,10 @@ pub const KEYS: &[Key] = &[
     ),
     known_as(
         key(
-            "ringWithout",
+            "kernelWithout",
             Features,
             "",
-            "what is not asked of io_uring even where the kernel has it, to measure or to get around it",
+            "what is not asked of the kernel even where it is there, to measure or to get around it",
         ),
         "without",
     ),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::base::{RingFeature, RingFeatures};
+use crate::base::{self, Feature};
 
 /// What values a key takes.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +83,7 @@ impl Kind {
                 format!("1 to {LEVELS_MAX} times such as 1s 5s 10m 2h 1d, separated by blanks")
             }
             Features => {
-                let names = RingFeature::ALL.map(RingFeature::name);
+                let names = Feature::ALL.map(Feature::name);
                 format!("{}, several separated by ,", names.join(" or "))
             }
             Log => "error, warn, info, debug, trace or off, or directives such as \
@@ -172,8 +172,8 @@ pub(super) fn hours(value: &str) -> Result<Vec<u8>, String> {
     hours.collect()
 }
 
-pub(super) fn features(value: &str) -> Result<RingFeatures, String> {
-    RingFeatures::parse(value).map_err(|name| format!("'{name}' is no feature of a ring"))
+pub(super) fn features(value: &str) -> Result<base::Features, String> {
+    base::Features::parse(value).map_err(|name| format!("'{name}' is no optional feature"))
 }
 
 /// In milliseconds.
@@ -248,7 +248,7 @@ mod tests {
             ("messageDelayLevel", "1s xm", "'xm' is no time"),
             ("messageDelayLevel", " ", "it names no time"),
             ("log", "loud", "'loud' is no level"),
-            ("ringWithout", "send-zc,zc", "'zc' is no feature of a ring"),
+            ("kernelWithout", "send-zc,zc", "'zc' is no optional feature"),
             (
                 "enablePropertyFilter",
                 "true",

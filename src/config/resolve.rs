@@ -50,7 +50,7 @@ pub(super) fn resolve(mut values: Values, host: &Host) -> Result<Settings, Start
             spin_us_max: values.number("spinMaxMicros"),
             high_priority: values.text("shardPriority") == "high",
         },
-        ring_without: kinds::features(values.text("ringWithout")).unwrap_or_default(),
+        without: kinds::features(values.text("kernelWithout")).unwrap_or_default(),
         log: values.text("log").to_owned(),
         entries: values.entries(),
         notes: values.notes,

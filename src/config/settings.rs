@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::StartError;
 use super::values::{Entry, Note};
-use crate::base::{RingFeatures, ShardId};
+use crate::base::{Features, ShardId};
 
 /// What `corelane serve` runs with.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,8 +37,8 @@ pub struct Settings {
     pub egress: Egress,
     /// How shards share their CPUs with others.
     pub scheduling: Scheduling,
-    /// What is not asked of io_uring.
-    pub ring_without: RingFeatures,
+    /// What is not asked of the kernel.
+    pub without: Features,
     /// Level or directives.
     pub log: String,
     /// Every key with its value and origin, in the order of the table.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::limits::MORE_LOCKED;
 use super::report::{Entry, NOT_SEEN};
-use crate::base::RingFeature;
+use crate::base::Feature;
 use crate::io::{Errno, Found, RingNeed, RingTrial, Tree, Unseen};
 
 const PAGE: &str = "kernel-notes/ring-setup.md";
@@ -160,12 +160,12 @@ fn rings(trial: &RingTrial, shards: usize) -> Entry {
 const MORE_FILES: &str = "ulimit -n 65536  # LimitNOFILE=65536 in a unit of systemd";
 
 /// What stands in where a feature is missing, if that is worth a newer kernel.
-const fn stands_in(feature: RingFeature) -> Option<&'static str> {
+const fn stands_in(feature: Feature) -> Option<&'static str> {
     match feature {
-        RingFeature::DeferTaskrun => {
+        Feature::DeferTaskrun => {
             Some("COOP_TASKRUN stands in, and its work comes in the middle of other calls")
         }
-        RingFeature::MultishotReceive => Some("each receive is armed again"),
+        Feature::MultishotReceive => Some("each receive is armed again"),
         _ => None,
     }
 }
@@ -173,10 +173,17 @@ const fn stands_in(feature: RingFeature) -> Option<&'static str> {
 fn features(found: &Found, running: Option<(u32, u32)>) -> Entry {
     const NAME: &str = "io_uring features";
     let needs = RingNeed::ALL.into_iter();
+    let of_ring = Feature::OF_RING;
     let has: Vec<_> = needs
         .filter(|need| !found.lacks.contains(need))
         .map(|need| need.name().to_owned())
-        .chain(found.features.iter().map(named))
+        .chain(
+            of_ring
+                .iter()
+                .filter(|it| found.features.has(**it))
+                .copied()
+                .map(named),
+        )
         .chain(found.unused.iter().map(|name| (*name).to_owned()))
         .collect();
     let value = if has.is_empty() {
@@ -189,7 +196,7 @@ fn features(found: &Found, running: Option<(u32, u32)>) -> Entry {
         let reason = format!("without {} nothing is served ({PAGE})", lacks.join(", "));
         return Entry::cannot_run(NAME, value, reason, "# boot Linux 6.1 or newer");
     }
-    let missing: Vec<_> = RingFeature::ALL
+    let missing: Vec<_> = of_ring
         .into_iter()
         .filter(|feature| !found.features.has(*feature))
         .collect();
@@ -216,7 +223,7 @@ fn features(found: &Found, running: Option<(u32, u32)>) -> Entry {
         let reason = format!("{} ({PAGE})", slower.join("; "));
         return Entry::advice(NAME, value, reason, "# boot Linux 6.1 or newer");
     }
-    let names = |features: Vec<RingFeature>| {
+    let names = |features: Vec<Feature>| {
         let names: Vec<_> = features.into_iter().map(named).collect();
         names.join(", ")
     };
@@ -235,7 +242,7 @@ fn features(found: &Found, running: Option<(u32, u32)>) -> Entry {
 
 const REFUSED: &str = "refused although this kernel has it: a limit of locked memory, or a filter";
 
-fn named(feature: RingFeature) -> String {
+fn named(feature: Feature) -> String {
     format!("{} ({})", feature.name(), feature.since())
 }
 
@@ -243,7 +250,7 @@ fn named(feature: RingFeature) -> String {
 mod tests {
     use super::super::report::Verdict;
     use super::*;
-    use crate::base::RingFeatures;
+    use crate::base::Features;
 
     #[test]
     fn the_kernel_is_old_or_new_enough() {
@@ -259,7 +266,7 @@ mod tests {
         }
     }
 
-    fn found(lacks: Vec<RingNeed>, features: RingFeatures) -> Found {
+    fn found(lacks: Vec<RingNeed>, features: Features) -> Found {
         Found {
             lacks,
             features,
@@ -269,7 +276,7 @@ mod tests {
 
     fn trial(shard_rings: usize, refused: Option<Errno>) -> RingTrial {
         RingTrial {
-            found: found(Vec::new(), RingFeatures::NONE),
+            found: found(Vec::new(), Features::NONE),
             shard_rings,
             refused,
             workers: Some((16, 256)),
@@ -333,37 +340,34 @@ mod tests {
 
     #[test]
     fn what_a_ring_lacks_is_judged_by_need() {
-        let without = |lacks: &[RingFeature]| {
-            let lacks: RingFeatures = lacks.iter().copied().collect();
+        let without = |lacks: &[Feature]| {
+            let lacks: Features = lacks.iter().copied().collect();
             features(
-                &found(Vec::new(), RingFeatures::all().without(lacks)),
+                &found(Vec::new(), Features::all().without(lacks)),
                 Some((6, 0)),
             )
         };
         assert_eq!(without(&[]).verdict, Verdict::Ok);
-        let newer = without(&[RingFeature::NoIowait]);
+        let newer = without(&[Feature::NoIowait]);
         assert_eq!(newer.verdict, Verdict::Ok);
         assert!(newer.reason.contains("no-iowait (6.15)"), "{newer:?}");
-        let old = without(&[RingFeature::DeferTaskrun, RingFeature::MultishotReceive]);
+        let old = without(&[Feature::DeferTaskrun, Feature::MultishotReceive]);
         assert_eq!(old.verdict, Verdict::Advice);
         assert!(old.reason.contains("multishot-receive"), "{old:?}");
         assert!(
             old.reason.contains("although this kernel has it"),
             "{old:?}"
         );
-        let old = without(&[RingFeature::DeferTaskrun]);
+        let old = without(&[Feature::DeferTaskrun]);
         assert!(old.fix.unwrap().contains("6.1 or newer"));
-        let refused = without(&[RingFeature::RegisteredRing, RingFeature::NoIowait]);
+        let refused = without(&[Feature::RegisteredRing, Feature::NoIowait]);
         assert_eq!(refused.verdict, Verdict::Ok);
         let said = "newer kernels add no-iowait (6.15); registered-ring (5.18): refused although";
         assert!(refused.reason.contains(said), "{refused:?}");
-        let too_old = features(
-            &found(vec![RingNeed::BufferRings], RingFeatures::all()),
-            None,
-        );
+        let too_old = features(&found(vec![RingNeed::BufferRings], Features::all()), None);
         assert_eq!(too_old.verdict, Verdict::CannotRun);
         assert!(too_old.reason.contains("buffer rings"), "{too_old:?}");
-        let nothing = features(&found(RingNeed::ALL.to_vec(), RingFeatures::NONE), None);
+        let nothing = features(&found(RingNeed::ALL.to_vec(), Features::NONE), None);
         assert_eq!(nothing.verdict, Verdict::CannotRun);
         assert_eq!(nothing.value, NOT_SEEN);
     }

@@ -18,7 +18,7 @@ const fn slow_ns(size: u64) -> u64 {
 /// Bytes of one buffered write of the trial.
 const BUFFERED_SIZE: u64 = 64 << 10;
 
-const ELSEWHERE: &str = "# put the store on ext4 or XFS on a local SSD (--store)";
+pub(super) const ELSEWHERE: &str = "# put the store on ext4 or XFS on a local SSD (--store)";
 
 pub(super) fn not_measured(why: &str) -> Entry {
     let reason = format!("the disk of the store was not measured: {why}");

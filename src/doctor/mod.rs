@@ -11,6 +11,7 @@ mod limits;
 mod measured;
 mod memory;
 mod network;
+mod reads;
 mod report;
 mod shards;
 mod store;
@@ -152,7 +153,10 @@ fn check_log(
     entries.insert(0, store::folder(role, path, &place, made));
     entries.push(store::space(role, &place, subject, true));
     match &trial {
-        Some(Ok(trial)) => entries.extend(measured::check(trial, subject.sync)),
+        Some(Ok(trial)) => {
+            entries.extend(measured::check(trial, subject.sync));
+            entries.push(reads::check(io::try_files(&place.folder)));
+        }
         Some(Err(error)) => entries.push(measured::not_measured(&error.to_string())),
         None if is_store => entries.push(measured::not_measured("it is full but for a few MiB")),
         None => entries.push(measured::not_measured("nothing can be stored there")),

@@ -1,8 +1,8 @@
-//! Calls without an opcode, made so that they cannot block: sendfile and residency.
+//! A call without an opcode, made so that it cannot block: sendfile.
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -29,62 +29,6 @@ pub(super) fn send_file(socket: &OwnedFd, file: &File, at: u64, len: u64) -> Res
         Err(Errno::EAGAIN | Errno::EINTR) => Ok(Moved::NoRoom),
         Err(errno) => Err(errno),
     }
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct CachestatRange {
-    off: u64,
-    len: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct Cachestat {
-    nr_cache: u64,
-    nr_dirty: u64,
-    nr_writeback: u64,
-    nr_evicted: u64,
-    nr_recently_evicted: u64,
-}
-
-/// `cachestat(2)`, since 6.5; libc has no name for it.
-const SYS_CACHESTAT: libc::c_long = 451;
-const PAGE_SIZE: u64 = 4096;
-
-/// Whether every page of a range is in the page cache now. It may leave before it is used: the
-/// caller then waits for one page of the disk, which is rare and short.
-pub(super) fn is_resident(file: &File, at: u64, len: u64) -> bool {
-    let range = CachestatRange { off: at, len };
-    let mut stat = Cachestat::default();
-    let fd = file.as_raw_fd();
-    // SAFETY: both structs are as the kernel declares them and outlive the call.
-    let done = unsafe { libc::syscall(SYS_CACHESTAT, fd, &raw const range, &raw mut stat, 0u32) };
-    if done == 0 {
-        let pages = (at + len).div_ceil(PAGE_SIZE) - at / PAGE_SIZE;
-        return pages <= stat.nr_cache;
-    }
-    is_readable_at_once(file, at) && is_readable_at_once(file, at + len - 1)
-}
-
-/// Before 6.5: a read that refuses to wait tells about one page.
-fn is_readable_at_once(file: &File, at: u64) -> bool {
-    let mut byte = [0u8];
-    let vector = libc::iovec {
-        iov_base: byte.as_mut_ptr().cast(),
-        iov_len: 1,
-    };
-    // SAFETY: one vector to one byte that outlives the call.
-    let count = unsafe {
-        libc::preadv2(
-            file.as_raw_fd(),
-            &raw const vector,
-            1,
-            at as libc::off_t,
-            libc::RWF_NOWAIT,
-        )
-    };
-    count == 1
 }
 
 /// An empty message header, to be filled in.

@@ -15,11 +15,13 @@ mod buffers;
 mod clock;
 mod direct;
 mod file_table;
+mod file_trial;
 mod host;
 mod lane;
 mod lease;
 mod mapping;
 mod pages;
+mod residency;
 mod ring_trial;
 mod setup;
 mod source;
@@ -36,6 +38,7 @@ pub use nix::errno::Errno;
 pub use bell::Bell;
 pub use clock::local_hour;
 pub(crate) use file_table::FileTable;
+pub use file_trial::{FileTrial, files_in_force, try_files};
 pub use host::{Limit, Place, Tree, Unseen, clock_read_ns, limits, place};
 pub use lane::{Lanes, read_small};
 pub use lease::Lease;
@@ -177,8 +180,8 @@ pub enum Route {
     /// Into the page cache, by a call of the shard's own thread at the start of the next turn: no worker, no
     /// switch, but the shard stands still as long as the kernel takes.
     InPlace,
-    /// Past the page cache, through the ring. Position and length are multiples of [`PAGE_SIZE`]; EINVAL where
-    /// the file system cannot.
+    /// Past the page cache, through the ring. Position and length are multiples of [`PAGE_SIZE`]. Where
+    /// the file system cannot: as [`Self::Ring`].
     Direct,
 }
 
@@ -311,7 +314,7 @@ pub enum Op {
         route: Route,
     },
     /// Reads without leaving anything in the page cache that was not there: past it where the file system
-    /// can, else marked as used once (RWF_DONTCACHE). The position is a multiple of [`PAGE_SIZE`]; short at
+    /// can, else marked as used once (RWF_DONTCACHE), else plainly. The position is a multiple of [`PAGE_SIZE`]; short at
     /// the end of the file.
     ReadCold {
         /// Which.

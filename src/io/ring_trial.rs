@@ -13,7 +13,7 @@ use super::setup::SetupError;
 use super::uring::entering::Door;
 use super::uring::features::AtOpen;
 use super::uring::probe::{Found, allowed, probe};
-use crate::base::{RingFeature, RingFeatures};
+use crate::base::{Feature, Features};
 
 /// What rings can do here, and how many there can be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,21 +60,25 @@ pub fn try_rings(shards: usize) -> Result<RingTrial, Errno> {
 ///
 /// # Errors
 /// There can be no ring.
-pub fn in_force(masked: RingFeatures) -> Result<String, SetupError> {
+pub fn in_force(masked: Features) -> Result<String, SetupError> {
     let used = allowed(masked)?;
-    let missing: Vec<_> = RingFeatures::all()
-        .without(used)
-        .iter()
+    let missing: Vec<_> = Feature::OF_RING
+        .into_iter()
+        .filter(|feature| !used.has(*feature))
         .map(|feature| why_not(feature, masked))
         .collect();
     let without = match missing.as_slice() {
         [] => "nothing".to_owned(),
         missing => missing.join(", "),
     };
-    Ok(format!("ring: {used}; without: {without}"))
+    let of_ring: Features = used
+        .iter()
+        .filter(|it| Feature::OF_RING.contains(it))
+        .collect();
+    Ok(format!("ring: {of_ring}; without: {without}"))
 }
 
-fn why_not(feature: RingFeature, masked: RingFeatures) -> String {
+fn why_not(feature: Feature, masked: Features) -> String {
     if masked.has(feature) {
         format!("{} (masked)", feature.name())
     } else {
@@ -83,7 +87,7 @@ fn why_not(feature: RingFeature, masked: RingFeatures) -> String {
 }
 
 /// A ring with the sizes of [`Options::SHARD`]. The ring goes before its buffers do.
-fn shard_ring(features: RingFeatures) -> Result<(Door, IoUring, Rc<BufferRing>), Errno> {
+fn shard_ring(features: Features) -> Result<(Door, IoUring, Rc<BufferRing>), Errno> {
     let options = Options::SHARD;
     let (ring, door) = AtOpen::of(features)
         .open(options.entries)

@@ -37,7 +37,7 @@ use super::{
 use crate::base::{Key, Slab};
 use entering::Door;
 use features::{AtOpen, InUse};
-use files::{Bounce, ColdRead, Direct, Gathering, InPlace};
+use files::{Apart, Bounce, ColdRead, Gathering, InPlace};
 pub use options::Options;
 use sending::Gather;
 use spin::Spin;
@@ -96,7 +96,7 @@ struct Socket {
 struct OpenFile {
     file: Arc<File>,
     map: Mapped,
-    direct: Direct,
+    apart: Apart,
 }
 
 struct Flight {
@@ -220,7 +220,7 @@ impl Uring {
         self.files.insert(Rc::new(OpenFile {
             file: Arc::new(file),
             map: Mapped::default(),
-            direct: Direct::default(),
+            apart: Apart::default(),
         }))
     }
 

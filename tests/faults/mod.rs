@@ -149,6 +149,26 @@ impl Drop for Disk {
     }
 }
 
+/// A file system that keeps all in memory, and has no way past the page cache. Needs root.
+pub struct Ramfs(pub tempfile::TempDir);
+
+impl Ramfs {
+    pub fn mount() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        run("mount", &["-t", "ramfs", "none", path]);
+        run("mountpoint", &["--quiet", path]);
+        Self(folder)
+    }
+}
+
+impl Drop for Ramfs {
+    fn drop(&mut self) {
+        let path = self.0.path().to_str().unwrap();
+        run("umount", &["--lazy", path]);
+    }
+}
+
 /// Waits until something holds.
 pub fn wait_for(what: &str, seconds: u64, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(seconds);

@@ -67,15 +67,15 @@ mod tests {
         End, Fill, Io, Lanes, ListenerId, Op, OpenMode, Options, Payload, PipeId, Token, listen,
     };
     use super::*;
-    use crate::base::{RingFeature, RingFeatures};
+    use crate::base::{Feature, Features};
 
     /// What waits for ever, and what a lane takes a while for, comes back before the ring goes.
     #[test]
     fn a_ring_is_closed_when_everything_has_come_back() {
         let masks = [
-            RingFeatures::NONE,
-            [RingFeature::DeferTaskrun].into_iter().collect(),
-            RingFeatures::all(),
+            Features::NONE,
+            [Feature::DeferTaskrun].into_iter().collect(),
+            Features::all(),
         ];
         for masked in masks {
             let folder = tempfile::tempdir().unwrap();

@@ -2,11 +2,17 @@
 //! what is masked (`--without`). Where one is missing, something slower stands in. See
 //! kernel-notes/ring-setup.md.
 
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+
 use io_uring::{Builder, IoUring, cqueue, opcode, squeue, types};
+use nix::errno::Errno;
 
 use super::super::buffers::GROUP;
+use super::super::residency;
 use super::entering::{Door, RegisteredWait};
-use crate::base::{RingFeature, RingFeatures};
+use crate::base::{Feature, Features};
 
 type Plain = Builder<squeue::Entry, cqueue::Entry>;
 
@@ -34,6 +40,9 @@ pub(super) struct InUse {
     pub(super) multishot_accept: Option<MultishotAccept>,
     pub(super) multishot_receive: Option<MultishotReceive>,
     pub(super) send_zc: Option<SendZc>,
+    pub(super) cachestat: Option<Cachestat>,
+    pub(super) direct_io: Option<DirectIo>,
+    pub(super) dontcache: Option<Dontcache>,
 }
 
 struct SingleIssuer(());
@@ -63,6 +72,40 @@ pub(super) struct SendZc(());
 /// An accept that stays armed.
 pub(super) struct MultishotAccept(());
 
+/// Counting the pages of a range that the page cache holds (`cachestat`).
+pub(super) struct Cachestat(());
+
+/// Reads and writes past the page cache may be asked for. Whether a file has them its own descriptor proves.
+pub(super) struct DirectIo(());
+
+/// Reads that leave nothing in the page cache (`RWF_DONTCACHE`) may be asked for. Each may be refused still.
+pub(super) struct Dontcache(());
+
+impl Cachestat {
+    pub(super) fn holds(&self, file: &File, at: u64, len: u64) -> Result<bool, Errno> {
+        residency::by_cachestat(file, at, len)
+    }
+}
+
+impl DirectIo {
+    /// The same file once more, past the page cache.
+    pub(super) fn open(&self, file: &File, writable: bool) -> Option<File> {
+        // Through /proc, so that it is this file even when its name is gone.
+        OpenOptions::new()
+            .read(true)
+            .write(writable)
+            .custom_flags(libc::O_DIRECT)
+            .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            .ok()
+    }
+}
+
+impl Dontcache {
+    pub(super) const fn flag(&self) -> i32 {
+        libc::RWF_DONTCACHE
+    }
+}
+
 impl MultishotAccept {
     pub(super) fn entry(&self, listener: types::Fd) -> squeue::Entry {
         let accept = opcode::AcceptMulti::new(listener);
@@ -91,12 +134,12 @@ impl SendZc {
 }
 
 impl AtOpen {
-    pub(in crate::io) fn of(allowed: RingFeatures) -> Self {
+    pub(in crate::io) fn of(allowed: Features) -> Self {
         let has = |feature| allowed.has(feature);
-        let single_issuer = has(RingFeature::SingleIssuer).then_some(SingleIssuer(()));
-        let taskrun = if single_issuer.is_some() && has(RingFeature::DeferTaskrun) {
+        let single_issuer = has(Feature::SingleIssuer).then_some(SingleIssuer(()));
+        let taskrun = if single_issuer.is_some() && has(Feature::DeferTaskrun) {
             Taskrun::Deferred(DeferTaskrun(()))
-        } else if has(RingFeature::CoopTaskrun) {
+        } else if has(Feature::CoopTaskrun) {
             Taskrun::Cooperative(CoopTaskrun(()))
         } else {
             Taskrun::Interrupting
@@ -104,11 +147,11 @@ impl AtOpen {
         Self {
             single_issuer,
             taskrun,
-            no_sqarray: has(RingFeature::NoSqarray).then_some(NoSqarray(())),
-            worker_bound: has(RingFeature::WorkerBound).then_some(WorkerBound(())),
-            registered_ring: has(RingFeature::RegisteredRing).then_some(RegisteredRing(())),
-            registered_wait: has(RingFeature::RegisteredWait).then_some(WaitByRegion(())),
-            no_iowait: has(RingFeature::NoIowait).then_some(NoIowait(())),
+            no_sqarray: has(Feature::NoSqarray).then_some(NoSqarray(())),
+            worker_bound: has(Feature::WorkerBound).then_some(WorkerBound(())),
+            registered_ring: has(Feature::RegisteredRing).then_some(RegisteredRing(())),
+            registered_wait: has(Feature::RegisteredWait).then_some(WaitByRegion(())),
+            no_iowait: has(Feature::NoIowait).then_some(NoIowait(())),
         }
     }
 
@@ -164,12 +207,15 @@ impl AtOpen {
 }
 
 impl InUse {
-    pub(super) fn of(allowed: RingFeatures) -> Self {
+    pub(super) fn of(allowed: Features) -> Self {
         let has = |feature| allowed.has(feature);
         Self {
-            multishot_accept: has(RingFeature::MultishotAccept).then_some(MultishotAccept(())),
-            multishot_receive: has(RingFeature::MultishotReceive).then_some(MultishotReceive(())),
-            send_zc: has(RingFeature::SendZc).then_some(SendZc(())),
+            multishot_accept: has(Feature::MultishotAccept).then_some(MultishotAccept(())),
+            multishot_receive: has(Feature::MultishotReceive).then_some(MultishotReceive(())),
+            send_zc: has(Feature::SendZc).then_some(SendZc(())),
+            cachestat: has(Feature::Cachestat).then_some(Cachestat(())),
+            direct_io: has(Feature::DirectIo).then_some(DirectIo(())),
+            dontcache: has(Feature::Dontcache).then_some(Dontcache(())),
         }
     }
 }
@@ -183,33 +229,33 @@ mod tests {
     #[test]
     fn a_ring_is_opened_with_what_was_found_less_what_is_masked() {
         let found = probe().unwrap().features;
-        let (ring, door) = AtOpen::of(RingFeatures::NONE).open(8).unwrap();
+        let (ring, door) = AtOpen::of(Features::NONE).open(8).unwrap();
         assert!(!ring.params().is_setup_single_issuer());
         assert_eq!(door.ways(), (false, false, false));
         let (ring, door) = AtOpen::of(found).open(8).unwrap();
         let mut workers = [0, 0]; // Asks and changes nothing.
         let submitter = ring.submitter();
         submitter.register_iowq_max_workers(&mut workers).unwrap();
-        if found.has(RingFeature::WorkerBound) {
+        if found.has(Feature::WorkerBound) {
             assert_eq!(workers, [WORKERS_OF_FILES, WORKERS_OF_SOCKETS]);
         }
         let has = |feature| found.has(feature);
         assert_eq!(
             ring.params().is_setup_single_issuer(),
-            has(RingFeature::SingleIssuer)
+            has(Feature::SingleIssuer)
         );
         let ways = (
-            has(RingFeature::RegisteredRing),
-            has(RingFeature::RegisteredWait),
-            has(RingFeature::NoIowait),
+            has(Feature::RegisteredRing),
+            has(Feature::RegisteredWait),
+            has(Feature::NoIowait),
         );
         assert_eq!(door.ways(), ways);
-        let masked: RingFeatures = [RingFeature::MultishotReceive].into_iter().collect();
+        let masked: Features = [Feature::MultishotReceive].into_iter().collect();
         let in_use = InUse::of(found.without(masked));
         assert!(in_use.multishot_receive.is_none());
         assert_eq!(
             in_use.multishot_accept.is_some(),
-            has(RingFeature::MultishotAccept)
+            has(Feature::MultishotAccept)
         );
     }
 
@@ -225,10 +271,10 @@ mod tests {
                 })
                 .collect();
             for (door, _) in &rings {
-                assert_eq!(door.enter(0, 1, 1_000), Err(nix::errno::Errno::ETIME));
+                assert_eq!(door.enter(0, 1, 1_000), Err(Errno::ETIME));
             }
             let registered = rings.iter().filter(|(door, _)| door.ways().0).count();
-            let wanted = if found.has(RingFeature::RegisteredRing) {
+            let wanted = if found.has(Feature::RegisteredRing) {
                 16
             } else {
                 0

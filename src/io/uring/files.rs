@@ -1,37 +1,36 @@
 //! Reads, writes and syncs of open files: through the ring, in place, or past the page cache.
 #![allow(unsafe_code)]
 
-use std::cell::OnceCell;
-use std::fs::{File, OpenOptions};
+use std::cell::{Cell, OnceCell};
+use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::super::{Completion, FileId, Op, PAGE_SIZE, Pages, Payload, Route, Source, Token};
+use super::features::{DirectIo, InUse};
 use super::{Borrowed, OpenFile, Uring};
 use crate::base::Key;
 
 /// Buffers for direct writes that are kept: a log has one write in flight.
 const BOUNCE_MAX: usize = 2;
 
+/// What one file has beside its descriptor.
+#[derive(Debug, Default)]
+pub(super) struct Apart {
+    direct: Direct,
+    cold: ColdFile,
+}
+
 /// The same file once more, past the page cache; opened at first use. `None`: its file system cannot.
 #[derive(Debug, Default)]
-pub(super) struct Direct(OnceCell<Option<File>>);
+struct Direct(OnceCell<Option<File>>);
 
 impl Direct {
-    fn get(&self, file: &File) -> Option<&File> {
-        let open = || {
-            // Through /proc, so that it is this file even when its name is gone.
-            OpenOptions::new()
-                .read(true)
-                .write(is_writable(file))
-                .custom_flags(libc::O_DIRECT)
-                .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
-                .ok()
-        };
+    fn get(&self, direct_io: Option<&DirectIo>, file: &File) -> Option<&File> {
+        let open = || direct_io?.open(file, is_writable(file));
         self.0.get_or_init(open).as_ref()
     }
 }
@@ -101,11 +100,19 @@ impl InPlace {
 }
 
 /// How a cold read leaves the page cache as it was, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum ColdWay {
+    #[default]
     Direct,
     Once,
     Plain,
+}
+
+/// What cold reads of one file have found.
+#[derive(Debug, Default)]
+struct ColdFile {
+    /// The best way that it has not refused: each is refused once.
+    way: Cell<ColdWay>,
 }
 
 impl ColdWay {
@@ -126,20 +133,26 @@ pub(super) struct ColdRead {
 }
 
 impl ColdRead {
-    fn entry(&mut self) -> squeue::Entry {
+    fn entry(&mut self, features: &InUse) -> squeue::Entry {
         let direct = match self.way {
-            ColdWay::Direct => self.file.direct.get(&self.file.file),
+            ColdWay::Direct => self
+                .file
+                .apart
+                .direct
+                .get(features.direct_io.as_ref(), &self.file.file),
             ColdWay::Once | ColdWay::Plain => None,
         };
         if direct.is_none() && self.way == ColdWay::Direct {
             self.way = ColdWay::Once;
         }
-        let fd = direct.unwrap_or(&self.file.file).as_raw_fd();
-        let flags = if self.way == ColdWay::Once {
-            libc::RWF_DONTCACHE
-        } else {
-            0
+        let flags = match &features.dontcache {
+            Some(dontcache) if self.way == ColdWay::Once => dontcache.flag(),
+            _ => 0,
         };
+        if flags == 0 && self.way == ColdWay::Once {
+            self.way = ColdWay::Plain;
+        }
+        let fd = direct.unwrap_or(&self.file.file).as_raw_fd();
         let len = self.into.bytes().len() as u32;
         let address = self.into.bytes_mut().as_mut_ptr();
         opcode::Read::new(types::Fd(fd), address, len)
@@ -251,7 +264,8 @@ impl Uring {
                 self.direct.push_back(key);
             }
             Route::Direct => match self.direct_write(&open, at, &from, durable) {
-                Ok((pages, entry)) => {
+                Ok(None) => self.push_write(token, (file, at), from, durable, Route::Ring),
+                Ok(Some((pages, entry))) => {
                     let from = from.into_buffer();
                     self.fly_with_file(token, open, entry, Borrowed::DirectWrite(pages, from));
                 }
@@ -261,18 +275,21 @@ impl Uring {
     }
 
     /// The bytes are copied once, into memory that the disk can take them from: a record's own buffer
-    /// stands at no page's address.
+    /// stands at no page's address. `None`: its file system cannot.
     fn direct_write(
         &mut self,
         open: &OpenFile,
         at: u64,
         from: &Source,
         durable: bool,
-    ) -> Result<(Pages, squeue::Entry), Errno> {
+    ) -> Result<Option<(Pages, squeue::Entry)>, Errno> {
         if !at.is_multiple_of(PAGE_SIZE) || !(from.len() as u64).is_multiple_of(PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
-        let direct = open.direct.get(&open.file).ok_or(Errno::EINVAL)?;
+        let direct_io = self.features.direct_io.as_ref();
+        let Some(direct) = open.apart.direct.get(direct_io, &open.file) else {
+            return Ok(None);
+        };
         let mut pages = self.bounce.take(from.len())?;
         let mut rest = pages.bytes_mut();
         for piece in from.pieces() {
@@ -285,18 +302,19 @@ impl Uring {
             .offset(at)
             .rw_flags(rw_flags(durable))
             .build();
-        Ok((pages, entry))
+        Ok(Some((pages, entry)))
     }
 
     pub(super) fn push_cold_read(&mut self, token: Token, (file, at): (FileId, u64), into: Pages) {
         let Some(file) = self.file(file) else {
             return self.fail(token, Errno::EBADF, Payload::Pages(into));
         };
+        let way = file.apart.cold.way.get();
         let read = ColdRead {
             file,
             at,
             into,
-            way: ColdWay::Direct,
+            way,
         };
         let key = self.fly_elsewhere(token, Borrowed::ColdRead(Box::new(read)));
         self.submit_cold_read(key);
@@ -307,7 +325,7 @@ impl Uring {
         let Borrowed::ColdRead(read) = &mut flight.borrowed else {
             unreachable!("called for cold reads only")
         };
-        let entry = read.entry();
+        let entry = read.entry(&self.features);
         self.submit(key, entry);
     }
 
@@ -324,6 +342,7 @@ impl Uring {
             return false;
         }
         read.way = read.way.next();
+        read.file.apart.cold.way.set(read.way);
         self.submit_cold_read(key);
         true
     }

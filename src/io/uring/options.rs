@@ -1,6 +1,6 @@
 //! What a ring is built with.
 
-use crate::base::RingFeatures;
+use crate::base::Features;
 
 /// What a ring is built with.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,7 @@ pub struct Options {
     /// gave a worker something to do.
     pub workers_first: bool,
     /// Masked: not used even where the kernel has it.
-    pub without: RingFeatures,
+    pub without: Features,
 }
 
 impl Options {
@@ -33,7 +33,7 @@ impl Options {
         in_flight_max: 1 << 17,
         spin_ns_max: 0,
         workers_first: false,
-        without: RingFeatures::NONE,
+        without: Features::NONE,
     };
     /// Of a name server's thread.
     pub const SMALL: Self = Self {
@@ -43,12 +43,12 @@ impl Options {
         in_flight_max: 1 << 15,
         spin_ns_max: 0,
         workers_first: false,
-        without: RingFeatures::NONE,
+        without: Features::NONE,
     };
 
     /// The same with some features masked.
     #[must_use]
-    pub const fn without(self, without: RingFeatures) -> Self {
+    pub const fn without(self, without: Features) -> Self {
         Self { without, ..self }
     }
 }

@@ -12,9 +12,10 @@ use io_uring::{Builder, IoUring, Probe, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::super::buffers::{BufferRing, GROUP};
+use super::super::residency;
 use super::super::setup::SetupError;
 use super::entering::{Door, RegisteredWait};
-use crate::base::{RingFeature, RingFeatures};
+use crate::base::{Feature, Features};
 
 /// What every ring of a broker must have; Linux 5.19 has all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +49,7 @@ pub struct Found {
     /// What is needed and not there.
     pub lacks: Vec<RingNeed>,
     /// What is there beyond that.
-    pub features: RingFeatures,
+    pub features: Features,
     /// What is there and not used, and by which name the kernel knows it.
     pub unused: Vec<&'static str>,
 }
@@ -87,8 +88,8 @@ pub(in crate::io) fn probe() -> Result<&'static Found, Errno> {
     Ok(FOUND.get_or_init(|| found))
 }
 
-/// What a ring may use here, less what is masked.
-pub(in crate::io) fn allowed(without: RingFeatures) -> Result<RingFeatures, SetupError> {
+/// What a ring and its files may use here, less what is masked.
+pub(in crate::io) fn allowed(without: Features) -> Result<Features, SetupError> {
     let found = probe().map_err(|errno| SetupError::of("set up io_uring", &errno.into()))?;
     if found.lacks.is_empty() {
         return Ok(found.features.without(without));
@@ -112,25 +113,28 @@ fn look() -> Result<Found, Errno> {
         .into_iter()
         .filter(|need| !has(*need))
         .collect();
-    let may = |feature: RingFeature| match feature {
-        RingFeature::CoopTaskrun => opens(|ring| ring.setup_coop_taskrun()),
-        RingFeature::SingleIssuer => opens(|ring| ring.setup_single_issuer()),
-        RingFeature::DeferTaskrun => opens(|ring| ring.setup_single_issuer().setup_defer_taskrun()),
-        RingFeature::NoSqarray => opens(|ring| ring.setup_no_sqarray()),
-        RingFeature::MultishotAccept => accepts_again_and_again(),
-        RingFeature::MultishotReceive => lacks.is_empty() && receives_again_and_again(),
-        RingFeature::WorkerBound => {
+    let may = |feature: Feature| match feature {
+        Feature::CoopTaskrun => opens(|ring| ring.setup_coop_taskrun()),
+        Feature::SingleIssuer => opens(|ring| ring.setup_single_issuer()),
+        Feature::DeferTaskrun => opens(|ring| ring.setup_single_issuer().setup_defer_taskrun()),
+        Feature::NoSqarray => opens(|ring| ring.setup_no_sqarray()),
+        Feature::MultishotAccept => accepts_again_and_again(),
+        Feature::MultishotReceive => lacks.is_empty() && receives_again_and_again(),
+        Feature::WorkerBound => {
             let asked = plain.submitter().register_iowq_max_workers(&mut [0, 0]);
             asked.is_ok()
         }
-        RingFeature::RegisteredRing => Door::registered(&plain).is_some(),
-        RingFeature::SendZc => [opcode::SendZc::CODE, opcode::SendMsgZc::CODE]
+        Feature::RegisteredRing => Door::registered(&plain).is_some(),
+        Feature::SendZc => [opcode::SendZc::CODE, opcode::SendMsgZc::CODE]
             .iter()
             .all(knows),
-        RingFeature::RegisteredWait => waits_by_registered_memory(),
-        RingFeature::NoIowait => params.is_feature_no_iowait(),
+        Feature::RegisteredWait => waits_by_registered_memory(),
+        Feature::NoIowait => params.is_feature_no_iowait(),
+        Feature::Cachestat => residency::has_cachestat(),
+        // A matter of each file: `uring/files.rs` learns it there, `file_trial.rs` tells it beforehand.
+        Feature::DirectIo | Feature::Dontcache => true,
     };
-    let features = RingFeature::ALL.into_iter().filter(|it| may(*it)).collect();
+    let features = Feature::ALL.into_iter().filter(|it| may(*it)).collect();
     let has_files = plain.submitter().register_files_sparse(1).is_ok();
     let has_buffers = plain.submitter().register_buffers_sparse(1).is_ok();
     let unused = [

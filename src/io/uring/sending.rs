@@ -8,7 +8,9 @@ use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::super::direct::{self, Moved};
+use super::super::residency;
 use super::super::{FileId, Op, OwnCalls, Payload, SocketId, Span, Token};
+use super::features::Cachestat;
 use super::{Borrowed, OpenFile, Socket, Uring};
 use crate::base::Key;
 
@@ -48,7 +50,7 @@ impl Uring {
         let Some(files) = self.files_of(&spans) else {
             return self.fail(token, Errno::EBADF, Payload::Gathered(head, spans));
         };
-        let hot = hot || is_resident_as_a_whole(&spans, &files);
+        let hot = hot || is_resident_as_a_whole(self.features.cachestat.as_ref(), &spans, &files);
         let mut vectors = Vec::with_capacity(spans.len() + 1);
         let mut skip_left = skip;
         let mut cut = |start: *const u8, len: u64| {
@@ -66,21 +68,10 @@ impl Uring {
         for span in &spans {
             let of_span = |file: &&(FileId, _)| file.0 == span.file;
             let (_, file) = files.iter().find(of_span).expect("was looked up");
-            let start = match file.map.address(&file.file, span.at, span.len) {
+            let start = match start_of(self.features.cachestat.as_ref(), file, *span, hot) {
                 Ok(start) => start,
-                Err(Errno::ERANGE) => {
-                    return self.fail(token, Errno::ERANGE, Payload::Gathered(head, spans));
-                }
-                // No map to be had (of a file system that has stopped, say): as if it were not in memory,
-                // so that it is read, or the read says why not.
-                Err(errno) => {
-                    tracing::debug!(%errno, "a segment cannot be mapped");
-                    return self.fail(token, Errno::EAGAIN, Payload::Gathered(head, spans));
-                }
+                Err(errno) => return self.fail(token, errno, Payload::Gathered(head, spans)),
             };
-            if !hot && !direct::is_resident(&file.file, span.at, u64::from(span.len)) {
-                return self.fail(token, Errno::EAGAIN, Payload::Gathered(head, spans));
-            }
             cut(start, u64::from(span.len));
         }
         let mut gather = Box::new(Gather {
@@ -184,7 +175,7 @@ impl Uring {
             else {
                 unreachable!("nothing else is run directly")
             };
-            if !*hot && !direct::is_resident(&file.file, *at, *left) {
+            if !*hot && !is_resident(self.features.cachestat.as_ref(), file, *at, *left) {
                 // What was sent is sent: a partial count says so, EAGAIN only where nothing was.
                 let result = if *sent == 0 {
                     Err(Errno::EAGAIN)
@@ -229,7 +220,11 @@ impl Uring {
 
 /// One question for all spans instead of one each: records of a pull lie close to each other, and what lies
 /// between them belongs to pulls of other queues. Only a yes says something.
-fn is_resident_as_a_whole(spans: &[Span], files: &[(FileId, Rc<OpenFile>)]) -> bool {
+fn is_resident_as_a_whole(
+    cachestat: Option<&Cachestat>,
+    spans: &[Span],
+    files: &[(FileId, Rc<OpenFile>)],
+) -> bool {
     let (Some(first), Some(last), [(_, file)]) = (spans.first(), spans.last(), files) else {
         return false;
     };
@@ -237,5 +232,34 @@ fn is_resident_as_a_whole(spans: &[Span], files: &[(FileId, Rc<OpenFile>)]) -> b
     1 < spans.len()
         && spans.is_sorted_by_key(|span| span.at)
         && len <= WHOLE_SIZE_MAX
-        && direct::is_resident(&file.file, first.at, len)
+        && is_resident(cachestat, file, first.at, len)
+}
+
+/// Where a span begins in memory. EAGAIN: it has to be read.
+fn start_of(
+    cachestat: Option<&Cachestat>,
+    file: &OpenFile,
+    span: Span,
+    hot: bool,
+) -> Result<*const u8, Errno> {
+    let len = u64::from(span.len);
+    match file.map.address(&file.file, span.at, span.len) {
+        Ok(start) if hot || is_resident(cachestat, file, span.at, len) => Ok(start),
+        Ok(_) => Err(Errno::EAGAIN),
+        Err(Errno::ERANGE) => Err(Errno::ERANGE),
+        // No map to be had (of a file system that has stopped, say): as if it were not in memory,
+        // so that it is read, or the read says why not.
+        Err(errno) => {
+            tracing::debug!(%errno, "a segment cannot be mapped");
+            Err(Errno::EAGAIN)
+        }
+    }
+}
+
+/// Whether every page of a range is in the page cache now. It may leave before it is used: the caller then waits
+/// for one page of the disk, which is rare and short.
+fn is_resident(cachestat: Option<&Cachestat>, file: &OpenFile, at: u64, len: u64) -> bool {
+    // One file's refusal is not the kernel's: the other question is asked then too.
+    let counted = cachestat.and_then(|cachestat| cachestat.holds(&file.file, at, len).ok());
+    counted.unwrap_or_else(|| residency::by_ends(&file.file, at, len))
 }

@@ -1,12 +1,13 @@
-//! Names of what an io_uring may have beyond what it must: for the command line, the log and the doctor.
-//! What each of them is worth stands in kernel-notes/ring-setup.md and kernel-notes/registered-resources.md.
+//! Names of what a kernel may have beyond what it must: for the command line, the log and the doctor.
+//! What each of them is worth stands in kernel-notes: ring-setup.md and registered-resources.md have what is
+//! of a ring, page-cache-and-cold-reads.md what is of files.
 
 use std::fmt;
 
-/// Something that a ring may have. Without it something slower stands in.
+/// Something that a kernel may have. Without it something else stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum RingFeature {
+pub enum Feature {
     /// Completions interrupt nobody.
     CoopTaskrun,
     /// The kernel may count on one thread that submits.
@@ -29,11 +30,17 @@ pub enum RingFeature {
     RegisteredWait,
     /// A wait that does not count as waiting for a disk.
     NoIowait,
+    /// How much of a range the page cache holds, in one answer.
+    Cachestat,
+    /// Reads and writes past the page cache.
+    DirectIo,
+    /// A read that leaves nothing in the page cache.
+    Dontcache,
 }
 
-impl RingFeature {
-    /// All, oldest first where it makes no other difference.
-    pub const ALL: [Self; 11] = [
+impl Feature {
+    /// What a ring has; oldest first where it makes no other difference.
+    pub const OF_RING: [Self; 11] = [
         Self::CoopTaskrun,
         Self::SingleIssuer,
         Self::DeferTaskrun,
@@ -46,6 +53,18 @@ impl RingFeature {
         Self::RegisteredWait,
         Self::NoIowait,
     ];
+
+    /// What is asked of files. All but the first is a matter of their file system too.
+    pub const OF_FILES: [Self; 3] = [Self::Cachestat, Self::DirectIo, Self::Dontcache];
+
+    /// All.
+    pub const ALL: [Self; 14] = {
+        let mut all = [Self::Cachestat; 14];
+        let (of_ring, of_files) = all.split_at_mut(Self::OF_RING.len());
+        of_ring.copy_from_slice(&Self::OF_RING);
+        of_files.copy_from_slice(&Self::OF_FILES);
+        all
+    };
 
     /// As it is typed and printed.
     #[must_use]
@@ -62,6 +81,9 @@ impl RingFeature {
             Self::SendZc => "send-zc",
             Self::RegisteredWait => "registered-wait",
             Self::NoIowait => "no-iowait",
+            Self::Cachestat => "cachestat",
+            Self::DirectIo => "direct-io",
+            Self::Dontcache => "dontcache",
         }
     }
 
@@ -69,13 +91,16 @@ impl RingFeature {
     #[must_use]
     pub const fn since(self) -> &'static str {
         match self {
+            Self::DirectIo => "2.4",
             Self::WorkerBound => "5.15",
             Self::RegisteredRing => "5.18",
             Self::CoopTaskrun | Self::MultishotAccept => "5.19",
             Self::SingleIssuer | Self::MultishotReceive => "6.0",
             Self::DeferTaskrun | Self::SendZc => "6.1",
+            Self::Cachestat => "6.5",
             Self::NoSqarray => "6.6",
             Self::RegisteredWait => "6.13",
+            Self::Dontcache => "6.14",
             Self::NoIowait => "6.15",
         }
     }
@@ -83,23 +108,23 @@ impl RingFeature {
 
 /// A set of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RingFeatures(u16);
+pub struct Features(u16);
 
-const _: () = assert!(RingFeature::ALL.len() <= 16);
+const _: () = assert!(Feature::ALL.len() <= 16);
 
-impl RingFeatures {
+impl Features {
     /// None.
     pub const NONE: Self = Self(0);
 
     /// All.
     #[must_use]
     pub fn all() -> Self {
-        RingFeature::ALL.into_iter().collect()
+        Feature::ALL.into_iter().collect()
     }
 
     /// Whether it is in the set.
     #[must_use]
-    pub const fn has(self, feature: RingFeature) -> bool {
+    pub const fn has(self, feature: Feature) -> bool {
         self.0 & (1 << feature as u8) != 0
     }
 
@@ -116,8 +141,8 @@ impl RingFeatures {
     }
 
     /// Its members.
-    pub fn iter(self) -> impl Iterator<Item = RingFeature> {
-        RingFeature::ALL
+    pub fn iter(self) -> impl Iterator<Item = Feature> {
+        Feature::ALL
             .into_iter()
             .filter(move |feature| self.has(*feature))
     }
@@ -130,21 +155,21 @@ impl RingFeatures {
             .filter(|name| !name.is_empty());
         names
             .map(|name| {
-                let of_name = |feature: &RingFeature| feature.name() == name;
-                RingFeature::ALL.into_iter().find(of_name).ok_or(name)
+                let of_name = |feature: &Feature| feature.name() == name;
+                Feature::ALL.into_iter().find(of_name).ok_or(name)
             })
             .collect()
     }
 }
 
-impl FromIterator<RingFeature> for RingFeatures {
-    fn from_iter<I: IntoIterator<Item = RingFeature>>(features: I) -> Self {
-        let add = |set: u16, feature: RingFeature| set | 1 << feature as u8;
+impl FromIterator<Feature> for Features {
+    fn from_iter<I: IntoIterator<Item = Feature>>(features: I) -> Self {
+        let add = |set: u16, feature: Feature| set | 1 << feature as u8;
         Self(features.into_iter().fold(0, add))
     }
 }
 
-impl fmt::Display for RingFeatures {
+impl fmt::Display for Features {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return out.write_str("nothing");
@@ -163,23 +188,23 @@ mod tests {
 
     #[test]
     fn every_name_is_read_back_as_it_is_printed() {
-        for feature in RingFeature::ALL {
-            let alone = RingFeatures::parse(feature.name()).unwrap();
+        for feature in Feature::ALL {
+            let alone = Features::parse(feature.name()).unwrap();
             assert_eq!(alone.iter().collect::<Vec<_>>(), [feature]);
         }
-        let all = RingFeatures::all();
-        assert_eq!(RingFeatures::parse(&all.to_string()), Ok(all));
-        assert_eq!(all.iter().count(), RingFeature::ALL.len());
-        assert_eq!(RingFeatures::parse(" , "), Ok(RingFeatures::NONE));
-        assert_eq!(RingFeatures::parse("send-zc,sendzc"), Err("sendzc"));
+        let all = Features::all();
+        assert_eq!(Features::parse(&all.to_string()), Ok(all));
+        assert_eq!(all.iter().count(), Feature::ALL.len());
+        assert_eq!(Features::parse(" , "), Ok(Features::NONE));
+        assert_eq!(Features::parse("send-zc,sendzc"), Err("sendzc"));
     }
 
     #[test]
     fn a_mask_takes_away_and_adds_nothing() {
-        let mask = RingFeatures::parse("send-zc,no-iowait").unwrap();
-        let left = RingFeatures::all().without(mask);
-        assert!(!left.has(RingFeature::SendZc) && left.has(RingFeature::DeferTaskrun));
-        assert_eq!(RingFeatures::NONE.without(mask), RingFeatures::NONE);
-        assert_eq!(RingFeatures::NONE.to_string(), "nothing");
+        let mask = Features::parse("send-zc,no-iowait").unwrap();
+        let left = Features::all().without(mask);
+        assert!(!left.has(Feature::SendZc) && left.has(Feature::DeferTaskrun));
+        assert_eq!(Features::NONE.without(mask), Features::NONE);
+        assert_eq!(Features::NONE.to_string(), "nothing");
     }
 }
