@@ -4,6 +4,7 @@ mod kit;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -149,12 +150,13 @@ fn resident(store: &Path) -> u64 {
     count
 }
 
-#[test]
-fn what_is_cold_is_read_past_the_page_cache() {
+/// 48 MiB over several queues, of which nothing is in memory, a quarter of it read by two from the beginning: how many
+/// bytes came from windows, and how many pages more of the log are in memory then.
+fn reads_what_is_cold(arguments: &[&str]) -> (u64, u64) {
     const QUEUES: i64 = 4;
     const COUNT: usize = 3_200;
     let folder = tempfile::tempdir().unwrap();
-    let mut broker = Broker::start(folder.path(), &[]);
+    let mut broker = Broker::start(folder.path(), arguments);
     let mut client = broker.client();
     client.make_topic("cold", QUEUES as u32);
     // 48 MiB: the last 32 count as hot while the broker that wrote them runs.
@@ -178,20 +180,98 @@ fn what_is_cold_is_read_past_the_page_cache() {
                 assert!(!got.is_empty());
                 for (at, got) in got.into_iter().enumerate() {
                     let index = (offset as usize + at) * QUEUES as usize + queue_id as usize;
-                    assert!(got == body(index, 15_000), "message {index}");
+                    assert!(got == body(index, 15_000), "{arguments:?}: message {index}");
                 }
             }
         }
         offset += 20;
     }
     let table = egress(&mut clients[0]);
-    assert!(20_000_000 < bytes(&table, "cold"), "{table}");
-    assert_eq!(bytes(&table, "copy"), 0, "{table}");
+    assert_eq!(bytes(&table, "copy"), 0, "{arguments:?}: {table}");
     let after = resident(folder.path());
-    assert!(
-        after <= before + 8,
-        "{after} pages are resident, {before} were"
-    );
+    (bytes(&table, "cold"), after.saturating_sub(before))
+}
+
+#[test]
+fn what_is_cold_is_read_past_the_page_cache() {
+    for masked in [
+        &[][..],
+        &["--without", "cachestat"],
+        &["--without", "cachestat,dontcache"],
+    ] {
+        let (cold, grown) = reads_what_is_cold(masked);
+        assert!(20_000_000 < cold, "{masked:?}: {cold} bytes were read");
+        assert!(grown <= 8, "{masked:?}: {grown} pages more are resident");
+    }
+}
+
+/// Reads all pages of the log but each 64th.
+fn warm_with_holes(store: &Path) {
+    for segment in segments(store) {
+        let file = File::open(segment).unwrap();
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM).unwrap();
+        for page in (0..file.metadata().unwrap().len() / 4096).filter(|page| page % 64 != 32) {
+            file.read_exact_at(&mut [0], page * 4096).unwrap();
+        }
+    }
+}
+
+/// A shard that sends a range of which a page is missing waits for the disk in that call, whatever there is of
+/// the range before and behind that page.
+#[test]
+fn a_range_with_one_page_missing_counts_as_cold() {
+    const COUNT: usize = 24;
+    const SIZE: usize = 1 << 20;
+    for masked in [&[][..], &["--without", "cachestat"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let segment = ["--set", "mappedFileSizeCommitLog=33554432"];
+        let mut broker = Broker::start(folder.path(), &[&segment, masked].concat());
+        let mut client = broker.client();
+        client.make_topic("holes", 1);
+        for index in 0..COUNT {
+            assert_eq!(client.produce("holes", 0, &body(index, SIZE)).code, 0);
+        }
+        assert_eq!(broker.stop(), Some(0));
+        let broker = broker.start_again();
+        cool_down(folder.path());
+        warm_with_holes(folder.path());
+        let before = resident(folder.path());
+        let mut client = broker.client();
+        for index in 0..COUNT {
+            let answer = client.fetch("holes", 0, index as i64, 1);
+            let got = bodies(&answer.body);
+            assert_eq!(got.len(), 1, "{}", answer.remark);
+            assert!(got[0] == body(index, SIZE), "{masked:?}: message {index}");
+        }
+        let table = egress(&mut client);
+        for way in ["sendfile", "gather", "copy"] {
+            assert_eq!(bytes(&table, way), 0, "{masked:?}: {table}");
+        }
+        assert!(
+            (COUNT * SIZE) as u64 <= bytes(&table, "cold"),
+            "{masked:?}: {table}"
+        );
+        let after = resident(folder.path());
+        assert!(after <= before + 8, "{masked:?}: {before}, then {after}");
+    }
+}
+
+/// And one that is there as a whole leaves without a copy, whoever was asked about it.
+#[test]
+fn what_is_in_memory_since_before_the_start_is_not_read() {
+    for masked in [&[][..], &["--without", "cachestat"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut broker = Broker::start(folder.path(), masked);
+        fill(&mut broker.client());
+        assert_eq!(broker.stop(), Some(0));
+        let broker = broker.start_again();
+        let mut client = broker.client();
+        read_all(&mut client);
+        let table = egress(&mut client);
+        for way in ["cold", "copy"] {
+            assert_eq!(bytes(&table, way), 0, "{masked:?}: {table}");
+        }
+    }
 }
 
 #[test]

@@ -42,4 +42,15 @@ ask("dropped")
 start = time.perf_counter()
 os.pread(file, 4096, 32 << 20)
 print(f"a read of 4 KiB that waits for the disk: {(time.perf_counter() - start) * 1e6:.0f} us")
+
+
+def pages():
+    span, answer = (ctypes.c_uint64 * 2)(0, SIZE), (ctypes.c_uint64 * 5)()
+    return "not here" if libc.syscall(CACHESTAT, file, span, answer, 0) else answer[0]
+
+
+os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+print("one byte, NOWAIT, of a cold file:", tried(lambda: os.preadv(file, [bytearray(1)], 8 << 20, os.RWF_NOWAIT)), end=", ")
+time.sleep(0.2)
+print(pages(), "pages then; again:", tried(lambda: os.preadv(file, [bytearray(1)], 8 << 20, os.RWF_NOWAIT)))
 os.unlink("probe-cache")

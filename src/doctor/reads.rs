@@ -22,9 +22,7 @@ pub(super) fn check(trial: Result<FileTrial, Errno>) -> Entry {
     let value = words.join(", ");
     let asked = match trial.cachestat {
         Ok(()) => "the page cache is asked about by one call",
-        Err(_) => {
-            "the page cache is asked about only at both ends of a range (Linux 6.5 adds cachestat)"
-        }
+        Err(_) => "the page cache is asked about page by page (mincore; Linux 6.5 adds cachestat)",
     };
     match (trial.direct_io, trial.dontcache) {
         (Ok(()), _) => {
@@ -67,7 +65,7 @@ mod tests {
             old.value,
             "cachestat no (ENOSYS), direct-io yes, dontcache no (EOPNOTSUPP)"
         );
-        assert!(old.reason.contains("both ends"), "{old:?}");
+        assert!(old.reason.contains("mincore"), "{old:?}");
         let once = judged(true, false, true);
         assert_eq!(once.verdict, Verdict::Ok);
         assert!(once.reason.contains("leave it"), "{once:?}");

@@ -13,8 +13,8 @@ use nix::errno::Errno;
 pub(super) struct Mapped(OnceCell<Mmap>);
 
 impl Mapped {
-    /// Address of a range, for an iovec. ERANGE: the file was shorter when it was mapped.
-    pub(super) fn address(&self, file: &File, at: u64, len: u32) -> Result<*const u8, Errno> {
+    /// Address of a range, for an iovec or a question. ERANGE: the file was shorter when it was mapped.
+    pub(super) fn address(&self, file: &File, at: u64, len: u64) -> Result<*const u8, Errno> {
         let map = match self.0.get() {
             Some(map) => map,
             None => {
@@ -27,7 +27,7 @@ impl Mapped {
                 self.0.get_or_init(|| map)
             }
         };
-        let end = at.checked_add(u64::from(len)).ok_or(Errno::ERANGE)?;
+        let end = at.checked_add(len).ok_or(Errno::ERANGE)?;
         if map.len() as u64 <= at || (map.len() as u64) < end {
             return Err(Errno::ERANGE);
         }

@@ -243,7 +243,7 @@ fn start_of(
     hot: bool,
 ) -> Result<*const u8, Errno> {
     let len = u64::from(span.len);
-    match file.map.address(&file.file, span.at, span.len) {
+    match file.map.address(&file.file, span.at, len) {
         Ok(start) if hot || is_resident(cachestat, file, span.at, len) => Ok(start),
         Ok(_) => Err(Errno::EAGAIN),
         Err(Errno::ERANGE) => Err(Errno::ERANGE),
@@ -257,9 +257,12 @@ fn start_of(
 }
 
 /// Whether every page of a range is in the page cache now. It may leave before it is used: the caller then waits
-/// for one page of the disk, which is rare and short.
+/// for one page of the disk, which is rare and short. What nobody can say counts as not there, and is read.
 fn is_resident(cachestat: Option<&Cachestat>, file: &OpenFile, at: u64, len: u64) -> bool {
-    // One file's refusal is not the kernel's: the other question is asked then too.
+    // One file's refusal is not the kernel's: the map is asked then too.
     let counted = cachestat.and_then(|cachestat| cachestat.holds(&file.file, at, len).ok());
-    counted.unwrap_or_else(|| residency::by_ends(&file.file, at, len))
+    counted.unwrap_or_else(|| {
+        let start = file.map.address(&file.file, at, len);
+        start.is_ok_and(|start| residency::by_mincore(start, len))
+    })
 }
