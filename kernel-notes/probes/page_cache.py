@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Asks the page cache about a file that is in it and one that is not: cachestat(2) and RWF_NOWAIT."""
+"""Asks the page cache about a file that is in it and one that is not: cachestat(2), RWF_NOWAIT, RWF_DONTCACHE."""
 import ctypes
 import os
 import time
@@ -53,4 +53,17 @@ os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 print("one byte, NOWAIT, of a cold file:", tried(lambda: os.preadv(file, [bytearray(1)], 8 << 20, os.RWF_NOWAIT)), end=", ")
 time.sleep(0.2)
 print(pages(), "pages then; again:", tried(lambda: os.preadv(file, [bytearray(1)], 8 << 20, os.RWF_NOWAIT)))
+WINDOW = 512 << 10
+RWF_DONTCACHE = 0x80
+windows = range(0, SIZE - (16 << 20), WINDOW)
+for advice in ("none", "RANDOM"):
+    for name, order in (("all", windows), ("every second", windows[::2]), ("from the end", windows[::-1])):
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        other = os.open("probe-cache", os.O_RDONLY)
+        if advice == "RANDOM":
+            os.posix_fadvise(other, 0, 0, os.POSIX_FADV_RANDOM)
+        for at in order:
+            answer = tried(lambda: os.preadv(other, [bytearray(WINDOW)], at, RWF_DONTCACHE))
+        print(f"48 MiB by DONTCACHE, advice {advice}, {name}: {answer} each, {pages()} pages then")
+        os.close(other)
 os.unlink("probe-cache")

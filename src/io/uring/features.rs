@@ -90,14 +90,18 @@ impl Cachestat {
 impl DirectIo {
     /// The same file once more, past the page cache.
     pub(super) fn open(&self, file: &File, writable: bool) -> Option<File> {
-        // Through /proc, so that it is this file even when its name is gone.
-        OpenOptions::new()
-            .read(true)
-            .write(writable)
-            .custom_flags(libc::O_DIRECT)
-            .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
-            .ok()
+        open_again(file, writable, libc::O_DIRECT)
     }
+}
+
+/// Another descriptor with flags of its own. Through /proc, so that it is this file even when its name is gone.
+pub(super) fn open_again(file: &File, writable: bool, flags: i32) -> Option<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(writable)
+        .custom_flags(flags)
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .ok()
 }
 
 impl Dontcache {

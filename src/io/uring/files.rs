@@ -8,9 +8,10 @@ use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::super::{Completion, FileId, Op, PAGE_SIZE, Pages, Payload, Route, Source, Token};
-use super::features::{DirectIo, InUse};
+use super::features::{DirectIo, InUse, open_again};
 use super::{Borrowed, OpenFile, Uring};
 use crate::base::Key;
 
@@ -113,6 +114,20 @@ enum ColdWay {
 struct ColdFile {
     /// The best way that it has not refused: each is refused once.
     way: Cell<ColdWay>,
+    /// The same file once more, for reads through the page cache; opened at first use.
+    alone: OnceCell<Option<File>>,
+}
+
+impl ColdFile {
+    /// Of this descriptor nothing is read ahead: nobody would have those pages leave the page cache again.
+    fn alone(&self, file: &File) -> Option<&File> {
+        let open = || {
+            let alone = open_again(file, false, 0)?;
+            posix_fadvise(&alone, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM).ok()?;
+            Some(alone)
+        };
+        self.alone.get_or_init(open).as_ref()
+    }
 }
 
 impl ColdWay {
@@ -152,7 +167,9 @@ impl ColdRead {
         if flags == 0 && self.way == ColdWay::Once {
             self.way = ColdWay::Plain;
         }
-        let fd = direct.unwrap_or(&self.file.file).as_raw_fd();
+        let plain = &self.file.file;
+        let through = || self.file.apart.cold.alone(plain).unwrap_or(plain);
+        let fd = direct.unwrap_or_else(through).as_raw_fd();
         let len = self.into.bytes().len() as u32;
         let address = self.into.bytes_mut().as_mut_ptr();
         opcode::Read::new(types::Fd(fd), address, len)
