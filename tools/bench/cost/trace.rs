@@ -93,8 +93,8 @@ fn remedy(folder: &Path) -> &'static str {
     }
 }
 
-/// A counter of one thread and those that it will start.
-fn counter(point: u64, thread: i32, filter: Option<&str>) -> Result<File, String> {
+/// A counter of one thread and those that it will start; `None`: the thread has ended.
+fn counter(point: u64, thread: i32, filter: Option<&str>) -> Result<Option<File>, String> {
     let attributes = Attributes {
         kind: TRACEPOINT,
         size: size_of::<Attributes>() as u32,
@@ -114,6 +114,9 @@ fn counter(point: u64, thread: i32, filter: Option<&str>) -> Result<File, String
             8_u64, // PERF_FLAG_FD_CLOEXEC
         )
     };
+    if fd < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH) {
+        return Ok(None);
+    }
     if fd < 0 {
         return Err(told("perf_event_open"));
     }
@@ -126,7 +129,7 @@ fn counter(point: u64, thread: i32, filter: Option<&str>) -> Result<File, String
             return Err(told("the filter of a trace point"));
         }
     }
-    Ok(file)
+    Ok(Some(file))
 }
 
 fn sum(counters: &[File]) -> u64 {
@@ -166,7 +169,7 @@ fn threads(pid: u32) -> Result<Vec<i32>, String> {
 }
 
 /// Counts how often a thread wakes one of the others.
-fn wakeups(point: u64, thread: i32, all: &[i32]) -> Option<File> {
+fn wakeups(point: u64, thread: i32, all: &[i32]) -> Result<Option<File>, String> {
     let others = all.iter().filter(|other| **other != thread);
     let words: Vec<String> = others.map(|other| format!("pid == {other}")).collect();
     // Who is alone wakes nobody.
@@ -175,7 +178,7 @@ fn wakeups(point: u64, thread: i32, all: &[i32]) -> Option<File> {
     } else {
         words.join(" || ")
     };
-    counter(point, thread, Some(&filter)).ok()
+    counter(point, thread, Some(&filter))
 }
 
 impl Counters {
@@ -198,24 +201,23 @@ impl Counters {
             let Some(thread) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            match counter(enter, thread, None) {
-                Ok(file) => counters.syscalls.push(file),
-                // It ended since the listing.
-                Err(_) if !task.path().exists() => continue,
-                Err(error) => return Err(error),
-            }
-            counters.syncs.push(counter(enter, thread, Some(&calls))?);
-            counters.futexes.push(counter(enter, thread, Some(&futex))?);
+            counters.syscalls.extend(counter(enter, thread, None)?);
+            counters.syncs.extend(counter(enter, thread, Some(&calls))?);
+            counters
+                .futexes
+                .extend(counter(enter, thread, Some(&futex))?);
             if let (Some(all), Some(point)) = (&mut counters.wakeups, waking)
                 && own.contains(&thread)
             {
                 match wakeups(point, thread, &own) {
-                    Some(file) => all.push(file),
-                    None => counters.wakeups = None,
+                    Ok(file) => all.extend(file),
+                    Err(_) => counters.wakeups = None,
                 }
             }
             if let Ok(ring) = &ring {
-                counters.syncs.push(counter(*ring, thread, Some(&opcode))?);
+                counters
+                    .syncs
+                    .extend(counter(*ring, thread, Some(&opcode))?);
             }
         }
         Ok(counters)
@@ -289,6 +291,17 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_has_ended_has_no_counter() {
+        if !may_count() {
+            return;
+        }
+        let enter = trace_point("raw_syscalls/sys_enter").unwrap();
+        let ended = std::thread::spawn(|| nix::unistd::gettid().as_raw());
+        let ended = ended.join().unwrap();
+        assert!(counter(enter, ended, None).unwrap().is_none());
+    }
+
+    #[test]
     fn a_thread_that_wakes_another_is_seen_and_one_that_wakes_nobody_is_not() {
         use std::sync::mpsc::channel;
         if !may_count() {
@@ -307,17 +320,18 @@ mod tests {
         };
         let before = at();
         for _ in 0..25 {
+            // Until the other one sleeps: before, it need not be woken.
+            std::thread::sleep(Duration::from_millis(1));
             give.send(()).unwrap();
             done.recv().unwrap();
         }
         let after = at();
         drop(give);
         sleeper.join().unwrap();
-        // One that did not sleep yet need not be woken.
         assert!(20 <= after.0 - before.0, "{} wake-ups", after.0 - before.0);
         assert!(20 <= after.1 - before.1, "{} futexes", after.1 - before.1);
-        let alone = wakeups(trace_point("sched/sched_waking").unwrap(), 0, &[0]).unwrap();
-        assert_eq!(sum(&[alone]), 0);
+        let alone = wakeups(trace_point("sched/sched_waking").unwrap(), 0, &[0]);
+        assert_eq!(sum(&[alone.unwrap().unwrap()]), 0);
     }
 
     #[test]
