@@ -13,8 +13,15 @@ struct Item {
     sum: u64,
     /// How often something was added: sums are averaged over it.
     times: u64,
-    /// (wall milliseconds, sum, times) at the samples of each window, oldest first.
+    /// (wall milliseconds, sum, times) at the samples of each window, oldest first: the first is what stood at its
+    /// beginning. What has not changed since the last one is not kept again, so that ten thousand topics to which
+    /// nobody sends cost a sample each and not a day of them.
     samples: [VecDeque<(u64, u64, u64)>; 3],
+}
+
+/// How long a window is, milliseconds.
+const fn span_ms((period_ms, count): (u64, usize)) -> u64 {
+    period_ms * (count as u64 - 1)
 }
 
 impl Item {
@@ -24,14 +31,19 @@ impl Item {
     }
 
     fn sample(&mut self, now_ms: u64) {
-        for ((period_ms, count_max), samples) in WINDOWS.iter().zip(&mut self.samples) {
-            let due = samples
-                .back()
-                .is_none_or(|(at, _, _)| at + period_ms <= now_ms);
+        for (window, samples) in WINDOWS.into_iter().zip(&mut self.samples) {
+            let (period_ms, _) = window;
+            let due = samples.back().is_none_or(|(at, sum, times)| {
+                at + period_ms <= now_ms && (*sum, *times) != (self.sum, self.times)
+            });
             if due {
                 samples.push_back((now_ms, self.sum, self.times));
-                if *count_max < samples.len() {
-                    samples.pop_front();
+            }
+            let start_ms = now_ms.saturating_sub(span_ms(window));
+            while samples.get(1).is_some_and(|(at, _, _)| *at <= start_ms) {
+                samples.pop_front();
+                if samples.len() * 4 < samples.capacity() {
+                    samples.shrink_to(samples.len() * 2);
                 }
             }
         }
@@ -42,6 +54,7 @@ impl Item {
             .front()
             .copied()
             .unwrap_or((now_ms, self.sum, self.times));
+        let since_ms = since_ms.max(now_ms.saturating_sub(span_ms(WINDOWS[window])));
         let seconds = (now_ms.saturating_sub(since_ms) as f64 / 1000.0).max(1.0);
         let (sum, times) = (self.sum - sum, self.times - times);
         Rate {
@@ -216,5 +229,48 @@ mod tests {
         assert!((minute.average - 200.0).abs() < 1e-9);
         assert_eq!(statistics.rates("TOPIC_PUT_NUMS", "other", 0), None);
         assert_eq!(statistics.rates("NOTHING", "t", 0), None);
+    }
+
+    #[test]
+    fn a_topic_to_which_nobody_sends_keeps_one_sample_a_window_and_its_rates_go_to_zero() {
+        let mut statistics = Statistics::default();
+        let mut seconds = 0..;
+        let mut pass = |statistics: &mut Statistics, count: usize, sends: bool| {
+            for second in seconds.by_ref().take(count) {
+                if sends {
+                    statistics.put("t", 1, 100);
+                }
+                statistics.sample(second * 1000);
+            }
+        };
+        let sums = |statistics: &Statistics, second: u64| {
+            let rates = statistics.rates("TOPIC_PUT_NUMS", "t", second * 1000);
+            rates.expect("counted").map(|rate| rate.sum)
+        };
+        pass(&mut statistics, 100, true);
+        pass(&mut statistics, 30, false);
+        let [minute, hour, day] = sums(&statistics, 129);
+        assert!(
+            (25..=45).contains(&minute),
+            "half of the last minute: {minute}"
+        );
+        assert_eq!((hour, day), (99, 99));
+        pass(&mut statistics, 100, false);
+        assert_eq!(sums(&statistics, 229), [0, 99, 99]);
+        pass(&mut statistics, 3_600, false);
+        assert_eq!(sums(&statistics, 3_829), [0, 0, 99]);
+        pass(&mut statistics, 90_000, false);
+        assert_eq!(sums(&statistics, 93_829), [0; 3]);
+        let (numbers, sizes) = &statistics.put["t"];
+        for samples in numbers.samples.iter().chain(&sizes.samples) {
+            assert_eq!(samples.len(), 1);
+            assert!(samples.capacity() <= 4, "{}", samples.capacity());
+        }
+        // And as soon as somebody sends, the rate is that of the window and not of the pause.
+        pass(&mut statistics, 30, true);
+        let rates = statistics.rates("TOPIC_PUT_NUMS", "t", 93_859_000);
+        let [minute, ..] = rates.expect("counted");
+        assert!((25..=30).contains(&minute.sum), "{minute:?}");
+        assert!((0.4..=0.5).contains(&minute.tps), "{minute:?}");
     }
 }
