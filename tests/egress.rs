@@ -199,6 +199,8 @@ fn what_is_cold_is_read_past_the_page_cache() {
         &["--without", "cachestat"],
         &["--without", "direct-io"],
         &["--without", "cachestat,dontcache"],
+        &["--egress", "splice"],
+        &["--egress", "copy"],
     ] {
         let (cold, grown) = reads_what_is_cold(masked);
         assert!(20_000_000 < cold, "{masked:?}: {cold} bytes were read");

@@ -317,7 +317,7 @@ mod tests {
     use super::super::open::tests::opened;
     use super::*;
     use crate::base::Prng;
-    use crate::io::{Completion, OwnCalls};
+    use crate::io::{Completion, FileId, OwnCalls};
     use crate::shard::plain_topic;
     use crate::sim::{Faults, Sim};
     use crate::state::offsets::Reader;
@@ -353,6 +353,10 @@ mod tests {
 
         fn own_calls(&self) -> OwnCalls {
             self.sim.own_calls()
+        }
+
+        fn holds(&mut self, file: FileId, at: u64, len: u64) -> bool {
+            self.sim.holds(file, at, len)
         }
 
         fn wall_ms(&self) -> u64 {

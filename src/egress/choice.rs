@@ -21,7 +21,7 @@ pub enum Way {
     Gather,
     /// The same, and the kernel sends the pages themselves where the device can (MSG_ZEROCOPY).
     SendZc,
-    /// Read into a buffer of ours, through the page cache, and sent.
+    /// Read into a buffer of ours from the page cache, and sent.
     Copy,
     /// Sent out of windows that were read past the page cache: for what it does not hold. Not to be chosen.
     Cold,

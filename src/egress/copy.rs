@@ -8,10 +8,14 @@ use crate::io::{Completion, Errno, Io, Op, Payload};
 /// Read and sent at once: a bound on the memory that one delivery takes.
 pub(super) const CHUNK: u32 = 256 << 10;
 
-pub(super) fn push_read(sending: &mut Sending, io: &mut impl Io) {
-    sending.stage = Stage::Read;
+pub(super) fn push_read(sending: &mut Sending, io: &mut impl Io) -> Step {
     let span = *sending.spans.front().expect("something is left");
-    let into = vec![0; span.len.min(CHUNK) as usize];
+    let len = span.len.min(CHUNK);
+    if !sending.is_there(io, span, len) {
+        return Step::Cold;
+    }
+    sending.stage = Stage::Read;
+    let into = vec![0; len as usize];
     sending.push(
         io,
         Op::Read {
@@ -20,6 +24,7 @@ pub(super) fn push_read(sending: &mut Sending, io: &mut impl Io) {
             into,
         },
     );
+    Step::Busy
 }
 
 pub(super) fn complete(
@@ -60,8 +65,7 @@ pub(super) fn complete(
     if sending.way == Way::Cold {
         return Ok(Step::Cold);
     }
-    push_read(sending, io);
-    Ok(Step::Busy)
+    Ok(push_read(sending, io))
 }
 
 /// Sends a buffer of which the last [`Sending::piece`] bytes are of the spans.

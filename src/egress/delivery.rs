@@ -320,6 +320,12 @@ impl Sending {
         assert!(pushed.is_ok(), "one operation a connection fits the ring");
     }
 
+    /// Whether the front of a span can be had from the page cache: reading there what it does not hold would make
+    /// what others read leave it.
+    pub(super) fn is_there(&self, io: &mut impl Io, span: Span, len: u32) -> bool {
+        self.hot || io.holds(span.file, span.at, u64::from(len))
+    }
+
     /// The head goes first and waits in the socket for the spans (MSG_MORE).
     pub(super) fn push_head(&mut self, io: &mut impl Io) {
         self.stage = Stage::Head;
@@ -351,14 +357,8 @@ impl Sending {
                 sendfile::push(self, io);
                 Ok(Step::Busy)
             }
-            Way::Splice => {
-                splice::push_fill(self, io);
-                Ok(Step::Busy)
-            }
-            Way::Copy => {
-                copy::push_read(self, io);
-                Ok(Step::Busy)
-            }
+            Way::Splice => Ok(splice::push_fill(self, io)),
+            Way::Copy => Ok(copy::push_read(self, io)),
             Way::Cold => Ok(Step::Cold),
         }
     }

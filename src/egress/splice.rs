@@ -12,19 +12,24 @@ fn pipe(sending: &Sending) -> PipeId {
     sending.pipe.expect("a splicing delivery has its pipe")
 }
 
-pub(super) fn push_fill(sending: &mut Sending, io: &mut impl Io) {
-    sending.stage = Stage::Fill;
+pub(super) fn push_fill(sending: &mut Sending, io: &mut impl Io) -> Step {
     let span = *sending.spans.front().expect("something is left");
+    let len = span.len.min(PIPE_SIZE);
+    if !sending.is_there(io, span, len) {
+        return Step::Cold;
+    }
+    sending.stage = Stage::Fill;
     let op = Op::Splice {
         from: End::File {
             file: span.file,
             at: span.at,
         },
         to: End::Pipe(pipe(sending)),
-        len: span.len.min(PIPE_SIZE),
+        len,
         more: false,
     };
     sending.push(io, op);
+    Step::Busy
 }
 
 fn push_drain(sending: &mut Sending, io: &mut impl Io, in_pipe: u32) {
@@ -48,8 +53,7 @@ pub(super) fn complete(
         // The process has no descriptors left for a pipe: a copy needs none.
         Err(Errno::EMFILE | Errno::ENFILE) if sending.stage == Stage::Fill => {
             sending.way = Way::Copy;
-            copy::push_read(sending, io);
-            return Ok(Step::Busy);
+            return Ok(copy::push_read(sending, io));
         }
         result => result?,
     };
@@ -66,7 +70,7 @@ pub(super) fn complete(
                 sending.stage = Stage::Drain { in_pipe: 0 };
                 return Ok(Step::Sent);
             } else {
-                push_fill(sending, io);
+                return Ok(push_fill(sending, io));
             }
         }
         other => unreachable!("{other:?} is not of splicing"),

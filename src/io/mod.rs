@@ -75,6 +75,10 @@ pub trait Io {
     /// What this thread did itself in the last turn, before it waited: operations without a thread of the kernel.
     fn own_calls(&self) -> OwnCalls;
 
+    /// Whether the page cache holds all of a range of a file at this moment; what nobody can say is a no. Neither
+    /// waits nor reads.
+    fn holds(&mut self, file: FileId, at: u64, len: u64) -> bool;
+
     /// Milliseconds since 1970, as of the last turn, for what the formats define in wall time. Never goes back.
     fn wall_ms(&self) -> u64;
 }

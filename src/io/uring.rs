@@ -216,14 +216,6 @@ impl Uring {
         self.files.get(file).cloned()
     }
 
-    fn take_in_file(&mut self, file: File) -> Option<FileId> {
-        self.files.insert(Rc::new(OpenFile {
-            file: Arc::new(file),
-            map: Mapped::default(),
-            apart: Apart::default(),
-        }))
-    }
-
     fn fail(&mut self, token: Token, errno: Errno, payload: Payload) {
         self.ready.push(Completion {
             token,
@@ -573,6 +565,10 @@ impl Io for Uring {
 
     fn own_calls(&self) -> OwnCalls {
         self.own_calls
+    }
+
+    fn holds(&mut self, file: FileId, at: u64, len: u64) -> bool {
+        self.is_in_cache(file, at, len)
     }
 
     fn wall_ms(&self) -> u64 {

@@ -453,6 +453,10 @@ impl Io for Sim {
         OwnCalls::default()
     }
 
+    fn holds(&mut self, _: FileId, _: u64, _: u64) -> bool {
+        !self.chance(self.faults.cold)
+    }
+
     fn wall_ms(&self) -> u64 {
         self.wall_start_ms + self.now_ns / 1_000_000
     }

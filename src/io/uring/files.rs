@@ -5,11 +5,13 @@ use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use super::super::mapping::Mapped;
 use super::super::{Completion, FileId, Op, PAGE_SIZE, Pages, Payload, Route, Source, Token};
 use super::features::{DirectIo, InUse, open_again};
 use super::{Borrowed, OpenFile, Uring};
@@ -184,6 +186,14 @@ const fn rw_flags(durable: bool) -> i32 {
 }
 
 impl Uring {
+    pub(super) fn take_in_file(&mut self, file: File) -> Option<FileId> {
+        self.files.insert(Rc::new(OpenFile {
+            file: Arc::new(file),
+            map: Mapped::default(),
+            apart: Apart::default(),
+        }))
+    }
+
     pub(super) fn push_file(&mut self, token: Token, op: Op) {
         let (file, entry, borrowed) = match op {
             Op::Read { file, at, mut into } => {

@@ -209,6 +209,13 @@ impl Uring {
         }
     }
 
+    /// Whether the page cache holds a range; not what no file of ours has.
+    pub(super) fn is_in_cache(&self, file: FileId, at: u64, len: u64) -> bool {
+        let cachestat = self.features.cachestat.as_ref();
+        self.file(file)
+            .is_some_and(|file| is_resident(cachestat, &file, at, len))
+    }
+
     fn land_short(&mut self, key: Key) {
         let sent = match self.flights.get(key).map(|flight| &flight.borrowed) {
             Some(Borrowed::SendFile { sent, .. }) => *sent as u32,
