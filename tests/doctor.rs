@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 
 fn doctor(words: &[&str]) -> Command {
@@ -445,4 +446,48 @@ fn what_is_not_understood_ends_with_2() {
     ] {
         assert!(help.contains(part), "{part} is not in\n{help}");
     }
+}
+
+/// The broker raises its own soft limit; so does who judges for it.
+#[test]
+fn a_small_soft_limit_of_files_is_raised_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = doctor(&["--json", "--store", folder.path().to_str().unwrap()]);
+    // SAFETY: two system calls, which are allowed between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+            setrlimit(Resource::RLIMIT_NOFILE, 12, hard)?;
+            Ok(())
+        });
+    }
+    let (code, report) = judged(&command.output().unwrap());
+    assert!(code < 2, "{report:#}");
+    let files = entry(&report, "open files");
+    let value = files["value"].as_str().unwrap();
+    assert!(value.starts_with("12 now"), "as it was given: {value}");
+}
+
+#[test]
+fn a_store_in_a_folder_that_may_not_be_entered_is_named_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (program, user) = for_an_ordinary_user(folder.path());
+    let closed = folder.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    let mode = if user.is_some() { 0o700 } else { 0 };
+    fs::set_permissions(&closed, fs::Permissions::from_mode(mode)).unwrap();
+    let mut command = Command::new(program);
+    let store = closed.join("store");
+    command.args(["doctor", "--json", "--store", store.to_str().unwrap()]);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let (code, report) = judged(&command.output().unwrap());
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(code, 2);
+    let bad = entries(&report).iter();
+    let bad: Vec<_> = bad.filter(|it| it["verdict"] == "cannot run").collect();
+    assert_eq!(bad.len(), 1, "{bad:#?}");
+    assert_eq!(bad[0]["name"], "store folder");
+    assert_eq!(entry(&report, "disk trial")["value"], "not seen");
 }

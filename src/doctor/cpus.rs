@@ -73,16 +73,24 @@ fn cpus(allowed: &str, online: Option<&str>, quota_percent: Option<u64>, shards:
                 "who has used up a quota stands still, for up to 100 ms at a time; a set of CPUs does not do \
                  that ({PAGE})"
             );
-            let fix = "docker run --cpuset-cpus=0-3 …  # instead of --cpus; in systemd AllowedCPUs= instead of \
-                 CPUQuota=";
+            let fix = format!(
+                "docker run --cpuset-cpus={allowed} …  # instead of --cpus; in systemd AllowedCPUs={allowed} instead \
+                 of CPUQuota="
+            );
             return Entry::advice(CPUS, value, reason, fix);
         }
     }
-    let reason = if count < shards as usize {
-        format!(
+    if count < shards as usize {
+        let reason = format!(
             "{shards} shards, which share {count} and so never stay awake for a moment ({PAGE})"
-        )
-    } else if count <= 1 {
+        );
+        let fix = format!(
+            "docker run --cpuset-cpus=0-{} …  # AllowedCPUs= in systemd; or begin a new store with --shards {count}",
+            shards - 1
+        );
+        return Entry::advice(CPUS, value, reason, fix);
+    }
+    let reason = if count <= 1 {
         format!(
             "one shard, which shares its CPU with the kernel's threads and with clients on this host ({PAGE})"
         )
@@ -277,6 +285,9 @@ mod tests {
         assert!(judge(1).starts_with("one shard, pinned"));
         assert!(judge(2).starts_with("2 shards, each pinned"));
         assert!(judge(5).starts_with("5 shards, which share 4"));
+        let shared = cpus("0-3", None, None, 5);
+        assert_eq!(shared.verdict, Verdict::Advice);
+        assert!(shared.fix.unwrap().contains("--cpuset-cpus=0-4"));
     }
 
     #[test]

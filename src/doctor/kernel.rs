@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::limits::MORE_LOCKED;
+use super::limits::{MORE_FILES, MORE_LOCKED};
 use super::report::{Entry, NOT_SEEN};
 use crate::base::Feature;
 use crate::io::{Errno, Found, RingNeed, RingTrial, Tree, Unseen};
@@ -149,15 +149,13 @@ fn rings(trial: &RingTrial, shards: usize) -> Entry {
         Errno::EMFILE | Errno::ENFILE => MORE_FILES,
         _ => MORE_LOCKED,
     };
-    if opened == 0 {
-        Entry::cannot_run(NAME, value, reason, fix)
-    } else {
-        let reason = format!("{reason}; until then serve with --shards {opened}");
-        Entry::advice(NAME, value, reason, fix)
-    }
+    // The broker starts with all of its shards or not at all.
+    let reason = match opened {
+        0 => reason,
+        _ => format!("{reason}; until then a new store can be served with --shards {opened}"),
+    };
+    Entry::cannot_run(NAME, value, reason, fix)
 }
-
-const MORE_FILES: &str = "ulimit -n 65536  # LimitNOFILE=65536 in a unit of systemd";
 
 /// What stands in where a feature is missing, if that is worth a newer kernel.
 const fn stands_in(feature: Feature) -> Option<&'static str> {
@@ -288,11 +286,11 @@ mod tests {
         let judge = |opened, refused| rings(&trial(opened, refused), 2);
         assert_eq!(judge(2, None).verdict, Verdict::Ok);
         let one = judge(1, Some(Errno::ENOMEM));
-        assert_eq!(one.verdict, Verdict::Advice);
+        assert_eq!(one.verdict, Verdict::CannotRun, "all shards start, or none");
         assert!(one.reason.contains("--shards 1"), "{one:?}");
         let none = judge(0, Some(Errno::EMFILE));
         assert_eq!(none.verdict, Verdict::CannotRun);
-        assert!(none.fix.unwrap().contains("ulimit -n"));
+        assert!(none.fix.unwrap().contains("--nofile"));
     }
 
     fn refused(errno: Errno, disabled: Option<&str>, seccomp: Option<&str>) -> Entry {

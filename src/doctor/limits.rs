@@ -15,6 +15,10 @@ const LOCKED_PER_SHARD: u64 = 512 << 10;
 pub(super) const MORE_LOCKED: &str = "sudo prlimit --pid $$ --memlock=67108864:67108864  # LimitMEMLOCK=64M in a unit of \
      systemd, docker run --ulimit memlock=67108864";
 
+/// The broker raises its own limit as far as it may: what is short is the hard one.
+pub(super) const MORE_FILES: &str = "sudo prlimit --pid $$ --nofile=1048576:1048576  # LimitNOFILE=1048576 in a unit of \
+     systemd, docker run --ulimit nofile=1048576";
+
 const PAGE: &str = "kernel-notes/registered-resources.md";
 
 /// Bit of the capability that knows no limit of locked memory.
@@ -66,9 +70,7 @@ fn open_files(limit: Limit, of_host: Option<u64>) -> Entry {
              but only to {}",
             limit.hard
         );
-        let fix = "sudo prlimit --pid $$ --nofile=1048576:1048576  # LimitNOFILE=1048576 in a unit of systemd, \
-             docker run --ulimit nofile=1048576";
-        return Entry::advice(NAME, value, reason, fix);
+        return Entry::advice(NAME, value, reason, MORE_FILES);
     }
     Entry::ok(
         NAME,

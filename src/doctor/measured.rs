@@ -30,7 +30,7 @@ pub(super) fn check(trial: &DiskTrial, sync: bool) -> Vec<Entry> {
         buffered(&trial.buffered, trial.no_wait),
         direct(trial.direct, trial.direct_alignment, sync),
         flags(trial),
-        reserving(trial.reserve, trial.zero_range, trial.write_zeroes),
+        reserving(trial.reserve, trial.zero_range, trial.write_zeroes, sync),
     ];
     for (size, name) in
         SYNC_SIZES
@@ -135,6 +135,7 @@ fn reserving(
     reserve: Result<u64, Errno>,
     zero_range: Result<u64, Errno>,
     write_zeroes: Result<u64, Errno>,
+    sync: bool,
 ) -> Entry {
     const NAME: &str = "fallocate";
     let word = |name: &str, took: Result<u64, Errno>| match took {
@@ -149,6 +150,14 @@ fn reserving(
     .join(", ")
     .replace("reserved in no", "reserved: no");
     match zero_range {
+        _ if sync => Entry::ok(
+            NAME,
+            value,
+            format!(
+                "under synchronous flush zeros are written ahead of the log, so that a sync finds its blocks; every \
+                 byte goes to the disk twice ({PREPARE_PAGE})"
+            ),
+        ),
         Ok(_) => Entry::ok(
             NAME,
             value,
@@ -308,12 +317,20 @@ mod tests {
     #[test]
     fn reserving_works_or_zeros_are_written() {
         let refused = Err(Errno::EOPNOTSUPP);
-        let good = reserving(Ok(10_000), Ok(20_000), refused);
+        let good = reserving(Ok(10_000), Ok(20_000), refused, false);
         assert_eq!(good.verdict, Verdict::Ok);
         assert!(
             good.value
                 .starts_with("2 MiB reserved in 10 µs, ZERO_RANGE 20 µs")
         );
-        assert_eq!(reserving(Ok(1), refused, refused).verdict, Verdict::Advice);
+        let sync = reserving(Ok(1), refused, refused, true);
+        assert_eq!(sync.verdict, Verdict::Ok);
+        assert!(
+            sync.reason.contains("zeros are written ahead"),
+            "{}",
+            sync.reason
+        );
+        let without = reserving(Ok(1), refused, refused, false);
+        assert_eq!(without.verdict, Verdict::Advice);
     }
 }

@@ -60,10 +60,13 @@ pub struct Subject {
 pub fn examine(subject: &Subject) -> Report {
     let tree = Tree::this();
     let mut entries = Vec::new();
+    // As it was given; everything else is tried with what the broker would have.
+    let limits = io::limits();
+    io::raise_file_limit();
     let shards = subject.shards.count;
     let rings = (shards as usize).min(SHARDS_MAX);
     entries.extend(kernel::check(&tree, &io::try_rings(rings), rings));
-    entries.extend(limits::check(&tree, io::limits(), shards));
+    entries.extend(limits::check(&tree, limits, shards));
     let (measured_in, of_store) = check_store(&tree, subject);
     entries.extend(of_store);
     entries.push(subject.shards.entry());
@@ -135,7 +138,8 @@ fn check_log(
         Ok(place) => place,
         Err(err) => {
             let entry = store::out_of_reach(role, path, &err.to_string());
-            return (None, vec![entry]);
+            let not_measured = measured::not_measured("its folder cannot be looked at");
+            return (None, vec![entry, not_measured]);
         }
     };
     let mount = store::mount_of(tree, &place.folder);

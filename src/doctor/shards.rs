@@ -27,6 +27,10 @@ impl Shards {
         let stored = match io::read_small(&path) {
             // A store that is a file is refused as a folder.
             Err(err) if err.kind() == ErrorKind::NotADirectory => Ok(None),
+            // So is one that this user cannot reach; nobody knows what is in it.
+            Err(err) if err.kind() == ErrorKind::PermissionDenied && io::place(store).is_err() => {
+                Ok(None)
+            }
             Err(err) => Err((
                 format!("{} cannot be read: {err}", path.display()),
                 "# make the file readable for this user".to_owned(),

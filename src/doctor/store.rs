@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Subject;
+use super::limits::MORE_FILES;
 use super::report::{Entry, Verdict, bytes, quoted};
 use crate::io::{self, Errno, Place, Tree, TrialError};
 use crate::log::{self, FlushPolicy};
@@ -171,9 +172,7 @@ fn refused(
             format!("# make room, raise the quota, or choose another {by}")
         }
         Errno::EROFS => format!("# mount it for writing, or choose another {by}"),
-        Errno::EMFILE | Errno::ENFILE => {
-            "ulimit -n 65536  # LimitNOFILE=65536 in a unit of systemd".to_owned()
-        }
+        Errno::EMFILE | Errno::ENFILE => MORE_FILES.to_owned(),
         _ => format!(
             "sudo mkdir -p {path} && sudo chown -R \"$(id -un)\" {path} && chmod -R u+rwX {path}"
         ),
@@ -468,7 +467,7 @@ mod tests {
         assert!(fix.contains("mkdir -p '/data/my store'"), "{fix}");
         assert!(fix.ends_with("chmod -R u+rwX '/data/my store'"), "{fix}");
         assert!(denied.value.contains("not there yet"));
-        assert!(refused(Errno::EMFILE).fix.unwrap().contains("ulimit -n"));
+        assert!(refused(Errno::EMFILE).fix.unwrap().contains("--nofile"));
         assert!(refused(Errno::ENOSPC).fix.unwrap().contains("make room"));
         let hangs = folder(STORE, path, &place(), Some(Err(&TrialError::NoAnswer(8))));
         assert_eq!(hangs.verdict, Verdict::Advice);
