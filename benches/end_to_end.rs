@@ -15,7 +15,7 @@ use kit::{Broker, Client, bodies, fetch_fields, frame, produce_fields};
 use serde_json::json;
 
 /// What `--flush` says; a way to flush is a row here.
-const FLUSHES: [&str; 2] = ["async", "sync"];
+const FLUSHES: [&str; 3] = ["async", "sync", "none"];
 
 const BODY: [u8; 1024] = [b'e'; 1024];
 

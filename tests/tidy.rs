@@ -1,4 +1,4 @@
-//! The rules of the house, held over every file of `src/`: who may import whom, where the doors to the
+//! The rules of the source, held over every file of `src/`: who may import whom, where the doors to the
 //! kernel are, how long things may be.
 
 #[path = "tidy/source.rs"]
@@ -24,8 +24,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("shard", &["base", "io", "command", "log", "index"]),
     ("nameserver", &["base", "io", "command", "net", "protocol"]),
     ("state", &["base", "io", "command"]),
-    // Settings are plain values that the broker is given: the house's table has them above the broker,
-    // but then the broker could not take them.
+    // Settings are plain values that the broker is given: above the broker it could not
+    // take them.
     ("config", &["base", "state"]),
     ("cli", &["config"]),
     ("logging", &[]),

@@ -1,6 +1,6 @@
 // What the optional features of a ring are worth, one by one, without a broker: CPU time of this thread per
 // operation, ways in turn, medians of rounds. Linux 6.15 for all of it; what a kernel lacks is left out.
-//   cc -O1 -o ring ring.c && ./ring          writes 64 MiB into ./probe-ring and removes it
+//   cc -O1 -o ring ring.c -lpthread && ./ring          writes 64 MiB into ./probe-ring and removes it
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/io_uring.h>

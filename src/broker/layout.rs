@@ -14,7 +14,7 @@ pub(super) struct Layout {
     _lock: FolderLock,
 }
 
-/// Locks the store and finds out how many shards it has (house rules of shards as a whole, README).
+/// Locks the store and finds out how many shards it has.
 pub(super) fn lay_out(settings: &Settings) -> Result<Layout, StartError> {
     let root = &settings.store.root;
     let lock = lock_folder(root).map_err(super::start::not_had)?;

@@ -10,7 +10,7 @@ use crate::log::run_one;
 use crate::shard::Shard;
 use crate::state::{self, StateError};
 
-/// Offsets reach the disk within this time (house rule: within 1 s).
+/// Offsets begin their way to the disk within this time, and are there within a second.
 const OFFSETS_PERIOD_NS: u64 = 500_000_000;
 
 const RETRY_NS: u64 = 1_000_000_000;

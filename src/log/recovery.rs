@@ -1,7 +1,7 @@
 //! Opening a log: which files there are, where its records end, and what lies behind the end.
 //!
 //! A bad record above the durable mark is a torn tail: the log ends there. One below it is rot: it is named
-//! and stepped over, and nothing behind it is thrown away (house rules of recovery, README).
+//! and stepped over, and nothing behind it is thrown away.
 
 use std::path::PathBuf;
 
