@@ -66,6 +66,40 @@ fn valid(folder: &Path, words: &str) -> Value {
 
 const LOAD: &str = "--queues 2 --size 200 --duration 0.5 --wait sleep --own-delay tell";
 
+/// `| head` and a full disk behind stdout take the words, not the figures.
+#[test]
+fn what_was_measured_is_kept_though_nobody_reads_what_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let json = folder.path().join("run.json");
+    let words = format!(
+        "produce --addr 127.0.0.1:{} --topic unread {LOAD} --json {}",
+        broker.port,
+        json.display()
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    for (stdout, told) in [
+        (Stdio::from(writer), ""),
+        (Stdio::from(full), "No space left"),
+    ] {
+        let output = command(&words).stdout(stdout).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        assert!(
+            stderr.contains(told) && !stderr.contains("panicked"),
+            "{stderr}"
+        );
+        let run: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        assert_eq!(run["valid"], true);
+        std::fs::remove_file(&json).unwrap();
+    }
+}
+
 #[test]
 fn every_command_that_drives_a_broker_runs_against_one() {
     let folder = tempfile::tempdir().unwrap();

@@ -53,6 +53,18 @@ impl<E: std::error::Error> From<E> for Failure {
 
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
+/// Prints a line or several. Nobody has to read them: what a run wrote into files counts whether or not.
+pub(crate) fn say(words: impl std::fmt::Display) {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{words}").and_then(|()| out.flush()) {
+        Err(err) if err.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("corelane-bench: standard output cannot be written to: {err}");
+        }
+        _ => (),
+    }
+}
+
 pub(crate) fn fail<T>(message: impl Into<String>) -> Outcome<T> {
     Err(Failure(message.into()))
 }

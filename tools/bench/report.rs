@@ -420,26 +420,22 @@ impl Report {
     }
 
     fn print(&self) {
-        println!("{}", self.title);
-        for line in &self.lines {
-            println!("{line}");
-        }
+        let mut all = vec![self.title.clone()];
+        all.extend(self.lines.iter().cloned());
         if !self.latencies.is_empty() {
-            print!("  {:<10}", "µs");
-            QUANTILES
+            let names: String = QUANTILES
                 .iter()
-                .for_each(|(name, _, _)| print!("{name:>11}"));
-            println!("{:>11}{:>13}", "max", "samples");
+                .map(|(name, _, _)| format!("{name:>11}"))
+                .collect();
+            all.push(format!(
+                "  {:<10}{names}{:>11}{:>13}",
+                "µs", "max", "samples"
+            ));
         }
-        for line in &self.latencies {
-            println!("{line}");
-        }
-        for note in &self.notes {
-            println!("  note: {note}");
-        }
-        for reason in &self.void {
-            println!("  VOID: {reason}");
-        }
+        all.extend(self.latencies.iter().cloned());
+        all.extend(self.notes.iter().map(|note| format!("  note: {note}")));
+        all.extend(self.void.iter().map(|reason| format!("  VOID: {reason}")));
+        crate::say(all.join("\n"));
     }
 
     fn write_json(&mut self, path: Option<&Path>) -> Outcome<bool> {

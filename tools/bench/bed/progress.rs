@@ -55,7 +55,7 @@ impl Progress {
 
     /// A line above the bar.
     pub fn say(&self, words: &str) {
-        self.bar.suspend(|| println!("{words}"));
+        self.bar.suspend(|| crate::say(words));
     }
 
     pub fn clear(&self) {

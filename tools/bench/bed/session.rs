@@ -278,7 +278,7 @@ impl Session {
             } else {
                 text.rfind("report: ").unwrap_or(0)
             };
-            println!("{}", &text[from..]);
+            crate::say(&text[from..]);
         }
         if self.bench.stop.is_wanted() {
             eprintln!("corelane-bench: ended by a signal; every server was ended");

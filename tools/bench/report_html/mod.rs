@@ -50,7 +50,7 @@ pub fn run(options: &Options) -> Outcome<bool> {
     };
     let runs: Outcome<Vec<Run>> = options.files.iter().map(read).collect();
     let runs = runs?;
-    println!("{}", write(&options.title, &runs, &options.out)?);
+    crate::say(write(&options.title, &runs, &options.out)?);
     let is_any_valid = runs.iter().any(Run::is_valid);
     if !is_any_valid {
         eprintln!("corelane-bench: every run is void: the report has no figures");

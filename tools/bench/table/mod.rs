@@ -139,7 +139,7 @@ pub fn run(options: &Options) -> Outcome<bool> {
         &bench.command,
         &bench.environment,
     )?;
-    println!("table: {}", out.join("table.md").display());
+    crate::say(format!("table: {}", out.join("table.md").display()));
     let place = ("corelane-bench table", table.options.out.as_path());
     table.session.conclude(place, outcome, false)
 }
