@@ -83,6 +83,20 @@ fn a_broker_says_what_its_ring_has() {
 }
 
 #[test]
+fn what_goes_only_with_something_else_is_not_said_to_be_used_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &["--without", "single-issuer"]);
+    serves(&broker);
+    let (used, without) = line_about("ring: ", &broker.log());
+    assert!(!used.contains("defer-taskrun"), "{used}; {without}");
+    assert!(without.contains("single-issuer (masked)"), "{without}");
+    assert!(
+        without.contains("defer-taskrun (wants single-issuer)"),
+        "{without}"
+    );
+}
+
+#[test]
 fn a_broker_says_what_its_files_have() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path(), &["--without", "cachestat,send-zc"]);

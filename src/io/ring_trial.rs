@@ -61,7 +61,11 @@ pub fn try_rings(shards: usize) -> Result<RingTrial, Errno> {
 /// # Errors
 /// There can be no ring.
 pub fn in_force(masked: Features) -> Result<String, SetupError> {
-    let used = allowed(masked)?;
+    let mut used = allowed(masked)?;
+    if !used.has(Feature::SingleIssuer) {
+        // The kernel defers work only for a ring of one thread.
+        used = used.without([Feature::DeferTaskrun].into_iter().collect());
+    }
     let missing: Vec<_> = Feature::OF_RING
         .into_iter()
         .filter(|feature| !used.has(*feature))
@@ -81,6 +85,12 @@ pub fn in_force(masked: Features) -> Result<String, SetupError> {
 fn why_not(feature: Feature, masked: Features) -> String {
     if masked.has(feature) {
         format!("{} (masked)", feature.name())
+    } else if feature == Feature::DeferTaskrun && masked.has(Feature::SingleIssuer) {
+        format!(
+            "{} (wants {})",
+            feature.name(),
+            Feature::SingleIssuer.name()
+        )
     } else {
         format!("{} (Linux {})", feature.name(), feature.since())
     }
