@@ -199,12 +199,47 @@ fn what_is_cold_is_read_past_the_page_cache() {
         &["--without", "cachestat"],
         &["--without", "direct-io"],
         &["--without", "cachestat,dontcache"],
+        &["--egress", "sendfile"],
         &["--egress", "splice"],
         &["--egress", "copy"],
     ] {
         let (cold, grown) = reads_what_is_cold(masked);
         assert!(20_000_000 < cold, "{masked:?}: {cold} bytes were read");
         assert!(grown <= 8, "{masked:?}: {grown} pages more are resident");
+    }
+}
+
+/// Pages of what counts as hot while the broker that wrote it runs: it is sent without a question.
+const HOT_PAGES: u64 = (32 << 20) / 4096;
+
+/// One who reads a backlog from its beginning to its end, and again: the kernel would read ahead of him.
+#[test]
+fn a_backlog_that_is_read_in_order_stays_out_of_the_page_cache() {
+    const COUNT: usize = 2_000;
+    const SIZE: usize = 50_000;
+    for way in ["auto", "sendfile", "copy"] {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = Broker::start(folder.path(), &["--egress", way]);
+        let mut client = broker.client();
+        client.make_topic("backlog", 1);
+        for index in 0..COUNT {
+            assert_eq!(client.produce("backlog", 0, &body(index, SIZE)).code, 0);
+        }
+        cool_down(folder.path());
+        for pass in 0..2 {
+            let mut offset = 0;
+            while offset < COUNT as i64 {
+                let answer = client.fetch("backlog", 0, offset, 16);
+                assert_eq!(answer.code, 0, "{}", answer.remark);
+                for (at, got) in bodies(&answer.body).into_iter().enumerate() {
+                    let index = offset as usize + at;
+                    assert!(got == body(index, SIZE), "{way}: message {index}");
+                }
+                offset = answer.number("nextBeginOffset");
+            }
+            let there = resident(folder.path());
+            assert!(there <= HOT_PAGES + 64, "{way}, pass {pass}: {there} pages");
+        }
     }
 }
 

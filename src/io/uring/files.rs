@@ -25,6 +25,18 @@ const BOUNCE_MAX: usize = 2;
 pub(super) struct Apart {
     direct: Direct,
     cold: ColdFile,
+    is_delivered_from: Cell<bool>,
+}
+
+impl Apart {
+    /// From now on what leaves the file has nothing read ahead of it into the page cache: who is behind would otherwise fill
+    /// it with what only he wants, at the expense of those at the tail.
+    pub(super) fn is_delivered_from(&self, file: &File) {
+        if !self.is_delivered_from.replace(true) {
+            // Advice: where it is not taken, more is read.
+            let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        }
+    }
 }
 
 /// The same file once more, past the page cache; opened at first use. `None`: its file system cannot.

@@ -266,10 +266,12 @@ fn start_of(
 /// Whether every page of a range is in the page cache now. It may leave before it is used: the caller then waits
 /// for one page of the disk, which is rare and short. What nobody can say counts as not there, and is read.
 fn is_resident(cachestat: Option<&Cachestat>, file: &OpenFile, at: u64, len: u64) -> bool {
-    // One file's refusal is not the kernel's: the map is asked then too.
-    let counted = cachestat.and_then(|cachestat| cachestat.holds(&file.file, at, len).ok());
-    counted.unwrap_or_else(|| {
+    file.apart.is_delivered_from(&file.file);
+    // A no is not final: the count stops short now and then of what is all there, and one file's refusal is not the
+    // kernel's. The map is asked then too. See kernel-notes/page-cache-and-cold-reads.md.
+    let counted = cachestat.is_some_and(|it| it.holds(&file.file, at, len).unwrap_or(false));
+    counted || {
         let start = file.map.address(&file.file, at, len);
         start.is_ok_and(|start| residency::by_mincore(start, len))
-    })
+    }
 }
