@@ -396,6 +396,61 @@ fn two_servers_are_measured_in_turn() {
     assert!(page == html, "report makes another page than compare");
 }
 
+/// More brokers than a disk has room for are up one at a time, and alternate all the same.
+#[test]
+fn of_a_large_matrix_one_broker_is_up_at_a_time() {
+    let comparison = Comparison::new(9);
+    let counts = comparison.folder.path().join("counts");
+    let broker = format!(
+        "b=sh -c 'ls {{store}}/.. | wc -l >> {}; exec {BENCH} floor echo --addr 127.0.0.1:{{port}}' {{flush}} {{append}}",
+        counts.display()
+    );
+    let words = [
+        "--broker",
+        &broker,
+        "--flush",
+        "a,b,c,d,e",
+        "--append",
+        "v,w,x,y,z",
+        "--load",
+        "sends=produce --count 20 --duration 20 --own-delay tell",
+        "-n",
+        "2",
+    ];
+    let ran = comparison.run(&words);
+    let told = text(&ran.stderr);
+    assert!(ran.status.success(), "{told}");
+    let order: Vec<&str> = told
+        .lines()
+        .filter_map(|line| line.split(':').next())
+        .collect();
+    assert_eq!(order.len(), 50, "{told}");
+    let ends = [order[0], order[24], order[25], order[49]];
+    let wanted = ["1/2 b a v", "1/2 b e z", "2/2 b a v", "2/2 b e z"];
+    assert_eq!(ends, wanted.map(|end| format!("sends {end}")));
+    let counts = std::fs::read_to_string(counts).unwrap();
+    assert_eq!(counts.lines().count(), 50);
+    assert!(counts.lines().all(|count| count.trim() == "1"), "{counts}");
+
+    // Each panel has its contenders, and the one that all are divided by.
+    let html = std::fs::read_to_string(comparison.out().join("report.html")).unwrap();
+    for part in ["b a", "b e"] {
+        let summary = format!("<summary>{part}</summary>");
+        assert!(html.contains(&summary), "{part} has no panel");
+    }
+    let svg = "charts/01-sends-05-b-e-service-percentiles.svg";
+    let svg = std::fs::read_to_string(comparison.out().join(svg)).unwrap();
+    for name in ["b a v", "b e v", "b e z"] {
+        assert!(svg.contains(name), "{name} has no line");
+    }
+    assert!(!svg.contains("b d z"));
+    let row = text(&ran.stdout);
+    let row = row.lines().find(|line| line.trim().starts_with("b e z"));
+    let columns = row.unwrap_or_default().split_whitespace().count();
+    assert!(6 < columns, "{row:?}");
+    comparison.assert_nothing_is_left();
+}
+
 #[test]
 fn a_server_that_dies_voids_its_runs_and_only_those() {
     let comparison = Comparison::new(1);

@@ -49,7 +49,7 @@ pub struct Options {
     #[arg(long, default_value = "1", value_name = "LIST", value_parser = cpus)]
     pub load_cpu: Cpus,
     /// Port of the first server; the next ones follow, 40 apart
-    #[arg(long, default_value_t = 28_931, value_parser = clap::value_parser!(u16).range(1024..=60_000))]
+    #[arg(long, default_value_t = 20_931, value_parser = clap::value_parser!(u16).range(1024..=60_000))]
     pub port: u16,
     /// Folder for stores and logs: on the file system to be measured
     #[arg(long, value_name = "DIR", default_value = "target/compare-work")]

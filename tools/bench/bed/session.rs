@@ -16,6 +16,9 @@ use std::time::Duration;
 
 /// Ports from one contender to the next: a broker, its name server, and what a peer adds to them.
 pub const PORTS_PER_CONTENDER: u16 = 40;
+/// So many brokers stay up from run to run. Each has a segment of a GiB on the disk and one made
+/// ahead, and its memory: of more, each is started for its run and ended after it.
+pub const BROKERS_UP_MAX: usize = 24;
 /// What a run takes beside its window: the disk's sync, the topic, the last answers.
 const EXTRA_S: f64 = 1.5;
 const START_S: f64 = 1.0;
@@ -52,9 +55,17 @@ pub fn expected_s(options: &Options, contenders: &[Contender], works: &[Work]) -
     let peers = contenders.iter().filter(|contender| contender.is_peer);
     let run_s = options.warmup + options.duration + EXTRA_S;
     let runs = contenders.len() * works.len() * options.repetitions as usize;
-    runs as f64 * run_s
-        + (contenders.len() * works.len()) as f64 * START_S
-        + peers.count() as f64 * options.warm_peer()
+    let starts = if stay_up(contenders.iter()) {
+        contenders.len() * works.len()
+    } else {
+        runs
+    };
+    runs as f64 * run_s + starts as f64 * START_S + peers.count() as f64 * options.warm_peer()
+}
+
+/// Whether so many stay up from run to run. Peers always do: their compilers want to be warm.
+fn stay_up<'a>(contenders: impl Iterator<Item = &'a Contender>) -> bool {
+    contenders.filter(|contender| !contender.is_peer).count() <= BROKERS_UP_MAX
 }
 
 impl Session {
@@ -124,19 +135,35 @@ impl Session {
 
     /// Some contenders under one load, A B A B.
     pub fn measure(&mut self, work: &Work, whom: &[usize], repetitions: u32) -> Outcome<()> {
+        let stay_up = stay_up(whom.iter().map(|at| &self.entries[*at].contender));
+        let stays = |contender: &Contender| stay_up || contender.is_peer;
         for at in whom {
-            self.start(*at)?;
-            if self.entries[*at].contender.is_to_prepare(work) {
-                self.prepare(*at, work)?;
+            if stays(&self.entries[*at].contender) {
+                self.make_ready(*at, work)?;
             }
         }
         for repetition in 1..=repetitions {
             for at in whom {
                 self.bench.stop.check()?;
-                self.measure_one(*at, work, repetition)?;
+                if stays(&self.entries[*at].contender) {
+                    self.measure_one(*at, work, repetition)?;
+                } else {
+                    self.make_ready(*at, work)?;
+                    self.measure_one(*at, work, repetition)?;
+                    self.entries[*at].server = None;
+                }
             }
         }
         self.end(|contender| !contender.is_peer);
+        Ok(())
+    }
+
+    /// Up and halted, with what a load that only reads finds.
+    fn make_ready(&mut self, at: usize, work: &Work) -> Outcome<()> {
+        self.start(at)?;
+        if self.entries[at].contender.is_to_prepare(work) {
+            self.prepare(at, work)?;
+        }
         Ok(())
     }
 

@@ -7,9 +7,6 @@ use crate::{Cli, Outcome, fail};
 use clap::Parser;
 use std::path::{Path, PathBuf};
 
-/// So many servers stay up at a time; more would leave each too little memory to say anything.
-const CONTENDERS_MAX: usize = 24;
-
 pub fn split(text: &str) -> Outcome<Vec<String>> {
     match shlex::split(text) {
         Some(words) if !words.is_empty() => Ok(words),
@@ -159,12 +156,6 @@ pub fn contenders(options: &Options) -> Outcome<Vec<Contender>> {
     for text in &options.peer {
         peer(text, &options.flush, &mut found)?;
     }
-    if CONTENDERS_MAX < found.len() {
-        return fail(format!(
-            "{} servers at a time are more than {CONTENDERS_MAX}: give --flush, --append and --egress fewer values",
-            found.len()
-        ));
-    }
     for (at, contender) in found.iter().enumerate() {
         if found[..at].iter().any(|other| other.name == contender.name) {
             return fail(format!(
@@ -268,6 +259,17 @@ mod tests {
             ["b async auto", "b async copy", "b sync auto", "b sync copy"]
         );
         assert_eq!(names(&["--broker", broker]), ["b"]);
+    }
+
+    #[test]
+    fn every_way_beside_every_other_is_one_matrix() {
+        let flush = "async,sync-fdatasync,sync-dsync,sync-direct,none";
+        let egress = "auto,sendfile,splice,gather,send-zc,copy";
+        let mut words = vec!["--broker", "b=x", "--flush", flush];
+        words.extend(["--append", "auto,ring,inline,direct", "--egress", egress]);
+        let all = names(&words);
+        assert_eq!(all.len(), 5 * 4 * 6);
+        assert_eq!(all[119], "b none direct copy");
     }
 
     #[test]

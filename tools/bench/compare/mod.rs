@@ -13,7 +13,8 @@ place are appended to it: --flush VALUE, and for sync-METHOD --flush sync --set 
 
 Every server runs on one CPU, the generator on another. A broker gets a fresh store for each load;
 a peer keeps its own and stays up, so that its compiled code stays warm. Who is not being measured
-is stopped with SIGSTOP. Before each run all dirty pages are written. Of an option given twice the
+is stopped with SIGSTOP; of more than 24 brokers each is started for its run and ended after it.
+Before each run all dirty pages are written. Of an option given twice the
 last one counts; values of those that take a LIST or may be repeated add up.
 
 Exit codes: 0 all runs count, 1 some are void, 2 it could not run, 130 a signal ended it.

@@ -11,10 +11,11 @@ mod table;
 pub use figures::{short, show_ns};
 
 use crate::{Outcome, fail};
-pub use run::Run;
+pub use run::{LATENCIES, Run};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use study::Work;
 
 #[derive(clap::Args, Clone)]
 pub struct Options {
@@ -38,6 +39,25 @@ pub fn figures_of(json: &Map<String, Value>) -> BTreeMap<String, f64> {
 struct Drawn {
     file: String,
     svg: String,
+}
+
+/// What the page has of one load.
+struct Shown<'a> {
+    bars: Vec<Drawn>,
+    panels: Vec<(Work<'a>, Vec<Drawn>)>,
+}
+
+fn draw(folder: &Path, charts: Vec<chart::Chart>) -> Outcome<Vec<Drawn>> {
+    let draw = |chart: chart::Chart| {
+        let svg = chart.svg()?;
+        put(&folder.join(format!("{}.svg", chart.file)), svg.as_bytes())?;
+        put(&folder.join(format!("{}.png", chart.file)), &chart.png()?)?;
+        Ok(Drawn {
+            file: chart.file,
+            svg,
+        })
+    };
+    charts.into_iter().map(draw).collect()
 }
 
 pub fn run(options: &Options) -> Outcome<bool> {
@@ -71,22 +91,22 @@ fn write(title: &str, runs: &[Run], out: &Path) -> Outcome<String> {
         return fail(format!("cannot make {}: {error}", charts.display()));
     }
     clear(&charts);
-    let mut drawn = Vec::new();
+    let mut shown = Vec::new();
     for (at, work) in works.iter().enumerate() {
-        let prefix = format!("{:02}-{}", at + 1, file_name(work.name));
-        let mut of_work = Vec::new();
-        for chart in pictures::of(work, &prefix) {
-            let svg = chart.svg()?;
-            put(&charts.join(format!("{}.svg", chart.file)), svg.as_bytes())?;
-            put(&charts.join(format!("{}.png", chart.file)), &chart.png()?)?;
-            of_work.push(Drawn {
-                file: chart.file,
-                svg,
-            });
+        let file = format!("{:02}-{}", at + 1, file_name(work.name));
+        let mut panels = Vec::new();
+        for (at, panel) in work.panels().into_iter().enumerate() {
+            let file = match panel.part.as_str() {
+                "" => file.clone(),
+                part => format!("{file}-{:02}-{}", at + 1, file_name(part)),
+            };
+            let drawn = draw(&charts, pictures::lines_of(&panel, &file))?;
+            panels.push((panel, drawn));
         }
-        drawn.push(of_work);
+        let bars = draw(&charts, pictures::bars_of(work, &file))?;
+        shown.push(Shown { bars, panels });
     }
-    let page = page::page(title, &works, runs, &drawn);
+    let page = page::page(title, &works, runs, &shown);
     let path = out.join("report.html");
     put(&path, page.as_bytes())?;
     let path = path.canonicalize().unwrap_or(path);

@@ -1,10 +1,10 @@
 //! The report's page: one HTML file that needs nothing beside it.
 
-use super::Drawn;
 use super::chart::css_colour;
 use super::figures::{self, Better};
 use super::run::{LATENCIES, QUANTILES, Run};
 use super::study::{Contender, Work};
+use super::{Drawn, Shown};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ const OVERVIEW: [&str; 8] = [
 /// Values of one fact of the environment, where the runs differ in it.
 const VALUES_SHOWN: usize = 4;
 
-pub fn page(title: &str, works: &[Work<'_>], runs: &[Run], drawn: &[Vec<Drawn>]) -> String {
+pub fn page(title: &str, works: &[Work<'_>], runs: &[Run], shown: &[Shown<'_>]) -> String {
     let void: Vec<&Run> = runs.iter().filter(|run| !run.is_valid()).collect();
     let valid = runs.len() - void.len();
     let markup = html! {
@@ -47,9 +47,9 @@ pub fn page(title: &str, works: &[Work<'_>], runs: &[Run], drawn: &[Vec<Drawn>])
                 (void_runs(&void))
                 h2 { "Overview" }
                 (overview(works))
-                @for (at, work) in works.iter().enumerate() {
+                @for (at, (work, shown)) in works.iter().zip(shown).enumerate() {
                     h2 id={ "work-" (at) } { (work.name) }
-                    (one_work(work, drawn.get(at).map_or(&[], Vec::as_slice)))
+                    (one_work(work, shown))
                 }
                 h2 id="environment" { "Environment" }
                 (environment(runs))
@@ -129,7 +129,32 @@ fn cell(contender: &Contender<'_>, key: &str) -> Markup {
     html! { td { (median) @if !range.is_empty() { " " span.range { (range) } } } }
 }
 
-fn one_work(work: &Work<'_>, drawn: &[Drawn]) -> Markup {
+fn one_work(work: &Work<'_>, shown: &Shown<'_>) -> Markup {
+    html! {
+        (figures(&shown.bars))
+        @if let [(panel, drawn)] = shown.panels.as_slice() {
+            (one_panel(panel, drawn))
+        } @else {
+            @for (panel, drawn) in &shown.panels {
+                details.panel { summary { (panel.part) } (one_panel(panel, drawn)) }
+            }
+        }
+        (notes(work))
+    }
+}
+
+fn figures(drawn: &[Drawn]) -> Markup {
+    html! {
+        @for one in drawn {
+            figure {
+                (PreEscaped(&one.svg))
+                figcaption.soft { "charts/" (one.file) ".svg, .png" }
+            }
+        }
+    }
+}
+
+fn one_panel(work: &Work<'_>, drawn: &[Drawn]) -> Markup {
     let keys = work.figure_keys();
     let cost: Vec<&str> = work
         .contenders
@@ -168,13 +193,7 @@ fn one_work(work: &Work<'_>, drawn: &[Drawn]) -> Markup {
         @if !rest.is_empty() {
             details { summary { "Settings and all other figures" } (comparison(work, &rest)) }
         }
-        @for one in drawn {
-            figure {
-                (PreEscaped(&one.svg))
-                figcaption.soft { "charts/" (one.file) ".svg, .png" }
-            }
-        }
-        (notes(work))
+        (figures(drawn))
     }
 }
 

@@ -9,38 +9,53 @@ use hdrhistogram::Histogram;
 /// Classes of a latency histogram in each power of ten.
 const CLASSES_PER_DECADE: f64 = 20.0;
 
-pub fn of(work: &Work<'_>, file: &str) -> Vec<Chart> {
-    let mut charts = Vec::new();
-    let mut add = |name: &str, chart: Option<(String, Shape)>| {
-        charts.extend(chart.map(|(title, shape)| Chart {
-            file: format!("{file}-{name}"),
-            title: format!("{} · {title}", work.name),
-            shape,
-        }));
+type Found = Option<(String, Shape)>;
+
+fn chart(work: &Work<'_>, (file, name): (&str, &str), (title, shape): (String, Shape)) -> Chart {
+    let of = if work.part.is_empty() {
+        work.name.to_owned()
+    } else {
+        format!("{} · {}", work.name, work.part)
     };
-    add("rate", bars(work, "messages_per_s", "messages a second"));
+    Chart {
+        file: format!("{file}-{name}"),
+        title: format!("{of} · {title}"),
+        shape,
+    }
+}
+
+/// Bars for all contenders, however many.
+pub fn bars_of(work: &Work<'_>, file: &str) -> Vec<Chart> {
+    let cost = "the server's CPU time a message";
+    let found = [
+        ("rate", bars(work, "messages_per_s", "messages a second")),
+        ("cost", bars(work, "server_cpu_us_per_message", cost)),
+    ];
+    let drawn = found
+        .into_iter()
+        .filter_map(|(name, found)| Some(chart(work, (file, name), found?)));
+    drawn.collect()
+}
+
+/// Lines for those of one panel.
+pub fn lines_of(panel: &Work<'_>, file: &str) -> Vec<Chart> {
+    let mut charts = Vec::new();
+    let mut add =
+        |name: &str, found: Found| charts.extend(found.map(|it| chart(panel, (file, name), it)));
     for latency in LATENCIES {
         let words = latency_words(latency);
         add(
             &format!("{latency}-percentiles"),
-            percentiles(work, latency, words),
+            percentiles(panel, latency, words),
         );
         add(
             &format!("{latency}-histogram"),
-            histogram(work, latency, words),
+            histogram(panel, latency, words),
         );
     }
-    add("series", series(work));
-    add("series-p99", series_p99(work));
-    add("series-behind", series_behind(work));
-    add(
-        "cost",
-        bars(
-            work,
-            "server_cpu_us_per_message",
-            "the server's CPU time a message",
-        ),
-    );
+    add("series", series(panel));
+    add("series-p99", series_p99(panel));
+    add("series-behind", series_behind(panel));
     charts
 }
 
@@ -61,7 +76,7 @@ fn latency_words(latency: &str) -> &'static str {
     }
 }
 
-fn bars(work: &Work<'_>, key: &str, words: &str) -> Option<(String, Shape)> {
+fn bars(work: &Work<'_>, key: &str, words: &str) -> Found {
     let (divisor, unit) = figures::unit(key);
     let bar = |contender: &Contender<'_>| {
         let spread = contender.spread(key)?;
@@ -191,7 +206,7 @@ fn extent(lines: &[Line], of: fn(&(f64, f64)) -> f64) -> Option<(f64, f64)> {
     (low <= high).then_some((low, high))
 }
 
-fn percentiles(work: &Work<'_>, latency: &str, words: &str) -> Option<(String, Shape)> {
+fn percentiles(work: &Work<'_>, latency: &str, words: &str) -> Found {
     let line = |contender: &Contender<'_>| {
         let points = match contender.histogram(latency) {
             Some(histogram) => curve(&histogram),
@@ -249,7 +264,7 @@ fn steps(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     points
 }
 
-fn histogram(work: &Work<'_>, latency: &str, words: &str) -> Option<(String, Shape)> {
+fn histogram(work: &Work<'_>, latency: &str, words: &str) -> Found {
     let line = |contender: &Contender<'_>| {
         let histogram = contender.histogram(latency)?;
         Some(Line {
@@ -300,7 +315,7 @@ fn series_lines(work: &Work<'_>, value: fn(&super::run::Second) -> Option<f64>) 
     lines
 }
 
-fn series(work: &Work<'_>) -> Option<(String, Shape)> {
+fn series(work: &Work<'_>) -> Found {
     let lines = series_lines(work, |second| Some(second.messages));
     let x = seconds(&lines)?;
     let (_, most) = extent(&lines, |point| point.1)?;
@@ -309,7 +324,7 @@ fn series(work: &Work<'_>) -> Option<(String, Shape)> {
     Some((title, Shape::Lines { x, y, lines }))
 }
 
-fn series_p99(work: &Work<'_>) -> Option<(String, Shape)> {
+fn series_p99(work: &Work<'_>) -> Found {
     let lines = series_lines(work, |second| second.p99_ns.map(f64::log10));
     let x = seconds(&lines)?;
     let (low, high) = extent(&lines, |point| point.1)?;
@@ -319,7 +334,7 @@ fn series_p99(work: &Work<'_>) -> Option<(String, Shape)> {
 }
 
 /// What a group far behind got, where there is one.
-fn series_behind(work: &Work<'_>) -> Option<(String, Shape)> {
+fn series_behind(work: &Work<'_>) -> Found {
     let lines = series_lines(work, |second| second.behind_bytes);
     let x = seconds(&lines)?;
     let (_, most) = extent(&lines, |point| point.1)?;

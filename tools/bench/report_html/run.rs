@@ -78,7 +78,6 @@ pub struct Run {
     pub figures: BTreeMap<String, f64>,
     /// Figures that say what the run cost.
     pub cost_keys: Vec<String>,
-    pub histograms: BTreeMap<&'static str, Histogram<u64>>,
     pub series: Vec<Second>,
     pub json: Map<String, Value>,
 }
@@ -125,7 +124,6 @@ impl Run {
             void: void_of(&json),
             figures,
             cost_keys,
-            histograms: BTreeMap::new(),
             series: series_of(&json),
             json,
         };
@@ -137,32 +135,39 @@ impl Run {
         self.void.is_empty()
     }
 
+    /// All that are there can be read, and fill what the JSON leaves out.
     fn read_histograms(&mut self) -> Outcome<()> {
         for name in LATENCIES {
-            let told = self.json.get(name).and_then(|latency| latency.get("hgrm"));
-            let Some(text) = told.and_then(Value::as_str) else {
-                continue;
-            };
-            let bytes = base64::engine::general_purpose::STANDARD.decode(text);
-            let read = bytes.map_err(|error| error.to_string()).and_then(|bytes| {
-                Deserializer::new()
-                    .deserialize::<u64, _>(&mut bytes.as_slice())
-                    .map_err(|error| error.to_string())
-            });
-            match read {
-                Ok(histogram) => {
-                    self.fill_quantiles(name, &histogram);
-                    self.histograms.insert(name, histogram);
-                }
-                Err(error) => {
-                    return fail(format!(
-                        "{}: {name}.hgrm is no histogram in base64: {error}",
-                        self.file
-                    ));
-                }
+            if let Some(histogram) = self.read_histogram(name)? {
+                self.fill_quantiles(name, &histogram);
             }
         }
         Ok(())
+    }
+
+    fn read_histogram(&self, name: &str) -> Outcome<Option<Histogram<u64>>> {
+        let told = self.json.get(name).and_then(|latency| latency.get("hgrm"));
+        let Some(text) = told.and_then(Value::as_str) else {
+            return Ok(None);
+        };
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text);
+        let read = bytes.map_err(|error| error.to_string()).and_then(|bytes| {
+            Deserializer::new()
+                .deserialize::<u64, _>(&mut bytes.as_slice())
+                .map_err(|error| error.to_string())
+        });
+        match read {
+            Ok(histogram) => Ok(Some(histogram)),
+            Err(error) => fail(format!(
+                "{}: {name}.hgrm is no histogram in base64: {error}",
+                self.file
+            )),
+        }
+    }
+
+    /// It is decoded when it is wanted: a fifth of a MiB each, of thousands of runs.
+    pub fn histogram(&self, name: &str) -> Option<Histogram<u64>> {
+        self.read_histogram(name).ok().flatten()
     }
 
     /// Quantiles that the JSON leaves out but its histogram knows.
@@ -368,7 +373,7 @@ mod tests {
         assert_eq!(run.figures["service_p99_ns"], 990.0);
         // One sample lies above it.
         assert!(!run.figures.contains_key("service_p999_ns"));
-        assert_eq!(run.histograms["service"].len(), 1000);
+        assert_eq!(run.histogram("service").unwrap().len(), 1000);
     }
 
     #[test]

@@ -5,10 +5,14 @@ use super::run::Run;
 use hdrhistogram::Histogram;
 use std::collections::BTreeSet;
 
+/// Lines of a picture and columns of a table that the eye still keeps apart: one for each colour.
+pub const PANEL_MAX: usize = 8;
+
 /// The valid runs of one contender under one load.
+#[derive(Clone)]
 pub struct Contender<'a> {
     pub name: &'a str,
-    /// Its place among all contenders of the report: its colour.
+    /// Its place among all contenders of the report, or of a panel: its colour.
     pub index: usize,
     pub is_peer: bool,
     pub flush: &'a str,
@@ -28,16 +32,11 @@ impl Contender<'_> {
     /// The histograms of all its runs as one.
     pub fn histogram(&self, latency: &str) -> Option<Histogram<u64>> {
         let mut all: Option<Histogram<u64>> = None;
-        for histogram in self
-            .runs
-            .iter()
-            .filter_map(|run| run.histograms.get(latency))
-        {
+        for mut histogram in self.runs.iter().filter_map(|run| run.histogram(latency)) {
             match &mut all {
                 None => {
-                    let mut first = histogram.clone();
-                    first.auto(true);
-                    all = Some(first);
+                    histogram.auto(true);
+                    all = Some(histogram);
                 }
                 // One that grows by itself takes every value.
                 Some(all) => all.add(histogram).expect("the histogram grows"),
@@ -51,9 +50,63 @@ impl Contender<'_> {
 pub struct Work<'a> {
     pub name: &'a str,
     pub contenders: Vec<Contender<'a>>,
+    /// What its contenders have in common, where they are not all of them.
+    pub part: String,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    /// Itself, or where there are many contenders some at a time: those whose names differ in the
+    /// last word together, and with them those they are divided by.
+    pub fn panels(&self) -> Vec<Work<'a>> {
+        let all = &self.contenders;
+        let max = match all.len() {
+            count if count <= PANEL_MAX => count,
+            _ => PANEL_MAX.saturating_sub(self.references().len()).max(2),
+        };
+        let mut parts: Vec<Vec<Contender<'a>>> = Vec::new();
+        for group in all.chunk_by(|one, other| front(one.name) == front(other.name)) {
+            for group in group.chunks(max.max(1)) {
+                match parts.last_mut() {
+                    Some(last) if last.len() + group.len() <= max => last.extend_from_slice(group),
+                    _ => parts.push(group.to_vec()),
+                }
+            }
+        }
+        let count = parts.len();
+        let panel = |(at, contenders)| self.panel(contenders, (at + 1, count));
+        parts.into_iter().enumerate().map(panel).collect()
+    }
+
+    fn panel(&self, contenders: Vec<Contender<'a>>, (number, count): (usize, usize)) -> Work<'a> {
+        let part = match common(&contenders) {
+            _ if count == 1 => String::new(),
+            front if front.is_empty() => format!("part {number} of {count}"),
+            front => front,
+        };
+        let mut with: Vec<Contender<'a>> = Vec::new();
+        for name in self.references() {
+            for contender in &contenders {
+                let reference = self.reference(contender, &name);
+                let is_there = |other: &Contender<'_>| {
+                    reference.is_some_and(|reference| reference.name == other.name)
+                };
+                if !with.iter().chain(&contenders).any(is_there) {
+                    with.extend(reference.cloned());
+                }
+            }
+        }
+        with.extend(contenders);
+        if 1 < count {
+            let places = with.iter_mut().enumerate();
+            places.for_each(|(at, contender)| contender.index = at);
+        }
+        Work {
+            name: self.name,
+            contenders: with,
+            part,
+        }
+    }
+
     /// Names of those the others are divided by: the peers, or without peers the first contender.
     pub fn references(&self) -> Vec<String> {
         let peers: BTreeSet<String> = self
@@ -73,7 +126,7 @@ impl Work<'_> {
     }
 
     /// Whom `contender` is compared with under that name: a peer that flushes as it does.
-    pub fn reference(&self, contender: &Contender<'_>, name: &str) -> Option<&Contender<'_>> {
+    pub fn reference(&self, contender: &Contender<'_>, name: &str) -> Option<&Contender<'a>> {
         self.contenders.iter().find(|other| {
             if other.is_peer {
                 let is_like = other.flush.is_empty() || other.flush == contender.flush;
@@ -89,6 +142,23 @@ impl Work<'_> {
         runs.flat_map(|run| run.figures.keys().map(String::as_str))
             .collect()
     }
+}
+
+/// All words of a name but the last.
+fn front(name: &str) -> &str {
+    name.rsplit_once(' ').map_or("", |(front, _)| front)
+}
+
+/// The words with which all of them begin.
+fn common(contenders: &[Contender<'_>]) -> String {
+    let mut names = contenders.iter().map(|contender| contender.name);
+    let mut common: Vec<&str> = names.next().unwrap_or("").split(' ').collect();
+    for name in names {
+        let alike = common.iter().zip(name.split(' '));
+        let count = alike.take_while(|(one, other)| **one == *other).count();
+        common.truncate(count);
+    }
+    common.join(" ")
 }
 
 /// A peer is one peer in each flush mode.
@@ -113,6 +183,7 @@ pub fn works(runs: &[Run]) -> Vec<Work<'_>> {
             works.push(Work {
                 name: &run.work,
                 contenders: Vec::new(),
+                part: String::new(),
             });
             works.len() - 1
         });
@@ -187,5 +258,73 @@ mod tests {
             let found = work.reference(&work.contenders[at], "apache").unwrap();
             assert_eq!(found.name, wanted);
         }
+    }
+
+    #[test]
+    fn a_matrix_is_shown_in_panels_and_each_has_what_it_is_divided_by() {
+        let told = json!({"work": "w"});
+        let mut runs = Vec::new();
+        for flush in ["async", "sync"] {
+            for append in ["auto", "ring", "inline"] {
+                for egress in ["auto", "copy", "gather", "splice"] {
+                    let name = format!("b {flush} {append} {egress}");
+                    runs.push(run(&name, 1.0, told.clone(), true));
+                }
+            }
+        }
+        let works = works(&runs);
+        let panels = works[0].panels();
+        let parts: Vec<&str> = panels.iter().map(|panel| panel.part.as_str()).collect();
+        let wanted = ["async auto", "async ring", "async inline"];
+        assert_eq!(parts[..3], wanted.map(|part| format!("b {part}")));
+        assert_eq!(parts.len(), 6);
+        for (at, panel) in panels.iter().enumerate() {
+            assert_eq!(panel.contenders[0].name, "b async auto auto");
+            assert_eq!(panel.contenders.len(), if at == 0 { 4 } else { 5 });
+            assert_eq!(panel.references(), ["b async auto auto"]);
+            let places: Vec<usize> = panel.contenders.iter().map(|it| it.index).collect();
+            assert_eq!(places, (0..panel.contenders.len()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn few_are_one_panel_and_names_of_one_word_are_filled_in() {
+        let told = json!({"work": "w"});
+        let runs = |count: usize| -> Vec<Run> {
+            let name = |at| format!("broker-{at}");
+            (0..count)
+                .map(|at| run(&name(at), 1.0, told.clone(), true))
+                .collect()
+        };
+        let few = runs(8);
+        let panels = works(&few)[0].panels();
+        assert_eq!((panels.len(), panels[0].part.as_str()), (1, ""));
+        let many = runs(20);
+        let panels = works(&many)[0].panels();
+        let counts: Vec<usize> = panels.iter().map(|panel| panel.contenders.len()).collect();
+        assert_eq!(counts, [7, 8, 7]);
+        assert_eq!(panels[1].part, "part 2 of 3");
+    }
+
+    #[test]
+    fn a_panel_has_the_peers_that_flush_as_its_contenders_do() {
+        let told =
+            |flush: &str, peer: bool| json!({"work": "w", "flush_family": flush, "peer": peer});
+        let mut runs = Vec::new();
+        for flush in ["async", "sync"] {
+            for at in 0..6 {
+                let name = format!("b {flush} {at}");
+                runs.push(run(&name, 1.0, told(flush, false), true));
+            }
+        }
+        runs.push(run("p async", 1.0, told("async", true), true));
+        runs.push(run("p sync", 1.0, told("sync", true), true));
+        let works = works(&runs);
+        let panels = works[0].panels();
+        let firsts: Vec<&str> = panels
+            .iter()
+            .map(|panel| panel.contenders[0].name)
+            .collect();
+        assert_eq!(firsts, ["p async", "p sync", "p async"]);
     }
 }

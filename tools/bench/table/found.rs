@@ -1,7 +1,7 @@
 //! What was found: the figures of all runs, their medians, and ours divided by the others'.
 
 use super::rows::{Figure, Goal, Who};
-use crate::report_html::Run;
+use crate::report_html::{LATENCIES, Run};
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 
@@ -59,10 +59,13 @@ impl Found {
         for (key, value) in &run.figures {
             self.put(test, who, key, *value);
         }
-        for (name, histogram) in &run.histograms {
+        for name in LATENCIES {
+            let Some(histogram) = run.histogram(name) else {
+                continue;
+            };
             let sum = self
                 .histograms
-                .entry(((test.to_owned(), who), *name))
+                .entry(((test.to_owned(), who), name))
                 .or_insert_with(crate::latency::histogram);
             sum.add(histogram)
                 .expect("all of the generator's histograms have the same bounds");
