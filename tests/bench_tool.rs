@@ -477,22 +477,35 @@ fn a_generator_that_is_late_itself_says_so_and_fails() {
         json["generator"]["spoiled"]["response"].is_string(),
         "{json}"
     );
+    // What is spoiled is not told, in no form.
+    assert_eq!(json["response"]["p50_ns"], Value::Null, "{json}");
+    assert_eq!(json["response_p99_ns"], Value::Null, "{json}");
+    assert_eq!(json["response_max_ns"], Value::Null, "{json}");
+    assert_eq!(json["series"][0]["p99_ns"], Value::Null, "{json}");
+    let row = text.lines().find(|line| line.contains("response"));
+    assert!(row.unwrap_or("").contains("spoiled"), "{text}");
     // No rate is the server's limit where the generator cannot offer it.
     let told = output(&format!("{words} --read-back none --search p50=60s"));
     let told = String::from_utf8_lossy(&told.stderr).into_owned();
     assert!(told.contains("own delay shows in p50, twice"), "{told}");
-    let (code, _, text) = run(folder.path(), &format!("{words} --own-delay tell"));
+    let (code, json, text) = run(folder.path(), &format!("{words} --own-delay withhold"));
+    // On a machine that is busy it may be void for having no CPU.
+    let is_late = text.contains("VOID: the generator's own delay");
+    assert!(code < 2 && !is_late, "{text}");
+    assert_eq!(json["response_p50_ns"], Value::Null, "{json}");
+    let (code, json, text) = run(folder.path(), &format!("{words} --own-delay tell"));
     assert_eq!(code, 0, "{text}");
+    assert!(json["response_p50_ns"].is_u64(), "{json}");
+    assert!(text.contains("told all the same"), "{text}");
 }
 
-/// Stops the generator again and again while it waits for the one answer it has outstanding.
-#[test]
-fn a_closed_loop_whose_generator_was_stopped_says_so_and_fails() {
+/// A generator that is stopped again and again, for more than half of its window.
+fn stopped_generator(words: &str) -> (Option<i32>, Value) {
     let folder = tempfile::tempdir().unwrap();
     let floor = Floor::start("echo");
     let json = folder.path().join("run.json");
     let words = format!(
-        "produce --addr 127.0.0.1:{} --queues 2 --size 64 --duration 2 --warmup 0 --read-back none --json {}",
+        "produce --addr 127.0.0.1:{} --queues 2 --size 64 --duration 2 --warmup 0 --read-back none --json {} {words}",
         floor.1,
         json.display()
     );
@@ -506,10 +519,28 @@ fn a_closed_loop_whose_generator_was_stopped_says_so_and_fails() {
         std::thread::sleep(Duration::from_millis(2));
     }
     let code = child.wait().unwrap().code();
-    let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let json = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    (code, json)
+}
+
+#[test]
+fn a_closed_loop_whose_generator_was_stopped_says_so_and_fails() {
+    let (code, json) = stopped_generator("");
     let spoiled = &json["generator"]["spoiled"]["service"];
     assert!(spoiled.is_string(), "{json}");
     assert_eq!(code, Some(1), "{json}");
+}
+
+#[test]
+fn a_rate_that_is_of_a_generator_without_a_cpu_is_void() {
+    let (code, json) = stopped_generator("--connections 4 --in-flight 8");
+    assert_eq!(code, Some(1), "{json}");
+    let why = json["void_because"][0].as_str().unwrap();
+    assert!(why.contains("kept off its CPU for"), "{why}");
+    let (code, json) = stopped_generator("--connections 4 --in-flight 8 --own-delay tell");
+    assert_eq!(code, Some(0), "{json}");
+    let away = json["generator"]["kept_away_percent"].as_f64().unwrap();
+    assert!(10.0 < away, "{away}");
 }
 
 #[test]

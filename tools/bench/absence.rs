@@ -79,8 +79,9 @@ impl Absence {
         self.pickups.push(pickup_ns);
     }
 
-    /// After each turn: counts how long each of its answers may have waited.
-    pub fn end_turn(&mut self, now_ns: u64, pickup: &mut Recorder) {
+    /// After each turn: counts how long each of its answers may have waited, and tells how long
+    /// the thread was kept away since it last asked.
+    pub fn end_turn(&mut self, now_ns: u64, pickup: &mut Recorder) -> u64 {
         let before_ns = self.turn_ns;
         self.turn_ns = now_ns.saturating_sub(self.ended_ns);
         self.ended_ns = now_ns;
@@ -102,6 +103,7 @@ impl Absence {
         for pickup_ns in self.pickups.drain(..) {
             pickup.record(pickup_ns.max(waited_ns));
         }
+        away_ns
     }
 
     fn is_to_ask(&self, now_ns: u64) -> bool {

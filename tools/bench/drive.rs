@@ -113,6 +113,7 @@ impl Drive {
             window: Window::default(),
             e2e: Recorder::default(),
             pickup: Recorder::default(),
+            kept_away_ns: 0,
             received: 0,
             received_in_window: 0,
             started_wall: std::time::SystemTime::now(),
@@ -273,7 +274,10 @@ impl Drive {
     fn is_over(&mut self, team: &Team) -> Outcome<bool> {
         team.check()?;
         let now_ns = clock::now_ns();
-        self.absence.end_turn(now_ns, &mut self.ran.pickup);
+        let away_ns = self.absence.end_turn(now_ns, &mut self.ran.pickup);
+        if self.ran.begun.is_some() && self.ran.ended.is_none() {
+            self.ran.kept_away_ns += away_ns;
+        }
         let counts = self.ran.counts();
         let mut is_drained = false;
         if let Some(producer) = &mut self.ran.producer {
@@ -339,7 +343,7 @@ impl Drive {
         }
         self.ran.close_second(counts.since(begun));
         let primary = self.ran.primary();
-        let p99_ns = primary.and_then(|recorder| recorder.last_quantile(0.99));
+        let p99_ns = primary.and_then(|(_, recorder)| recorder.last_quantile(0.99));
         let messages = team.messages();
         let shown = messages.saturating_sub(self.messages_shown);
         self.messages_shown = messages;

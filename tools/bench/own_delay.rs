@@ -1,4 +1,5 @@
-//! The generator's own delay: in which latencies it shows, and whether that makes a run void.
+//! The generator's own delay: in which latencies it shows, what is not told because of it, and
+//! whether it makes a run void.
 
 use crate::Load;
 use crate::latency::{self, Recorder};
@@ -29,6 +30,9 @@ pub struct Latency<'a> {
 #[derive(Debug, PartialEq)]
 pub struct Spoiled {
     pub from: &'static str,
+    pub quantile: f64,
+    /// Whether nothing is told from there on.
+    pub is_withheld: bool,
     pub is_void: bool,
     pub words: String,
 }
@@ -56,28 +60,38 @@ impl<'a> Own<'a> {
         let lateness = self.lateness.filter(|_| is_from_intended).and_then(by);
         let both = lateness.into_iter().chain(by(self.pickup));
         let (from, quantile) = both.min_by(|one, other| one.1.total_cmp(&other.1))?;
-        let is_wanted = quantile * 100.0 <= load.percentile + 1e-9;
-        let (is_measured, is_auto) = (self.is_measured(name), load.own_delay == OwnDelay::Auto);
-        let is_rate = is_auto && !self.measures_latency(load);
-        let rest = if is_measured && !is_wanted {
-            format!(
-                ". It counts all the same: --percentile {} is judged",
-                load.percentile
-            )
-        } else if is_measured && is_rate {
-            format!(
-                ". It counts all the same without --own-delay fail: a closed loop with {} requests outstanding measures a rate, \
-                 and its answers wait for one another in the generator",
+        let percentile = load.percentile();
+        let is_wanted = quantile * 100.0 <= percentile + 1e-9;
+        let is_judged = match load.own_delay {
+            OwnDelay::Auto => self.measures_latency(load),
+            OwnDelay::Fail => true,
+            OwnDelay::Withhold | OwnDelay::Tell => false,
+        };
+        let is_void = self.is_measured(name) && is_wanted && is_judged;
+        let is_withheld = load.own_delay != OwnDelay::Tell;
+        let why = match load.own_delay {
+            _ if is_void => "; give it a CPU of its own (--cpu), or less to do".to_owned(),
+            _ if !self.is_measured(name) => String::new(),
+            OwnDelay::Withhold | OwnDelay::Tell => String::new(),
+            _ if is_judged => format!("; --percentile {percentile} is judged, and the run counts"),
+            _ => format!(
+                "; a closed loop with {} requests outstanding measures a rate, which counts: its \
+                 answers wait for one another in the generator (--percentile judges one)",
                 self.at_once
-            )
+            ),
+        };
+        let told = if is_withheld {
+            "not told"
         } else {
-            ": give it a CPU of its own (--cpu), or less to do".to_owned()
+            "told all the same"
         };
         Some(Spoiled {
             from,
-            is_void: is_measured && is_wanted && !is_rate && load.own_delay != OwnDelay::Tell,
+            quantile,
+            is_withheld,
+            is_void,
             words: format!(
-                "the generator's own delay is more than a tenth of {name} at {from}{rest}"
+                "the generator's own delay is more than a tenth of {name} at {from}: from there on it is {told}{why}"
             ),
         })
     }
@@ -95,7 +109,7 @@ impl<'a> Own<'a> {
     /// on such a machine that is more than a tenth of p90 or p99 in every run beside a fast server
     /// or a floor (64 × 1 and 64 × 8, 20 of 20 runs), and with one outstanding in none of 40.
     fn measures_latency(&self, load: &Load) -> bool {
-        load.is_open_loop() || self.at_once <= 1
+        load.is_open_loop() || self.at_once <= 1 || load.percentile.is_some()
     }
 }
 
@@ -138,11 +152,26 @@ mod tests {
         let many = said("service", (512, true), "");
         assert!(!many.is_void, "{many:?}");
         assert!(many.words.contains("512 requests outstanding"), "{many:?}");
-        assert!(said("service", (512, true), "--own-delay fail").is_void);
-        assert!(said("service", (512, true), "--rate 5").is_void);
-        assert!(!said("service", (1, true), "--own-delay tell").is_void);
+        for words in ["--own-delay fail", "--rate 5", "--percentile 99"] {
+            assert!(said("service", (512, true), words).is_void, "{words}");
+        }
+        for words in ["--own-delay tell", "--own-delay withhold"] {
+            assert!(!said("service", (1, true), words).is_void, "{words}");
+        }
         assert!(said("pull", (1, false), "").is_void);
         assert!(!said("pull", (8, false), "").is_void);
+    }
+
+    #[test]
+    fn what_is_spoiled_is_told_only_to_who_asks_for_it() {
+        for (at_once, words) in [(1, ""), (512, ""), (1, "--own-delay withhold")] {
+            let spoiled = said("service", (at_once, true), words);
+            assert!(spoiled.is_withheld, "{spoiled:?}");
+            assert!(spoiled.words.contains("it is not told"), "{spoiled:?}");
+        }
+        let told = said("service", (1, true), "--own-delay tell");
+        assert!(!told.is_withheld, "{told:?}");
+        assert!(told.words.contains("told all the same"), "{told:?}");
     }
 
     #[test]
@@ -172,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn pulls_beside_a_producer_are_told_and_not_judged() {
+    fn pulls_beside_a_producer_are_not_judged() {
         for name in ["pull", "behind_pull"] {
             assert!(!said(name, (1, true), "--rate 5").is_void, "{name}");
             assert!(!said(name, (1, true), "--own-delay fail").is_void, "{name}");

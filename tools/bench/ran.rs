@@ -3,7 +3,7 @@
 use crate::consume::Readers;
 use crate::cost::Meter;
 use crate::drive::{Counts, Window};
-use crate::latency::Recorder;
+use crate::latency::{Recorder, Upto};
 use crate::producer::Producer;
 use crate::{clock, latency};
 use serde_json::{Value, json};
@@ -41,6 +41,9 @@ pub struct Ran {
     /// How long answers that were there waited for the generator: those of a turn wait for those
     /// that are taken first, and all of them while it is kept off its CPU.
     pub pickup: Recorder,
+    /// How long of the window the thread was kept off its CPU, or stopped; of several the one that
+    /// was longest.
+    pub kept_away_ns: u64,
     /// Messages of this run that came by `readers[0]`.
     pub received: u64,
     pub received_in_window: u64,
@@ -76,6 +79,7 @@ impl Ran {
         self.window.end_ns = self.window.end_ns.max(other.window.end_ns);
         self.e2e.absorb(other.e2e);
         self.pickup.absorb(other.pickup);
+        self.kept_away_ns = self.kept_away_ns.max(other.kept_away_ns);
         self.received += other.received;
         self.received_in_window += other.received_in_window;
         self.at_once = self.at_once.max(other.at_once);
@@ -150,13 +154,15 @@ impl Ran {
         self.close_recorders();
     }
 
-    /// The latency that the run is about.
-    pub fn primary(&self) -> Option<&Recorder> {
+    /// The latency that the run is about, with its name.
+    pub fn primary(&self) -> Option<(&'static str, &Recorder)> {
         match (&self.producer, self.readers.first()) {
-            (Some(_), Some(_)) => Some(&self.e2e),
-            (Some(producer), None) if producer.is_open_loop() => Some(&producer.response),
-            (Some(producer), None) => Some(&producer.service),
-            (None, Some(readers)) => Some(&readers.service),
+            (Some(_), Some(_)) => Some(("e2e", &self.e2e)),
+            (Some(producer), None) if producer.is_open_loop() => {
+                Some(("response", &producer.response))
+            }
+            (Some(producer), None) => Some(("service", &producer.service)),
+            (None, Some(readers)) => Some(("pull", &readers.service)),
             (None, None) => None,
         }
     }
@@ -188,10 +194,10 @@ impl Ran {
         (self.window.seconds() - f64::from(second)).clamp(1e-3, 1.0)
     }
 
-    /// One object a second of the window.
-    pub fn series(&self) -> Value {
+    /// One object a second of the window; what is spoiled of its latency is null.
+    pub fn series(&self, upto: Upto) -> Value {
         let mut latencies = vec![latency::histogram(); self.seconds.len()];
-        for interval in self.primary().iter().flat_map(|it| it.intervals()) {
+        for interval in self.primary().iter().flat_map(|(_, it)| it.intervals()) {
             if let Some(sum) = latencies.get_mut(interval.second as usize) {
                 // Two intervals fall into the last second: what came after the window's end.
                 sum.add(interval.histogram())
@@ -200,9 +206,9 @@ impl Ran {
         }
         let has_behind = 1 < self.readers.len();
         let row = |(second, (at, latency)): (usize, (&Both, &hdrhistogram::Histogram<u64>))| {
-            let quantile = |quantile: f64| match latency.is_empty() {
-                true => Value::Null,
-                false => json!(latency.value_at_quantile(quantile)),
+            let quantile = |quantile: f64| {
+                let is_told = !latency.is_empty() && upto.has(quantile);
+                json!(is_told.then(|| latency.value_at_quantile(quantile)))
             };
             let mut row = json!({
                 "second": second, "length_s": self.length_s(second as u32), "messages": at.main.messages, "bytes": at.main.bytes,

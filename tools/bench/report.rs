@@ -1,7 +1,8 @@
 //! The result of a run: a table for the eye, JSON for scripts, and whether the run is void.
 
 use crate::check::Faults;
-use crate::latency::{self, QUANTILES, Recorder, files, is_told};
+use crate::latency::{self, QUANTILES, Recorder, Upto, files, is_told};
+use crate::load::OwnDelay;
 use crate::own_delay::{Latency, Own};
 use crate::ran::Ran;
 use crate::{Load, Outcome, environment};
@@ -15,6 +16,64 @@ use std::path::Path;
 pub const SCHEMA: &str = "corelane-bench/1";
 /// Quantiles' names in the flat keys, which are older than the objects.
 const FLAT_NAMES: [&str; 5] = ["p50", "p90", "p99", "p999", "p9999"];
+/// A generator that was kept off its CPU for more of the window has measured itself.
+const AWAY_MAX: f64 = 0.1;
+
+/// A latency of the run.
+struct Told {
+    name: String,
+    words: String,
+    histogram: Histogram<u64>,
+    /// Those of the window that it is of.
+    seconds: Range<u32>,
+    upto: Upto,
+}
+
+impl Told {
+    /// Its line of the table.
+    fn row(&self) -> String {
+        let cell = |ns: Option<u64>, is_spoiled: bool| {
+            let words = if is_spoiled { "spoiled" } else { "-" };
+            let cell = ns.map_or(words.into(), |ns| short(ns as f64 / 1e3));
+            format!("{cell:>11}")
+        };
+        let samples = self.histogram.len();
+        let mut row = format!("  {:<10}", self.name);
+        for (_, _, quantile) in QUANTILES {
+            let is_spoiled = is_told(samples, quantile) && !self.upto.has(quantile);
+            row += &cell(self.at(quantile), is_spoiled);
+        }
+        let is_spoiled = !self.upto.has_max();
+        let max = (!is_spoiled).then(|| self.histogram.max());
+        row += &cell(max, is_spoiled);
+        row + &format!("{:>13}  {}", grouped(samples as i64), self.words)
+    }
+
+    fn at(&self, quantile: f64) -> Option<u64> {
+        let is_told = is_told(self.histogram.len(), quantile) && self.upto.has(quantile);
+        is_told.then(|| self.histogram.value_at_quantile(quantile))
+    }
+
+    /// Its flat keys, and its object.
+    fn values(&self) -> Vec<(String, Value)> {
+        let (name, histogram) = (&self.name, &self.histogram);
+        let mut values = vec![
+            (format!("{name}_samples"), json!(histogram.len())),
+            (name.clone(), latency::object(histogram, self.upto)),
+        ];
+        if histogram.is_empty() {
+            return values;
+        }
+        for ((_, _, quantile), flat) in QUANTILES.into_iter().zip(FLAT_NAMES) {
+            values.push((format!("{name}_{flat}_ns"), json!(self.at(quantile))));
+        }
+        let max = self.upto.has_max().then(|| histogram.max());
+        let mean = self.upto.has_mean().then(|| histogram.mean().round());
+        values.push((format!("{name}_max_ns"), json!(max)));
+        values.push((format!("{name}_mean_ns"), json!(mean)));
+        values
+    }
+}
 
 pub struct Report {
     json: Map<String, Value>,
@@ -24,9 +83,7 @@ pub struct Report {
     generator: Map<String, Value>,
     title: String,
     lines: Vec<String>,
-    latencies: Vec<String>,
-    /// With the seconds of the window that they are of.
-    histograms: Vec<(String, Histogram<u64>, Range<u32>)>,
+    latencies: Vec<Told>,
     notes: Vec<String>,
     void: Vec<String>,
 }
@@ -83,7 +140,6 @@ impl Report {
             title: format!("{command} · {title}"),
             lines: Vec::new(),
             latencies: Vec::new(),
-            histograms: Vec::new(),
             notes: Vec::new(),
             void: Vec::new(),
         }
@@ -196,28 +252,17 @@ impl Report {
         histogram: Histogram<u64>,
         seconds: Range<u32>,
     ) {
-        let samples = histogram.len();
-        self.value(&format!("{name}_samples"), json!(samples));
-        self.value(name, latency::object(&histogram));
-        if samples == 0 {
-            return;
+        let told = Told {
+            name: name.to_owned(),
+            words: words.to_owned(),
+            histogram,
+            seconds,
+            upto: Upto::default(),
+        };
+        self.json.extend(told.values());
+        if !told.histogram.is_empty() {
+            self.latencies.push(told);
         }
-        let mut row = String::new();
-        for ((_, _, quantile), flat) in QUANTILES.into_iter().zip(FLAT_NAMES) {
-            let ns = histogram.value_at_quantile(quantile);
-            let told = is_told(samples, quantile).then_some(ns);
-            self.value(&format!("{name}_{flat}_ns"), json!(told));
-            let cell = told.map_or("-".into(), |ns| short(ns as f64 / 1e3));
-            row += &format!("{cell:>11}");
-        }
-        self.value(&format!("{name}_max_ns"), json!(histogram.max()));
-        self.value(&format!("{name}_mean_ns"), json!(histogram.mean().round()));
-        row += &format!("{:>11}", short(histogram.max() as f64 / 1e3));
-        self.latencies.push(format!(
-            "  {name:<10}{row}{:>13}  {words}",
-            grouped(samples as i64)
-        ));
-        self.histograms.push((name.to_string(), histogram, seconds));
     }
 
     pub fn errors(&mut self, key: &str, errors: &BTreeMap<i32, u64>) {
@@ -316,29 +361,41 @@ impl Report {
     /// Whether the generator itself was late, and what that means for the percentiles.
     fn own_delay(&mut self, load: &Load, ran: &Ran) {
         let pickup = ran.pickup.histogram();
-        self.generator("pickup", latency::object(&pickup));
+        self.generator("pickup", latency::object(&pickup, Upto::default()));
         let lateness = ran.producer.as_ref().map(|p| p.lateness.histogram());
         let lateness = lateness.unwrap_or_else(latency::histogram);
-        self.generator("delay", latency::object(&lateness));
+        self.generator("delay", latency::object(&lateness, Upto::default()));
         self.generator("outstanding_most_of_a_thread", json!(ran.at_once));
         let own = Own::of(ran);
         let mut spoiled = Map::new();
-        for (name, histogram, seconds) in &self.histograms {
+        for told in &mut self.latencies {
             let latency = Latency {
-                name,
-                histogram,
-                seconds,
+                name: &told.name,
+                histogram: &told.histogram,
+                seconds: &told.seconds,
             };
             let Some(found) = own.judge(&latency, load) else {
                 continue;
             };
-            spoiled.insert(name.clone(), json!(found.from));
+            if found.is_withheld {
+                told.upto = Upto::below(found.quantile);
+                self.json.extend(told.values());
+            }
+            spoiled.insert(told.name.clone(), json!(found.from));
             match found.is_void {
                 true => self.void.push(found.words),
                 false => self.notes.push(found.words),
             }
         }
         self.generator("spoiled", Value::Object(spoiled));
+        let away = ran.kept_away_ns as f64 / 1e9 / ran.window.seconds();
+        self.generator("kept_away_percent", rounded(100.0 * away));
+        if AWAY_MAX < away && load.own_delay != OwnDelay::Tell {
+            self.void(format!(
+                "the generator was kept off its CPU for {:.0} % of the window: what was measured is its own; give it a CPU of its own (--cpu)",
+                100.0 * away
+            ));
+        }
         if ran.meter.generator_was_full() && !load.is_open_loop() && !ran.spun {
             self.note("the generator's CPU was full: the rate is a lower bound of the server's");
         }
@@ -368,7 +425,10 @@ impl Report {
         meter.report(self, done, all)?;
         ran.meter = meter;
         self.own_delay(load, ran);
-        self.value("series", ran.series());
+        let primary = ran.primary().map(|(name, _)| name);
+        let told = self.latencies.iter().find(|it| Some(&*it.name) == primary);
+        let upto = told.map_or(Upto::default(), |told| told.upto);
+        self.value("series", ran.series(upto));
         match check(self, ran)? {
             Some(faults) => self.faults(faults),
             None => {
@@ -389,9 +449,9 @@ impl Report {
 
     fn write_files(&self, load: &Load, ran: &Ran) -> Outcome<()> {
         if let Some(path) = &load.hgrm {
-            for (name, histogram, _) in &self.histograms {
-                let text = files::spectrum(histogram);
-                files::write(&files::spectrum_path(path, name), text.as_bytes())?;
+            for told in &self.latencies {
+                let text = files::spectrum(&told.histogram, told.upto);
+                files::write(&files::spectrum_path(path, &told.name), text.as_bytes())?;
             }
         }
         let Some(path) = &load.hlog else {
@@ -409,7 +469,20 @@ impl Report {
                 .first()
                 .map(|readers| ("pull", &readers.service)),
         );
-        let log = files::interval_log(ran.window_wall(), |at| ran.length_s(at), &seconds)?;
+        let spoiled = self.latencies.iter().filter_map(|told| {
+            let from = told.upto.from()?;
+            Some(format!(
+                "{} is spoiled from quantile {from} on by the generator's own delay",
+                told.name
+            ))
+        });
+        let comments: Vec<String> = spoiled.collect();
+        let log = files::interval_log(
+            ran.window_wall(),
+            |at| ran.length_s(at),
+            &seconds,
+            &comments,
+        )?;
         files::write(path, &log)
     }
 
@@ -432,7 +505,7 @@ impl Report {
                 "µs", "max", "samples"
             ));
         }
-        all.extend(self.latencies.iter().cloned());
+        all.extend(self.latencies.iter().map(Told::row));
         all.extend(self.notes.iter().map(|note| format!("  note: {note}")));
         all.extend(self.void.iter().map(|reason| format!("  VOID: {reason}")));
         crate::say(all.join("\n"));

@@ -151,7 +151,7 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
     }
     let mut load = load.clone();
     // Own delay is judged where the bound is.
-    load.percentile = bound.quantile * 100.0;
+    load.percentile = Some(bound.quantile * 100.0);
     if !load.is_open_loop() {
         load.rate = RATE_FIRST;
     }

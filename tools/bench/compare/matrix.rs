@@ -172,7 +172,7 @@ const WORKS: [&str; 4] = [
     "sends-64x8=produce --connections 64 --in-flight 8",
     "sends-1x1=produce --connections 1 --in-flight 1",
     "batches-50x100=produce --connections 8 --in-flight 4 --batch 50 --size 100",
-    "e2e-5000=e2e --connections 8 --in-flight 64 --rate 5000 --own-delay tell",
+    "e2e-5000=e2e --connections 8 --in-flight 64 --rate 5000 --own-delay withhold",
 ];
 
 pub fn works(options: &Options) -> Outcome<Vec<Work>> {

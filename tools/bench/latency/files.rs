@@ -1,7 +1,7 @@
 //! Histograms as files: the percentile spectrum (.hgrm) and the log of seconds (.hlog), both as
 //! HdrHistogram's own tools read and write them.
 
-use super::Recorder;
+use super::{Recorder, Upto};
 use crate::{Outcome, fail};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 const TICKS_PER_HALF: u32 = 5;
 const US: f64 = 1000.0;
 
-/// The spectrum in microseconds.
-pub fn spectrum(histogram: &Histogram<u64>) -> String {
+/// The spectrum in microseconds, up to where it is spoiled.
+pub fn spectrum(histogram: &Histogram<u64>, upto: Upto) -> String {
     let mut text = format!(
         "{:>12} {:>14} {:>10} {:>14}\n\n",
         "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
@@ -26,6 +26,9 @@ pub fn spectrum(histogram: &Histogram<u64>) -> String {
     for step in histogram.iter_quantiles(TICKS_PER_HALF) {
         let value = step.value_iterated_to() as f64 / US;
         let quantile = step.quantile_iterated_to();
+        if !upto.has(quantile) {
+            break;
+        }
         count += step.count_since_last_iteration();
         let _ = write!(text, "{value:12.3} {quantile:2.12} {count:10}");
         if quantile < 1.0 {
@@ -33,16 +36,24 @@ pub fn spectrum(histogram: &Histogram<u64>) -> String {
         }
         text.push('\n');
     }
+    // Not a number where it is spoiled.
+    let of = |value: f64, is_told: bool| if is_told { value / US } else { f64::NAN };
     let _ = write!(
         text,
         "#[Mean    = {:12.3}, StdDeviation   = {:12.3}]\n#[Max     = {:12.3}, Total count    = {:12}]\n#[Buckets = {:12}, SubBuckets     = {:12}]\n",
-        histogram.mean() / US,
-        histogram.stdev() / US,
-        histogram.max() as f64 / US,
+        of(histogram.mean(), upto.has_mean()),
+        of(histogram.stdev(), upto.has_max()),
+        of(histogram.max() as f64, upto.has_max()),
         histogram.len(),
         histogram.buckets(),
         2048
     );
+    if let Some(from) = upto.from() {
+        let _ = writeln!(
+            text,
+            "#[Spoiled = {from:12.4} and above, by the generator's own delay]"
+        );
+    }
     text
 }
 
@@ -78,6 +89,7 @@ pub fn interval_log(
     start: SystemTime,
     length_s: impl Fn(u32) -> f64,
     latencies: &[(&str, &Recorder)],
+    comments: &[String],
 ) -> Outcome<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
@@ -88,6 +100,9 @@ pub fn interval_log(
         .with_start_time(start)
         .with_base_time(start)
         .with_max_value_divisor(1e6);
+    for comment in comments {
+        builder.add_comment(comment.as_str());
+    }
     let begun = builder.begin_log_with(&mut bytes, &mut serializer);
     let mut log = match begun {
         Ok(log) => log,
@@ -128,7 +143,7 @@ mod tests {
         for value in 1..=10_000 {
             sum.record(value * 1000).unwrap();
         }
-        let text = spectrum(&sum);
+        let text = spectrum(&sum, Upto::default());
         assert!(text.starts_with("       Value     Percentile TotalCount 1/(1-Percentile)\n\n"));
         let rows: Vec<Vec<f64>> = text
             .lines()
@@ -150,6 +165,21 @@ mod tests {
     }
 
     #[test]
+    fn a_spectrum_ends_where_it_is_spoiled() {
+        let mut sum = super::super::histogram();
+        sum.record_n(1_000, 9_900).unwrap();
+        sum.record_n(7_777_000, 100).unwrap();
+        let text = spectrum(&sum, Upto::below(0.99));
+        assert!(text.contains("\n       1.000 0."), "{text}");
+        assert!(!text.contains("7778") && !text.contains("7777"), "{text}");
+        assert!(text.contains("#[Max     =          NaN"), "{text}");
+        assert!(
+            text.contains("#[Spoiled =       0.9900 and above"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_log_of_seconds_can_be_read_again() {
         let mut service = Recorder::default();
         let mut response = Recorder::default();
@@ -167,8 +197,10 @@ mod tests {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
         let latencies = [("service", &service), ("response", &response)];
         let length_s = |second| if second == 2 { 0.25 } else { 1.0 };
-        let bytes = interval_log(start, length_s, &latencies).unwrap();
-        assert!(bytes.starts_with(b"#corelane-bench"));
+        let bytes = interval_log(start, length_s, &latencies, &["p99 is spoiled".into()]).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(text.starts_with("#corelane-bench"));
+        assert!(text.contains("\n#p99 is spoiled\n"), "{text}");
         let mut found = Vec::new();
         for entry in IntervalLogIterator::new(&bytes) {
             if let LogEntry::Interval(line) = entry.unwrap() {

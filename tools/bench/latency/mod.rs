@@ -187,19 +187,60 @@ pub fn spoiled_from(latency: &Histogram<u64>, own: &Histogram<u64>) -> Option<(&
     found.map(|(name, _, quantile)| (*name, *quantile))
 }
 
-/// All that is known of a latency; a quantile with too few samples above it is null.
-pub fn object(histogram: &Histogram<u64>) -> Value {
+/// What is told of a latency whose quantiles are spoiled from one on, if any is.
+#[derive(Clone, Copy, Default)]
+pub struct Upto(Option<f64>);
+
+impl Upto {
+    pub fn below(quantile: f64) -> Upto {
+        Upto(Some(quantile))
+    }
+
+    pub fn has(self, quantile: f64) -> bool {
+        self.0.is_none_or(|from| quantile < from)
+    }
+
+    /// The largest of all samples is one of those that are spoiled first.
+    pub fn has_max(self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Half of all samples make the most of a mean.
+    pub fn has_mean(self) -> bool {
+        self.has(0.5)
+    }
+
+    pub fn from(self) -> Option<f64> {
+        self.0
+    }
+}
+
+/// All that is known of a latency; a quantile with too few samples above it is null, and so is what
+/// is spoiled.
+pub fn object(histogram: &Histogram<u64>, upto: Upto) -> Value {
     let count = histogram.len();
     let mut told = Map::new();
     told.insert("count".into(), json!(count));
-    let some = |value: Value| if count == 0 { Value::Null } else { value };
-    told.insert("min_ns".into(), some(json!(histogram.min())));
-    told.insert("mean_ns".into(), some(json!(histogram.mean().round())));
+    let some = |is_told: bool, value: Value| {
+        if count == 0 || !is_told {
+            Value::Null
+        } else {
+            value
+        }
+    };
+    told.insert("min_ns".into(), some(true, json!(histogram.min())));
+    let mean = json!(histogram.mean().round());
+    told.insert("mean_ns".into(), some(upto.has_mean(), mean));
     for (_, key, quantile) in QUANTILES {
-        let ns = is_told(count, quantile).then(|| histogram.value_at_quantile(quantile));
+        let is_told = is_told(count, quantile) && upto.has(quantile);
+        let ns = is_told.then(|| histogram.value_at_quantile(quantile));
         told.insert(key.into(), json!(ns));
     }
-    told.insert("max_ns".into(), some(json!(histogram.max())));
+    let max = json!(histogram.max());
+    told.insert("max_ns".into(), some(upto.has_max(), max));
+    if let Some(from) = upto.from() {
+        told.insert("spoiled_from".into(), json!(from));
+    }
     told.insert("hgrm".into(), json!(encoded(histogram)));
     Value::Object(told)
 }

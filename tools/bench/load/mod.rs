@@ -19,18 +19,23 @@ use std::path::PathBuf;
 /// Bytes of a body, where nothing else is told.
 const SIZE: usize = 1024;
 
-/// What a run says when its own delay spoils a percentile.
+/// What becomes of a run whose own delay spoils a percentile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum OwnDelay {
-    /// What measures a latency fails: an open loop, and a closed loop with one request outstanding
-    /// on each thread. A closed loop with more measures a rate, and its answers wait for one
-    /// another in the generator: it tells
+    /// As fail where a latency is measured: an open loop, a closed loop with one request outstanding
+    /// on each thread, and any for which --percentile is given. A closed loop with more measures
+    /// a rate, and its answers wait for one another in the generator: as withhold
     Auto,
-    /// The run is void, whichever loop it is
+    /// The run is void; of the latency nothing is told from that percentile on
     Fail,
-    /// Only a note, and `spoiled` in the JSON
+    /// The run counts; of the latency nothing is told from that percentile on
+    Withhold,
+    /// The run counts and tells the percentile all the same, with a note
     Tell,
 }
+
+/// The percentile that own delay must not spoil, where none is told.
+const PERCENTILE: f64 = 99.9;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum WaitKind {
@@ -107,12 +112,13 @@ pub struct Load {
     /// How the generator waits
     #[arg(long, value_enum, default_value_t = WaitKind::Auto)]
     pub wait: WaitKind,
-    /// What to do when the generator's own delay is above a tenth of a percentile
+    /// What to do when the generator's own delay is above a tenth of a percentile; but with tell, a
+    /// run is void too whose generator was kept off its CPU for a tenth of the window
     #[arg(long, value_enum, default_value_t = OwnDelay::Auto)]
     pub own_delay: OwnDelay,
-    /// The highest percentile that own delay must not spoil; those above it are told with a note
-    #[arg(long, default_value_t = 99.9)]
-    pub percentile: f64,
+    /// The highest percentile that own delay must not spoil, or the run is void [default: 99.9]
+    #[arg(long)]
+    pub percentile: Option<f64>,
     /// Write the figures to this file
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -157,6 +163,10 @@ impl Load {
 
     pub fn set_warmup(&mut self, seconds: f64) {
         self.warmup_told = Some(seconds);
+    }
+
+    pub fn percentile(&self) -> f64 {
+        self.percentile.unwrap_or(PERCENTILE)
     }
 
     pub fn is_open_loop(&self) -> bool {
@@ -225,7 +235,7 @@ impl Load {
                 self.threads
             ));
         }
-        if !(50.0..100.0).contains(&self.percentile) {
+        if !(50.0..100.0).contains(&self.percentile()) {
             return fail("--percentile is 50 or more and below 100, such as 99.9");
         }
         if 0 < self.count && 0.0 < self.warmup() {
@@ -260,7 +270,7 @@ impl Load {
             "tags": self.tags, "rate_per_s": self.rate, "arrival": self.arrival.to_string(),
             "seed": self.seed, "count": self.count, "duration_s": self.duration,
             "warmup_s": self.warmup(), "threads": self.threads, "cpu": self.cpus_told(),
-            "percentile": self.percentile,
+            "percentile": self.percentile(),
         })
     }
 

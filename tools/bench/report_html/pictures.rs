@@ -4,6 +4,7 @@ use super::chart::{Axis, Bar, Chart, Line, Shape};
 use super::figures::{self, show_ns};
 use super::run::{LATENCIES, QUANTILES};
 use super::study::{Contender, Work};
+use crate::latency::Upto;
 use hdrhistogram::Histogram;
 
 /// Classes of a latency histogram in each power of ten.
@@ -176,11 +177,14 @@ fn rank_label(rank: f64) -> String {
     format!("{percent:.digits$} %")
 }
 
-fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
+fn curve(histogram: &Histogram<u64>, upto: Upto) -> Vec<(f64, f64)> {
     let end = 1.0 - 1.0 / histogram.len() as f64;
     let mut points: Vec<(f64, f64)> = Vec::new();
     for value in histogram.iter_quantiles(12) {
         let quantile = value.quantile_iterated_to().min(end);
+        if !upto.has(quantile) {
+            break;
+        }
         let ns = value.value_iterated_to().max(1);
         points.push((rank(quantile), (ns as f64).log10()));
         if end <= quantile {
@@ -209,7 +213,7 @@ fn extent(lines: &[Line], of: fn(&(f64, f64)) -> f64) -> Option<(f64, f64)> {
 fn percentiles(work: &Work<'_>, latency: &str, words: &str) -> Found {
     let line = |contender: &Contender<'_>| {
         let points = match contender.histogram(latency) {
-            Some(histogram) => curve(&histogram),
+            Some(histogram) => curve(&histogram, contender.upto(latency)),
             None => curve_of_medians(contender, latency),
         };
         (1 < points.len()).then(|| Line {
@@ -366,11 +370,9 @@ mod tests {
         let sum: f64 = points.iter().map(|point| point.1).sum();
         // Every class has two points.
         assert!((sum - 200.0).abs() < 1e-9, "{sum}");
-        let curve = curve(&histogram);
-        assert!(
-            (curve.last().unwrap().0 - rank(0.75)).abs() < 1e-9,
-            "{curve:?}"
-        );
+        let end_of = |upto| curve(&histogram, upto).last().unwrap().0;
+        assert!((end_of(Upto::default()) - rank(0.75)).abs() < 1e-9);
+        assert!(end_of(Upto::below(0.75)) < rank(0.75));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One run of the generator, read from its JSON, whichever version of the generator wrote it.
 
+use crate::latency::Upto;
 use crate::{Outcome, fail};
 use base64::Engine as _;
 use hdrhistogram::Histogram;
@@ -39,7 +40,7 @@ pub const QUANTILES: [(&str, f64); 5] = [
 const SAMPLES_ABOVE_MIN: f64 = 10.0;
 
 /// Parts that are no figures of the run.
-const NO_FIGURES: [&str; 9] = [
+const NO_FIGURES: [&str; 10] = [
     "args",
     "compare",
     "environment",
@@ -48,6 +49,7 @@ const NO_FIGURES: [&str; 9] = [
     "notes",
     "schema",
     "series",
+    "spoiled_from",
     "void_because",
 ];
 /// Objects whose members stand for themselves: their names say enough.
@@ -170,11 +172,19 @@ impl Run {
         self.read_histogram(name).ok().flatten()
     }
 
+    /// What the run tells of a latency that the generator's own delay shows in.
+    pub fn upto(&self, name: &str) -> Upto {
+        let told = self.json.get(name).and_then(|it| it.get("spoiled_from"));
+        let from = told.and_then(Value::as_f64);
+        from.map_or(Upto::default(), Upto::below)
+    }
+
     /// Quantiles that the JSON leaves out but its histogram knows.
     fn fill_quantiles(&mut self, name: &str, histogram: &Histogram<u64>) {
+        let upto = self.upto(name);
         for (suffix, quantile) in QUANTILES {
             let above = histogram.len() as f64 * (1.0 - quantile) + 1e-6;
-            if SAMPLES_ABOVE_MIN <= above {
+            if SAMPLES_ABOVE_MIN <= above && upto.has(quantile) {
                 self.figures
                     .entry(format!("{name}_{suffix}_ns"))
                     .or_insert(histogram.value_at_quantile(quantile) as f64);
@@ -374,6 +384,19 @@ mod tests {
         // One sample lies above it.
         assert!(!run.figures.contains_key("service_p999_ns"));
         assert_eq!(run.histogram("service").unwrap().len(), 1000);
+    }
+
+    #[test]
+    fn what_is_spoiled_is_not_filled_in() {
+        let mut histogram = crate::latency::histogram();
+        (1..=1000).for_each(|value| histogram.record(value).unwrap());
+        let run = run(json!({"service": crate::latency::object(&histogram, Upto::below(0.99))}));
+        assert_eq!(run.figures["service_p90_ns"], 900.0);
+        for key in ["service_p99_ns", "service_max_ns"] {
+            assert!(!run.figures.contains_key(key), "{key}");
+        }
+        assert!(!run.figures.contains_key("service_spoiled_from"));
+        assert_eq!(run.upto("service").from(), Some(0.99));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::figures::Spread;
 use super::run::Run;
+use crate::latency::Upto;
 use hdrhistogram::Histogram;
 use std::collections::BTreeSet;
 
@@ -27,6 +28,13 @@ impl Contender<'_> {
             .filter_map(|run| run.figures.get(key).copied())
             .collect();
         Spread::of(&values)
+    }
+
+    /// What all of its runs tell of a latency.
+    pub fn upto(&self, latency: &str) -> Upto {
+        let from = self.runs.iter().filter_map(|run| run.upto(latency).from());
+        let least = from.min_by(f64::total_cmp);
+        least.map_or(Upto::default(), Upto::below)
     }
 
     /// The histograms of all its runs as one.

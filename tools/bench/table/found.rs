@@ -63,6 +63,10 @@ impl Found {
             let Some(histogram) = run.histogram(name) else {
                 continue;
             };
+            // What a run does not tell is not told by all of them together.
+            if run.upto(name).from().is_some() {
+                continue;
+            }
             let sum = self
                 .histograms
                 .entry(((test.to_owned(), who), name))
@@ -127,6 +131,7 @@ impl Found {
 mod tests {
     use super::super::rows::Bound;
     use super::*;
+    use crate::latency::Upto;
 
     fn goal(by: Option<Figure>, bound: Bound) -> Goal {
         Goal {
@@ -159,17 +164,21 @@ mod tests {
     #[test]
     fn a_quantile_that_no_run_can_tell_comes_of_all_runs_together() {
         let mut found = Found::default();
-        let json = |count: u64| {
+        let of = |count: u64, upto: Upto| {
             let mut histogram = crate::latency::histogram();
             histogram.record_n(1000, count).unwrap();
-            let object = crate::latency::object(&histogram);
+            let object = crate::latency::object(&histogram, upto);
             let run = serde_json::json!({"service": object, "valid": true});
             Run::from_json(run.as_object().unwrap().clone(), "a.json", None).unwrap()
         };
         let figure = ("a", Who::Ours, "service_p9999_ns");
-        found.take("a", Who::Ours, &json(60_000));
+        let (all, some) = (Upto::default(), Upto::below(0.9999));
+        found.take("a", Who::Ours, &of(60_000, all));
         assert_eq!(found.median(figure), None);
-        found.take("a", Who::Ours, &json(60_000));
+        // What is spoiled is not pooled.
+        found.take("a", Who::Ours, &of(60_000, some));
+        assert_eq!(found.median(figure), None);
+        found.take("a", Who::Ours, &of(60_000, all));
         assert_eq!(found.median(figure).unwrap().middle, 1000.0);
     }
 }
