@@ -123,7 +123,7 @@ fn check_beside_log(tree: &Tree, subject: &Subject) -> Vec<Entry> {
     vec![
         store::folder(role, path, &place, made),
         of_files,
-        store::space(role, &place, subject, false),
+        store::space(role, mount.as_ref(), &place, subject, false),
     ]
 }
 
@@ -155,7 +155,7 @@ fn check_log(
     let measured_in = matches!(trial, Some(Ok(_))).then(|| place.folder.display().to_string());
     let made = trial.as_ref().map(|trial| trial.as_ref().map(drop));
     entries.insert(0, store::folder(role, path, &place, made));
-    entries.push(store::space(role, &place, subject, true));
+    entries.push(store::space(role, mount.as_ref(), &place, subject, true));
     match &trial {
         Some(Ok(trial)) => {
             entries.extend(measured::check(trial, subject.sync));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Subject;
 use super::limits::MORE_FILES;
-use super::report::{Entry, Verdict, bytes, quoted};
+use super::report::{Entry, NOT_SEEN, Verdict, bytes, quoted};
 use crate::io::{self, Errno, Place, Tree, TrialError};
 use crate::log::{self, FlushPolicy};
 
@@ -36,7 +36,22 @@ const OF_THE_KERNEL: &[&str] = &[
     "hugetlbfs",
     "efivarfs",
     "autofs",
+    "binfmt_misc",
+    "cpuset",
+    "fusectl",
+    "nsfs",
+    "resctrl",
+    "rpc_pipefs",
+    "selinuxfs",
+    "smackfs",
 ];
+
+impl Mount {
+    /// Whether only the kernel's own files are there.
+    fn is_of_the_kernel(&self) -> bool {
+        OF_THE_KERNEL.contains(&self.kind.as_str())
+    }
+}
 
 pub(super) fn mount_of(tree: &Tree, folder: &Path) -> Option<Mount> {
     find_mount(&tree.text("/proc/self/mountinfo").ok()?, folder)
@@ -246,12 +261,12 @@ pub(super) fn file_system(role: Role, mount: Option<&Mount>, place: &Place, sync
     let Some(mount) = mount else {
         let reason =
             "/proc/self/mountinfo does not tell what is mounted there; what it does was measured";
-        return Entry::ok(name, super::report::NOT_SEEN, reason);
+        return Entry::ok(name, NOT_SEEN, reason);
     };
     let value = format!("{} at {}", mount.kind, mount.point);
     let elsewhere = "# put the store on ext4 or XFS on a local disk (--store)";
     let kind = mount.kind.as_str();
-    if OF_THE_KERNEL.contains(&kind) {
+    if mount.is_of_the_kernel() {
         let reason = "the kernel's own files are there, no others";
         return Entry::cannot_run(name, value, reason, elsewhere);
     }
@@ -333,9 +348,20 @@ fn local(name: &'static str, mount: &Mount, value: String, sync: bool) -> Entry 
 const BESIDE_LOG: u64 = 512 << 20;
 
 /// `holds_log`: whether the CommitLog's segments go there.
-pub(super) fn space(role: Role, place: &Place, subject: &Subject, holds_log: bool) -> Entry {
+pub(super) fn space(
+    role: Role,
+    mount: Option<&Mount>,
+    place: &Place,
+    subject: &Subject,
+    holds_log: bool,
+) -> Entry {
     let name = role.space;
     let total = place.used + place.available;
+    if mount.is_some_and(Mount::is_of_the_kernel) {
+        // It has no blocks. To make room there would be a second remedy, and none.
+        let reason = format!("nothing takes room there: see the {}", role.file_system);
+        return Entry::ok(name, NOT_SEEN, reason);
+    }
     let percent = (place.used * 100).checked_div(total).unwrap_or(100);
     let value = format!("{} free, {percent} % used", bytes(place.available),);
     let fix = format!(
@@ -486,7 +512,7 @@ mod tests {
                 available,
                 ..place()
             };
-            space(STORE, &place, &subject(), true).verdict
+            space(STORE, Some(&mount("/data")), &place, &subject(), true).verdict
         };
         assert_eq!(judge(10 << 30, 90 << 30), Verdict::Ok);
         assert_eq!(judge(91 << 30, 9 << 30), Verdict::Advice);
