@@ -1,6 +1,6 @@
 //! Memory: huge pages, DAMON, swapping, and how much may be dirty.
 
-use super::report::{Entry, bytes};
+use super::report::{Entry, NOT_SEEN, bytes};
 use crate::io::{Tree, Unseen};
 
 pub(super) fn check(tree: &Tree) -> Vec<Entry> {
@@ -39,11 +39,46 @@ fn huge_pages(list: Result<&str, &Unseen>) -> Entry {
 struct Damon {
     /// Files to switch off: path, what to write, and what it does there.
     active: Vec<(String, &'static str, String)>,
-    /// A file that was not shown.
-    hidden: bool,
-    /// A thread of it runs.
-    thread: bool,
+    /// A file that was not shown: what its threads say then.
+    hidden: Option<Threads>,
     exists: bool,
+}
+
+/// What can be known of DAMON without its files. Each of its users has a thread of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Threads {
+    /// The name of one that runs: it watches memory, and may do no more than that.
+    Run(String),
+    /// The kernel's threads are shown, and none is of it.
+    None,
+    /// The kernel's threads are not shown: a container, or `hidepid`.
+    NotShown,
+}
+
+impl Threads {
+    fn read(tree: &Tree) -> Self {
+        let pids = tree.names("/proc").into_iter();
+        let pids = pids.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+        let mut of_kernel = pids
+            .filter_map(|pid| kernel_thread(&tree.text(&format!("/proc/{pid}/stat")).ok()?))
+            .peekable();
+        if of_kernel.peek().is_none() {
+            return Self::NotShown;
+        }
+        let found = of_kernel.find(|name| name.starts_with("kdamond"));
+        found.map_or(Self::None, Self::Run)
+    }
+}
+
+/// The name in `/proc/PID/stat`, if a thread of the kernel has it: any process may give itself such a name, and only
+/// the flags tell them apart.
+fn kernel_thread(stat: &str) -> Option<String> {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    /// Behind the name: state, four numbers of processes and groups, that of the terminal's group, flags.
+    const FLAGS: usize = 6;
+    let (name, behind) = stat.split_once('(')?.1.rsplit_once(')')?;
+    let flags: u64 = behind.split_whitespace().nth(FLAGS)?.parse().ok()?;
+    (flags & PF_KTHREAD != 0).then(|| name.to_owned())
 }
 
 /// What takes pages from memory that nobody touched lately.
@@ -53,6 +88,7 @@ impl Damon {
     fn read(tree: &Tree) -> Self {
         const ADMIN: &str = "/sys/kernel/mm/damon/admin/kdamonds";
         let mut damon = Self::default();
+        let mut hidden = false;
         for number in tree.names(ADMIN) {
             let state = format!("{ADMIN}/{number}/state");
             damon.exists = true;
@@ -66,7 +102,7 @@ impl Damon {
                         damon.active.push((state, "off", actions.join(", ")));
                     }
                 }
-                Err(Unseen::Forbidden(_)) => damon.hidden = true,
+                Err(Unseen::Forbidden(_)) => hidden = true,
                 _ => {}
             }
         }
@@ -74,18 +110,11 @@ impl Damon {
             let path = format!("/sys/module/{module}/parameters/enabled");
             match tree.text(&path) {
                 Ok(text) if text == "Y" => damon.active.push((path, "N", module.to_owned())),
-                Err(Unseen::Forbidden(_)) => damon.hidden = true,
+                Err(Unseen::Forbidden(_)) => hidden = true,
                 _ => {}
             }
         }
-        if damon.hidden {
-            let threads = tree.names("/proc").into_iter();
-            let mut threads = threads.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-            damon.thread = threads.any(|pid| {
-                tree.text(&format!("/proc/{pid}/comm"))
-                    .is_ok_and(|name| name.starts_with("kdamond"))
-            });
-        }
+        damon.hidden = hidden.then(|| Threads::read(tree));
         damon
     }
 }
@@ -127,14 +156,32 @@ fn damon(damon: &Damon) -> Entry {
             fixes.join(" && "),
         );
     }
-    if damon.thread {
-        let reason =
-            format!("its thread runs, and only root may see what it does; where it evicts, {WHY}");
-        let fix = "sudo corelane doctor  # says what it does, and how to end that";
-        return Entry::advice(NAME, "on", reason, fix);
+    const TELLS: &str = "sudo corelane doctor";
+    match &damon.hidden {
+        Some(Threads::Run(thread)) => {
+            let value = format!("on: what it does is not seen ({thread})");
+            let reason = format!(
+                "its thread runs, and only root may see whether it does more than count; where it evicts, {WHY}"
+            );
+            let fix = format!("{TELLS}  # says what it does, and how to end that");
+            Entry::advice(NAME, value, reason, fix)
+        }
+        Some(Threads::NotShown) => {
+            let reason = format!(
+                "only root may read whether it runs, and the kernel's threads are not shown here; {TELLS} tells"
+            );
+            Entry::ok(NAME, NOT_SEEN, reason)
+        }
+        Some(Threads::None) => {
+            let reason =
+                "none of its threads is among the kernel's: no page leaves memory before it must";
+            Entry::ok(NAME, "off", reason)
+        }
+        None => {
+            let value = if damon.exists { "off" } else { "none" };
+            Entry::ok(NAME, value, "no page leaves memory before it must")
+        }
     }
-    let value = if damon.exists { "off" } else { "none" };
-    Entry::ok(NAME, value, "no page leaves memory before it must")
 }
 
 fn swapping(swappiness: Result<&str, &Unseen>, swaps: &str) -> Entry {
@@ -320,12 +367,49 @@ mod tests {
         );
         put(root, "sys/module/damon_reclaim/parameters/enabled", "Y\n");
         assert_eq!(judge().verdict, Verdict::Advice);
-        let unseen = Damon {
-            hidden: true,
-            thread: true,
-            ..Damon::default()
+    }
+
+    /// Its files are root's; who cannot read them is told what its threads say, and no more.
+    #[test]
+    fn damon_is_known_to_others_by_a_thread_of_the_kernel_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::at(folder.path());
+        let judge = || {
+            let hidden = Some(Threads::read(&tree));
+            damon(&Damon {
+                hidden,
+                exists: true,
+                ..Damon::default()
+            })
         };
-        assert_eq!(damon(&unseen).verdict, Verdict::Advice);
+        let thread = |pid: u32, name: &str, flags: u32| {
+            let stat = format!("{pid} ({name}) S 2 0 0 0 -1 {flags} 0 0 0\n");
+            put(folder.path(), &format!("proc/{pid}/stat"), &stat);
+            put(folder.path(), &format!("proc/{pid}/comm"), name);
+        };
+        // Anybody may be called so. Where no thread of the kernel is shown, that of DAMON would not be either.
+        thread(77, "kdamond.0", 4_194_560);
+        let unknown = judge();
+        assert_eq!(
+            (unknown.verdict, unknown.value.as_str()),
+            (Verdict::Ok, NOT_SEEN)
+        );
+        assert!(
+            unknown.reason.contains("sudo corelane doctor"),
+            "{unknown:?}"
+        );
+        thread(2, "kthreadd", 2_129_984);
+        let off = judge();
+        assert_eq!((off.verdict, off.value.as_str()), (Verdict::Ok, "off"));
+        assert!(off.reason.contains("none of its threads"), "{off:?}");
+        thread(78, "kdamond.1", 2_129_984);
+        let on = judge();
+        assert_eq!(on.verdict, Verdict::Advice);
+        assert!(on.value.contains("not seen (kdamond.1)"), "{on:?}");
+        assert!(
+            on.fix.unwrap().starts_with("sudo corelane doctor"),
+            "the command that tells"
+        );
     }
 
     #[test]
