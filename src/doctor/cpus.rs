@@ -57,6 +57,19 @@ pub(super) fn parse_list(text: &str) -> Vec<u32> {
     numbers
 }
 
+/// Numbers in order, as the kernel lists them.
+fn list_of(numbers: &[u32]) -> String {
+    let runs = numbers.chunk_by(|before, next| before + 1 == *next);
+    let words: Vec<_> = runs
+        .map(|run| match run {
+            [one] => one.to_string(),
+            [first, .., last] => format!("{first}-{last}"),
+            [] => unreachable!("a run has a number"),
+        })
+        .collect();
+    words.join(",")
+}
+
 const CPUS: &str = "CPUs";
 
 fn cpus(allowed: &str, online: Option<&str>, quota_percent: Option<u64>, shards: u32) -> Entry {
@@ -84,10 +97,14 @@ fn cpus(allowed: &str, online: Option<&str>, quota_percent: Option<u64>, shards:
         let reason = format!(
             "{shards} shards, which share {count} and so never stay awake for a moment ({PAGE})"
         );
-        let fix = format!(
-            "docker run --cpuset-cpus=0-{} …  # AllowedCPUs= in systemd; or begin a new store with --shards {count}",
-            shards - 1
-        );
+        let online = online.map(parse_list).unwrap_or_default();
+        let fix = match online.get(..shards as usize) {
+            Some(enough) => format!(
+                "docker run --cpuset-cpus={} …  # AllowedCPUs= in systemd; or begin a new store with --shards {count}",
+                list_of(enough)
+            ),
+            None => format!("# begin a new store with --shards {count}"),
+        };
         return Entry::advice(CPUS, value, reason, fix);
     }
     let reason = if count <= 1 {
@@ -285,9 +302,17 @@ mod tests {
         assert!(judge(1).starts_with("one shard, pinned"));
         assert!(judge(2).starts_with("2 shards, each pinned"));
         assert!(judge(5).starts_with("5 shards, which share 4"));
-        let shared = cpus("0-3", None, None, 5);
-        assert_eq!(shared.verdict, Verdict::Advice);
-        assert!(shared.fix.unwrap().contains("--cpuset-cpus=0-4"));
+        let fix = |online| {
+            let shared = cpus("0-3", online, None, 5);
+            assert_eq!(shared.verdict, Verdict::Advice);
+            shared.fix.unwrap()
+        };
+        assert!(fix(Some("0-7")).contains("--cpuset-cpus=0-4 "));
+        let holes = fix(Some("0,2,4-6,8"));
+        assert!(holes.contains("--cpuset-cpus=0,2,4-6 "), "{holes}");
+        for too_few in [Some("0-3"), None] {
+            assert_eq!(fix(too_few), "# begin a new store with --shards 4");
+        }
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) fn of_disk(tree: &Tree, disk: Option<&str>) -> Entry {
         interrupts: interrupts(tree, disk),
     };
     let affinity = tree.text(&format!("{disk}/queue/rq_affinity")).ok();
-    let mut entry = judge(NAME, &device, cpu_count(tree), "the disk");
+    let mut entry = judge(NAME, &device, &online(tree), "the disk");
     if let Some(affinity) = &affinity {
         let _ = write!(entry.value, ", rq_affinity {affinity}");
     }
@@ -115,7 +115,7 @@ pub(super) fn of_network(tree: &Tree) -> Vec<Entry> {
             tree.text(&format!("{folder}/queues/{queue}/rps_cpus"))
                 .is_ok_and(|mask| mask.chars().any(|digit| !matches!(digit, '0' | ',')))
         });
-        let mut entry = judge(NAME, &card, cpu_count(tree), "the network card");
+        let mut entry = judge(NAME, &card, &online(tree), "the network card");
         if steered {
             entry.value.push_str(", packets are steered on (RPS)");
         }
@@ -129,16 +129,14 @@ pub(super) fn of_network(tree: &Tree) -> Vec<Entry> {
     entries
 }
 
-fn cpu_count(tree: &Tree) -> usize {
-    parse_list(
-        &tree
-            .text("/sys/devices/system/cpu/online")
-            .unwrap_or_default(),
-    )
-    .len()
+/// The numbers of the CPUs, which may have holes.
+fn online(tree: &Tree) -> Vec<u32> {
+    let list = tree.text("/sys/devices/system/cpu/online");
+    parse_list(&list.unwrap_or_default())
 }
 
-fn judge(name: &'static str, device: &Device, cpu_count: usize, what: &str) -> Entry {
+fn judge(name: &'static str, device: &Device, online: &[u32], what: &str) -> Entry {
+    let cpu_count = online.len();
     let mut cpus: Vec<u32> = device
         .interrupts
         .iter()
@@ -163,11 +161,9 @@ fn judge(name: &'static str, device: &Device, cpu_count: usize, what: &str) -> E
         let reason = format!(
             "CPU {list} is interrupted for every queue, and the shard there has less time than the others ({PAGE})"
         );
-        let spread = device.interrupts.iter().enumerate().take(cpu_count);
+        let spread = device.interrupts.iter().zip(online);
         let commands: Vec<_> = spread
-            .map(|(index, (number, _))| {
-                format!("echo {index} > /proc/irq/{number}/smp_affinity_list")
-            })
+            .map(|((number, _), cpu)| format!("echo {cpu} > /proc/irq/{number}/smp_affinity_list"))
             .collect();
         let fix = format!(
             "{}  # or: systemctl start irqbalance",
@@ -199,7 +195,7 @@ mod tests {
 
     #[test]
     fn queues_share_cpus_or_crowd_one() {
-        let judge = |queues: usize, cpus: &[u32], cpu_count| {
+        let judge_on = |queues: usize, cpus: &[u32], online: &[u32]| {
             let interrupts = cpus
                 .iter()
                 .zip(40..)
@@ -209,7 +205,11 @@ mod tests {
                 queues,
                 interrupts: interrupts.collect(),
             };
-            super::judge("network interrupts", &device, cpu_count, "the network card")
+            super::judge("network interrupts", &device, online, "the network card")
+        };
+        let judge = |queues, cpus: &[u32], cpu_count| {
+            let online: Vec<u32> = (0..cpu_count).collect();
+            judge_on(queues, cpus, &online)
         };
         assert_eq!(judge(1, &[1, 1], 4).verdict, Verdict::Ok);
         assert_eq!(judge(2, &[0, 1], 2).verdict, Verdict::Ok);
@@ -222,6 +222,9 @@ mod tests {
             fix.starts_with("echo 0 > /proc/irq/40/smp_affinity_list && echo 1 > /proc/irq/41/"),
             "{fix}"
         );
+        let holes = judge_on(3, &[4, 4, 4], &[0, 2, 4]).fix.unwrap();
+        let last = "echo 2 > /proc/irq/41/smp_affinity_list && echo 4 > /proc/irq/42/";
+        assert!(holes.contains(last), "{holes}");
     }
 
     fn put(root: &Path, path: &str, text: &str) {
