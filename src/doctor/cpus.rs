@@ -198,7 +198,12 @@ fn governor(governors: &[String]) -> Entry {
     let reason = format!(
         "a CPU that was idle runs slowly at first, and a request at a low rate wakes one ({PAGE})"
     );
-    Entry::advice(NAME, value, reason, "cpupower frequency-set -g performance")
+    Entry::advice(
+        NAME,
+        value,
+        reason,
+        "sudo cpupower frequency-set -g performance",
+    )
 }
 
 /// The nodes and their CPUs.
@@ -227,7 +232,7 @@ fn numa(nodes: &[(u32, Vec<u32>)], allowed: &[u32], zone_reclaim: Option<&str>) 
     };
     if 1 < nodes.len() && zone_reclaim.is_some_and(|mode| mode != "0") {
         let reason = "zone_reclaim_mode empties the page cache of a node while others have room";
-        return Entry::advice(NAME, value, reason, "sysctl -w vm.zone_reclaim_mode=0");
+        return Entry::advice(NAME, value, reason, "sudo sysctl -w vm.zone_reclaim_mode=0");
     }
     if 1 < used.len() {
         let reason = format!(
@@ -261,9 +266,9 @@ fn clock(current: Result<&str, &Unseen>, available: &str, read_ns: u64) -> Entry
     let mut entry = if CLOCK_SLOW_NS < read_ns || is_device {
         let reason = "each look at the clock leaves the process; a turn of a shard takes one";
         let fix = if available.split_whitespace().any(|name| name == "tsc") && current != "tsc" {
-            "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource"
+            "echo tsc | sudo tee /sys/devices/system/clocksource/clocksource0/current_clocksource"
         } else {
-            "# boot with tsc=reliable where the host keeps the counters of its CPUs in step (dmesg | grep -i tsc)"
+            "# boot with tsc=reliable where the host keeps the counters of its CPUs in step (sudo dmesg | grep -i tsc)"
         };
         Entry::advice(NAME, value, reason, fix)
     } else {
@@ -379,7 +384,12 @@ mod tests {
         assert_eq!(judge("tsc", 25).verdict, Verdict::Ok);
         assert_eq!(judge("kvm-clock", 40).verdict, Verdict::Ok);
         assert_eq!(judge("xen", 900).verdict, Verdict::Advice);
-        assert!(judge("hpet", 900).fix.unwrap().starts_with("echo tsc"));
+        assert!(
+            judge("hpet", 900)
+                .fix
+                .unwrap()
+                .starts_with("echo tsc | sudo tee")
+        );
         assert!(judge("tsc", 900).fix.unwrap().starts_with("# boot"));
     }
 }

@@ -96,7 +96,7 @@ fn scheduler(disk: &str, list: &str, is_rotational: bool) -> Entry {
         .find_map(|word| word.strip_prefix('[')?.strip_suffix(']'))
         .unwrap_or(list);
     let value = format!("{disk}: {chosen}");
-    let choose = |word: &str| format!("echo {word} > /sys/block/{disk}/queue/scheduler");
+    let choose = |word: &str| format!("echo {word} | sudo tee /sys/block/{disk}/queue/scheduler");
     match chosen {
         "bfq" | "cfq" => {
             let reason = "it shares the disk fairly and makes a sync wait for others to idle";
@@ -148,7 +148,7 @@ mod tests {
         }
         assert_eq!(
             scheduler("vda", "none [bfq]", false).fix.unwrap(),
-            "echo none > /sys/block/vda/queue/scheduler"
+            "echo none | sudo tee /sys/block/vda/queue/scheduler"
         );
     }
 

@@ -79,7 +79,10 @@ pub(super) fn of_disk(tree: &Tree, disk: Option<&str>) -> Entry {
     if affinity.as_deref() == Some("0") {
         let reason =
             "a request ends on the CPU that is interrupted and not on the one that waits for it";
-        let fix = format!("echo 1 > /sys/block/{}/queue/rq_affinity", device.name);
+        let fix = format!(
+            "echo 1 | sudo tee /sys/block/{}/queue/rq_affinity",
+            device.name
+        );
         return Entry::advice(NAME, entry.value, reason, fix);
     }
     entry
@@ -163,10 +166,12 @@ fn judge(name: &'static str, device: &Device, online: &[u32], what: &str) -> Ent
         );
         let spread = device.interrupts.iter().zip(online);
         let commands: Vec<_> = spread
-            .map(|((number, _), cpu)| format!("echo {cpu} > /proc/irq/{number}/smp_affinity_list"))
+            .map(|((number, _), cpu)| {
+                format!("echo {cpu} | sudo tee /proc/irq/{number}/smp_affinity_list")
+            })
             .collect();
         let fix = format!(
-            "{}  # or: systemctl start irqbalance",
+            "{}  # or: sudo systemctl start irqbalance",
             commands.join(" && ")
         );
         return Entry::advice(name, value, reason, fix);
@@ -219,11 +224,12 @@ mod tests {
         assert_eq!(crowded.verdict, Verdict::Advice);
         let fix = crowded.fix.unwrap();
         assert!(
-            fix.starts_with("echo 0 > /proc/irq/40/smp_affinity_list && echo 1 > /proc/irq/41/"),
+            fix.starts_with("echo 0 | sudo tee /proc/irq/40/smp_affinity_list && echo 1 | sudo tee /proc/irq/41/"),
             "{fix}"
         );
         let holes = judge_on(3, &[4, 4, 4], &[0, 2, 4]).fix.unwrap();
-        let last = "echo 2 > /proc/irq/41/smp_affinity_list && echo 4 > /proc/irq/42/";
+        let last =
+            "echo 2 | sudo tee /proc/irq/41/smp_affinity_list && echo 4 | sudo tee /proc/irq/42/";
         assert!(holes.contains(last), "{holes}");
     }
 

@@ -95,7 +95,7 @@ fn allowed(ring: &Ring<'_>) -> Entry {
                 "the sysctl kernel.io_uring_disabled is {}",
                 disabled.unwrap_or_default()
             ),
-            "sysctl -w kernel.io_uring_disabled=0",
+            "sudo sysctl -w kernel.io_uring_disabled=0",
         ),
         Errno::EPERM | Errno::EACCES => {
             let by = match ring.seccomp.as_deref() {
@@ -119,7 +119,7 @@ fn allowed(ring: &Ring<'_>) -> Entry {
         Errno::EMFILE | Errno::ENFILE => ("no file descriptor is left".to_owned(), MORE_FILES),
         _ => (
             "the kernel refuses a plain ring".to_owned(),
-            "# dmesg may say more",
+            "sudo dmesg | tail",
         ),
     };
     Entry::cannot_run(
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(by_sysctl.verdict, Verdict::CannotRun);
         assert_eq!(
             by_sysctl.fix.as_deref(),
-            Some("sysctl -w kernel.io_uring_disabled=0")
+            Some("sudo sysctl -w kernel.io_uring_disabled=0")
         );
         let by_seccomp = refused(Errno::EPERM, Some("0"), Some("2"));
         assert!(by_seccomp.reason.contains("seccomp"), "{by_seccomp:?}");

@@ -62,7 +62,7 @@ fn open_files(limit: Limit, of_host: Option<u64>) -> Entry {
     {
         let reason =
             format!("the whole host may open {of_host} files; each connection and queue takes one");
-        return Entry::advice(NAME, value, reason, "sysctl -w fs.file-max=1048576");
+        return Entry::advice(NAME, value, reason, "sudo sysctl -w fs.file-max=1048576");
     }
     if limit.hard < FILES_WANTED {
         let reason = format!(

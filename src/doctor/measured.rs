@@ -50,7 +50,7 @@ fn buffered(times: &Result<Times, Errno>, no_wait: Result<(), Errno>) -> Entry {
         Ok(times) => times,
         Err(errno) => {
             let reason = "a write into the page cache failed";
-            return Entry::cannot_run(NAME, errno.desc(), reason, "dmesg | tail");
+            return Entry::cannot_run(NAME, errno.desc(), reason, "sudo dmesg | tail");
         }
     };
     let (p50, p99) = (times.percentile(50), times.percentile(99));
@@ -219,7 +219,7 @@ fn synced(
     let p50 = |way: SyncWay| numbers.get(&format!("{}P50Ns", word(way))).copied();
     let (Some(zeroed), Some(_)) = (p50(SyncWay::Zeroed), p50(SyncWay::Growing)) else {
         let reason = "write and fdatasync failed there";
-        return Entry::cannot_run(name, value, reason, "dmesg | tail");
+        return Entry::cannot_run(name, value, reason, "sudo dmesg | tail");
     };
     let fastest = SyncWay::ALL
         .into_iter()

@@ -26,7 +26,7 @@ fn huge_pages(list: Result<&str, &Unseen>) -> Entry {
         Ok(list) if list.contains("[always]") => {
             let reason = "every process gets them unasked: memory grows, and a first touch may wait until the \
                  kernel has moved pages together";
-            let fix = "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled";
+            let fix = "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled";
             Entry::advice(NAME, "always", reason, fix)
         }
         Ok(list) if list.contains("[never]") => Entry::ok(NAME, "never", "nobody waits for them"),
@@ -147,7 +147,7 @@ fn damon(damon: &Damon) -> Entry {
         let fixes: Vec<_> = damon
             .active
             .iter()
-            .map(|(path, word, _)| format!("echo {word} > {path}"))
+            .map(|(path, word, _)| format!("echo {word} | sudo tee {path}"))
             .collect();
         return Entry::advice(
             NAME,
@@ -205,7 +205,7 @@ fn swapping(swappiness: Result<&str, &Unseen>, swaps: &str) -> Entry {
         );
     }
     let reason = "a log fills the page cache, and for that the kernel swaps out processes, the broker among them";
-    Entry::advice(NAME, value, reason, "sysctl -w vm.swappiness=1")
+    Entry::advice(NAME, value, reason, "sudo sysctl -w vm.swappiness=1")
 }
 
 const DIRTY: &str = "dirty limits";
@@ -260,7 +260,8 @@ impl Dirty {
         );
         if self.stop < STOP_MIN {
             let reason = "so little makes every burst wait for the disk";
-            let fix = "sysctl -w vm.dirty_background_bytes=268435456 vm.dirty_bytes=1073741824";
+            let fix =
+                "sudo sysctl -w vm.dirty_background_bytes=268435456 vm.dirty_bytes=1073741824";
             return Entry::advice(DIRTY, value, reason, fix);
         }
         if self.look_centisecs == 0 {
@@ -270,12 +271,13 @@ impl Dirty {
                 DIRTY,
                 value,
                 reason,
-                "sysctl -w vm.dirty_writeback_centisecs=500",
+                "sudo sysctl -w vm.dirty_writeback_centisecs=500",
             );
         }
         if BACKGROUND_MAX < self.background {
             let reason = "what other programs leave dirty until then stands before the log's syncs at the disk";
-            let fix = "sysctl -w vm.dirty_background_bytes=1073741824 vm.dirty_bytes=4294967296";
+            let fix =
+                "sudo sysctl -w vm.dirty_background_bytes=1073741824 vm.dirty_bytes=4294967296";
             return Entry::advice(DIRTY, value, reason, fix);
         }
         let reason = "the broker syncs its log itself long before (flushBytes, flushIntervalCommitLog; \
@@ -359,7 +361,10 @@ mod tests {
         assert_eq!(judge().verdict, Verdict::Ok, "it only counts");
         put(root, &action, "pageout\n");
         assert_eq!(judge().verdict, Verdict::Advice);
-        assert_eq!(judge().fix.unwrap(), format!("echo off > /{KDAMOND}/state"));
+        assert_eq!(
+            judge().fix.unwrap(),
+            format!("echo off | sudo tee /{KDAMOND}/state")
+        );
         put(root, &format!("{KDAMOND}/state"), "off\n");
         assert_eq!(
             (judge().verdict, judge().value.as_str()),

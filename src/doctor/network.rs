@@ -33,7 +33,7 @@ fn congestion(current: Result<&str, &Unseen>, available: &str) -> Entry {
     };
     let reason = "it paces packets by a timer, on loopback and in a data centre too, where there is nothing to gain by it; \
          right for consumers across the internet (kernel-notes/accept-and-receive.md)";
-    let fix = format!("sysctl -w net.ipv4.tcp_congestion_control={better}");
+    let fix = format!("sudo sysctl -w net.ipv4.tcp_congestion_control={better}");
     Entry::advice(NAME, current, reason, fix)
 }
 

@@ -52,7 +52,8 @@ pub struct Entry {
     pub verdict: Verdict,
     /// Why.
     pub reason: String,
-    /// A command for a shell; what no command can do stands behind `#`. None for what is in order.
+    /// A command for a shell; what no command can do stands behind `#`. None for what is in order. Each part that
+    /// only root may do has its own `sudo`: a file is written by `| sudo tee`, since `sudo` does not reach behind `>`.
     pub fix: Option<String>,
     /// The numbers behind the value, where it was measured. Times are nanoseconds.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -180,7 +181,7 @@ impl Report {
         let cannot = count(Verdict::CannotRun);
         let _ = writeln!(out, "\n{ok} ok, {advice} advice, {cannot} cannot run");
         if 0 < advice + cannot {
-            let lasting = "What is set with sysctl -w or echo is gone after a restart; /etc/sysctl.d and units of \
+            let lasting = "What sysctl and tee set is gone after a restart; /etc/sysctl.d and units of \
                 systemd keep it.";
             let _ = writeln!(out, "{lasting}");
         }
@@ -272,7 +273,12 @@ mod tests {
             measured_in: None,
             entries: vec![
                 Entry::ok("kernel", "6.18", "new enough"),
-                Entry::advice("swapping", "60", "it may wait", "sysctl -w vm.swappiness=1"),
+                Entry::advice(
+                    "swapping",
+                    "60",
+                    "it may wait",
+                    "sudo sysctl -w vm.swappiness=1",
+                ),
             ],
         }
     }
@@ -292,14 +298,64 @@ mod tests {
     fn text_and_json_say_the_same() {
         let text = report().text();
         let line = "ADVICE      swapping            60\n            it may wait\n            \
-            → sysctl -w vm.swappiness=1\n";
+            → sudo sysctl -w vm.swappiness=1\n";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("1 ok, 1 advice, 0 cannot run"), "{text}");
         let json: serde_json::Value = serde_json::from_str(&report().json()).unwrap();
         assert_eq!(json["exitCode"], 1);
         assert_eq!(json["entries"][1]["verdict"], "advice");
-        assert_eq!(json["entries"][1]["fix"], "sysctl -w vm.swappiness=1");
+        assert_eq!(json["entries"][1]["fix"], "sudo sysctl -w vm.swappiness=1");
         assert!(json["entries"][0]["fix"].is_null());
+    }
+
+    /// What of a remedy only root may do and is not done with `sudo`.
+    fn without_sudo(fix: &str) -> Vec<String> {
+        /// Ends in a blank where the word is one of plain language too.
+        const OF_ROOT: &[&str] = &[
+            "sysctl -w ",
+            "mount -o ",
+            "tee /",
+            "tee {",
+            "chown ",
+            "cpupower ",
+            "dmesg",
+            "prlimit ",
+            "systemctl ",
+            " > /",
+            " > {",
+        ];
+        let places = OF_ROOT.iter().flat_map(|word| fix.match_indices(word));
+        let bare = places.filter(|(at, _)| !fix[..*at].ends_with("sudo "));
+        bare.map(|(at, word)| {
+            let start = fix[..at].rfind('"').unwrap_or_default();
+            format!("{word:?} in {}…", &fix[start..at + word.len()])
+        })
+        .collect()
+    }
+
+    /// Read from the sources, so that no advice escapes it.
+    #[test]
+    fn all_that_only_root_may_do_is_done_with_sudo() {
+        assert_eq!(without_sudo("sudo sysctl -w a=1 && sysctl -w b=2").len(), 1);
+        assert_eq!(without_sudo("sudo echo none > /sys/block/vda").len(), 1);
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctor");
+        let mut bare = Vec::new();
+        let mut with_sudo = 0;
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            let code: Vec<_> = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect();
+            let code = code.join("\n");
+            with_sudo += code.matches("sudo ").count();
+            let of_file = without_sudo(&code).into_iter();
+            bare.extend(of_file.map(|fault| format!("{}: {fault}", path.display())));
+        }
+        assert!(10 < with_sudo, "remedies were looked at: {with_sudo}");
+        assert!(bare.is_empty(), "{}", bare.join("\n"));
     }
 
     #[test]

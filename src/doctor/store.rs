@@ -176,7 +176,7 @@ fn refused(
     let errno = match error {
         TrialError::NoAnswer(_) => {
             let reason = "a few small writes did not come to an end there";
-            let fix = "dmesg | tail  # and: iostat -x 1";
+            let fix = "sudo dmesg | tail  # and: iostat -x 1";
             return Entry::advice(name, value, reason, fix);
         }
         TrialError::NoFile(errno) => *errno,
@@ -271,7 +271,7 @@ pub(super) fn file_system(role: Role, mount: Option<&Mount>, place: &Place, sync
         return Entry::cannot_run(name, value, reason, elsewhere);
     }
     if place.read_only || mount.options.iter().any(|option| option == "ro") {
-        let fix = format!("mount -o remount,rw {}", quoted(&mount.point));
+        let fix = format!("sudo mount -o remount,rw {}", quoted(&mount.point));
         return Entry::cannot_run(name, value, "it is mounted read-only", fix);
     }
     match kind {
@@ -322,7 +322,8 @@ fn is_remote(kind: &str) -> bool {
 /// ext4 and XFS, unless somebody has mounted them against us.
 fn local(name: &'static str, mount: &Mount, value: String, sync: bool) -> Entry {
     let has = |word: &str| mount.options.iter().any(|option| option == word);
-    let remount = |options: &str| format!("mount -o remount,{options} {}", quoted(&mount.point));
+    let remount =
+        |options: &str| format!("sudo mount -o remount,{options} {}", quoted(&mount.point));
     if has("nobarrier") || has("barrier=0") {
         let reason = "without barriers a sync does not reach the disk, and a power cut loses what was acknowledged";
         return Entry::advice(name, value, reason, remount("barrier=1"));
