@@ -495,3 +495,52 @@ fn a_store_in_a_folder_that_may_not_be_entered_is_named_once() {
     assert_eq!(bad[0]["name"], "store folder");
     assert_eq!(entry(&report, "disk trial")["value"], "not seen");
 }
+
+/// The doctor opens small rings before those of the shards, and Linux lets go of their memory a moment after they
+/// are closed: so two rings take twice the memory that one takes, and not less.
+#[test]
+fn rings_that_were_closed_do_not_count_against_those_of_the_shards() {
+    const PAGE: u64 = 4096;
+    let folder = tempfile::tempdir().unwrap();
+    let (program, Some(_)) = for_an_ordinary_user(folder.path()) else {
+        return; // Other rings of this user would count.
+    };
+    let user = 1_000_000 + std::process::id();
+    let file = folder.path().join("broker.conf");
+    let opened = |shards: u32, pages: u64| {
+        fs::write(
+            &file,
+            format!("storePathRootDir=/proc/store\nshards={shards}\n"),
+        )
+        .unwrap();
+        let mut command = Command::new(&program);
+        command.args(["doctor", "--json", "--config", file.to_str().unwrap()]);
+        command.uid(user).gid(user).current_dir("/");
+        let limit = pages * PAGE;
+        // SAFETY: a system call, which is allowed between fork and exec.
+        unsafe {
+            command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit)?));
+        }
+        let (_, report) = judged(&command.output().unwrap());
+        let rings = entries(&report)
+            .iter()
+            .find(|it| it["name"] == "io_uring limits");
+        rings.map_or(0, |rings| {
+            let value = rings["value"].as_str().unwrap();
+            let (count, _) = value.split_once(' ').unwrap();
+            count.parse::<u32>().unwrap()
+        })
+    };
+    let (mut too_few, mut enough) = (1, 256);
+    assert_eq!(opened(1, enough), 1);
+    while too_few + 1 < enough {
+        let pages = u64::midpoint(too_few, enough);
+        if opened(1, pages) == 1 {
+            enough = pages;
+        } else {
+            too_few = pages;
+        }
+    }
+    assert_eq!(opened(2, 2 * enough), 2, "{enough} pages for each");
+    assert_eq!(opened(2, 2 * enough - 1), 1, "{enough} pages for each");
+}

@@ -7,7 +7,7 @@ use crate::io::{Errno, Limit, Tree, Unseen};
 /// Each connection takes one, and so does each file of a queue that is in use.
 const FILES_WANTED: u64 = 65_536;
 
-/// A shard's ring with its buffers takes some 250 KiB, and as much again is room for what `--egress send-zc` sends
+/// A shard's ring with its buffers takes 204 KiB, and more than as much again is room for what `--egress send-zc` sends
 /// (kernel-notes/registered-resources.md).
 const LOCKED_PER_SHARD: u64 = 512 << 10;
 
@@ -88,7 +88,7 @@ fn locked_memory(limit: Limit, is_privileged: bool, shards: u32) -> Entry {
     let value = bytes_or_unlimited(limit.soft);
     if limit.soft < u64::from(shards) * LOCKED_PER_SHARD {
         let reason = format!(
-            "a ring with its buffers takes some 250 KiB of it, for each of {shards} shards, and pages that \
+            "a ring with its buffers takes some 204 KiB of it, for each of {shards} shards, and pages that \
              --egress send-zc sends count too ({PAGE})"
         );
         return Entry::advice(NAME, value, reason, MORE_LOCKED);

@@ -7,10 +7,12 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 use memmap2::MmapMut;
 
 use super::lease::{Lease, Pool};
+use super::setup::once_freed;
 
 /// The one buffer group of a ring.
 pub(super) const GROUP: u16 = 0;
@@ -60,13 +62,23 @@ impl BufferRing {
         Ok(ring)
     }
 
-    /// Address of the ring, for its registration; page-aligned because it is a map of its own.
-    pub(super) fn address(&self) -> u64 {
-        self.entries.as_ptr() as u64
+    /// Gives them to a ring.
+    ///
+    /// # Safety
+    /// They stay until the ring has gone, or has let go of them.
+    pub(super) unsafe fn register(&self, ring: &IoUring) -> std::io::Result<()> {
+        once_freed(|| {
+            // SAFETY: the caller's promise.
+            unsafe {
+                ring.submitter()
+                    .register_buf_ring_with_flags(self.address(), self.count, GROUP, 0)
+            }
+        })
     }
 
-    pub(super) fn count(&self) -> u16 {
-        self.count
+    /// Address of the ring, for its registration; page-aligned because it is a map of its own.
+    fn address(&self) -> u64 {
+        self.entries.as_ptr() as u64
     }
 
     /// Bytes of each.

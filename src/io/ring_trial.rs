@@ -8,7 +8,7 @@ use io_uring::IoUring;
 use nix::errno::Errno;
 
 use super::Options;
-use super::buffers::{BufferRing, GROUP};
+use super::buffers::BufferRing;
 use super::setup::SetupError;
 use super::uring::entering::Door;
 use super::uring::features::AtOpen;
@@ -105,10 +105,7 @@ fn shard_ring(features: Features) -> Result<(Door, IoUring, Rc<BufferRing>), Err
     let buffers = BufferRing::new(options.buffer_count, options.buffer_size).map_err(errno_of)?;
     // SAFETY: all leave this function together or the ring is dropped with nothing registered, and what
     // is returned is dropped from the left.
-    let registered = unsafe {
-        ring.submitter()
-            .register_buf_ring_with_flags(buffers.address(), buffers.count(), GROUP, 0)
-    };
+    let registered = unsafe { buffers.register(&ring) };
     match registered.map_err(errno_of) {
         // EINVAL: a kernel without buffer rings, and that is another verdict.
         Ok(()) | Err(Errno::EINVAL) => Ok((door, ring, buffers)),

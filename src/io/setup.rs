@@ -70,6 +70,26 @@ fn release() -> String {
     release.unwrap_or("(of unknown version)").to_owned()
 }
 
+/// Locked memory of a ring that was closed counts against its user until a worker of the kernel has taken the ring apart: 12
+/// to 40 ms (kernel-notes/registered-resources.md). One that is refused leaves a part behind too, so each wait is longer.
+const MEMORY_RETRY: Duration = Duration::from_millis(10);
+const MEMORY_RETRY_MAX: Duration = Duration::from_millis(320);
+
+/// Takes what counts as locked memory; again while rings that are closed may still count.
+pub(super) fn once_freed<T>(take: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
+    let mut wait = MEMORY_RETRY;
+    loop {
+        let taken = take();
+        let is_refused =
+            matches!(&taken, Err(err) if err.raw_os_error() == Some(Errno::ENOMEM as i32));
+        if !is_refused || MEMORY_RETRY_MAX < wait {
+            return taken;
+        }
+        std::thread::sleep(wait);
+        wait *= 2;
+    }
+}
+
 /// After a process with a ring was killed, Linux lets go of its listeners a moment after it is gone: the
 /// ring is taken apart by a worker of the kernel.
 const PORT_FREE_WITHIN: Duration = Duration::from_secs(1);

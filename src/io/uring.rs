@@ -25,7 +25,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 
 use super::bell::Bell;
-use super::buffers::{BufferRing, GROUP};
+use super::buffers::BufferRing;
 use super::clock::Clock;
 use super::lane::{Finished, Inbox, Lanes, Outcome, Work};
 use super::mapping::Mapped;
@@ -150,14 +150,7 @@ impl Uring {
             .map_err(|err| SetupError::of("take memory for receive buffers", &err))?;
         // SAFETY: the ring memory is owned by `buffers`, which this struct keeps until the ring,
         // declared before it, was dropped.
-        let registered = unsafe {
-            ring.submitter().register_buf_ring_with_flags(
-                buffers.address(),
-                buffers.count(),
-                GROUP,
-                0,
-            )
-        };
+        let registered = unsafe { buffers.register(&ring) };
         registered.map_err(|err| SetupError::of("register receive buffers with io_uring", &err))?;
         let bell = Bell::new()
             .map_err(|errno| SetupError::of("make an eventfd", &std::io::Error::from(errno)))?;

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::super::buffers::GROUP;
 use super::super::residency;
+use super::super::setup::once_freed;
 use super::entering::{Door, RegisteredWait};
 use crate::base::{Feature, Features};
 
@@ -178,7 +179,7 @@ impl AtOpen {
         if let Some(WaitByRegion(())) = self.registered_wait {
             ring.setup_r_disabled();
         }
-        let ring = ring.build(entries)?;
+        let ring = once_freed(|| ring.build(entries))?;
         let door = self.door(&ring)?;
         if let Some(WorkerBound(())) = self.worker_bound {
             let mut workers = [WORKERS_OF_FILES, WORKERS_OF_SOCKETS];

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use super::super::buffers::{BufferRing, GROUP};
 use super::super::residency;
-use super::super::setup::SetupError;
+use super::super::setup::{SetupError, once_freed};
 use super::entering::{Door, RegisteredWait};
 use crate::base::{Feature, Features};
 
@@ -99,7 +99,7 @@ pub(in crate::io) fn allowed(without: Features) -> Result<Features, SetupError> 
 }
 
 fn look() -> Result<Found, Errno> {
-    let plain = IoUring::new(4).map_err(errno_of)?;
+    let plain = small().map_err(errno_of)?;
     let mut probe = Probe::new();
     let probed = plain.submitter().register_probe(&mut probe).is_ok();
     let knows = |code: &u8| probed && probe.is_supported(*code);
@@ -151,8 +151,15 @@ fn look() -> Result<Found, Errno> {
     })
 }
 
+/// One ring for each thing that is tried: those before it are closed, and count as locked memory for a while.
+fn small() -> std::io::Result<IoUring> {
+    once_freed(|| IoUring::new(4))
+}
+
 fn opens(set: impl FnOnce(&mut Plain) -> &mut Plain) -> bool {
-    set(&mut IoUring::builder()).build(4).is_ok()
+    let mut ring = IoUring::builder();
+    set(&mut ring);
+    once_freed(|| ring.build(4)).is_ok()
 }
 
 fn has_buffers(ring: &IoUring) -> bool {
@@ -160,10 +167,7 @@ fn has_buffers(ring: &IoUring) -> bool {
         return false;
     };
     // SAFETY: `buffers` is alive until the kernel has let go of it, a line below.
-    let registered = unsafe {
-        ring.submitter()
-            .register_buf_ring_with_flags(buffers.address(), buffers.count(), GROUP, 0)
-    };
+    let registered = unsafe { buffers.register(ring) };
     registered.is_ok() && ring.submitter().unregister_buf_ring(GROUP).is_ok()
 }
 
@@ -180,7 +184,7 @@ fn first_completion(ring: &mut IoUring, entry: &squeue::Entry) -> Option<cqueue:
 /// Whether an accept may ask to stay armed. What is no socket shows it: a kernel that knows the flag finds
 /// that out (ENOTSOCK), an older one refuses the flag before (EINVAL).
 fn accepts_again_and_again() -> bool {
-    let Ok(mut ring) = IoUring::new(4) else {
+    let Ok(mut ring) = small() else {
         return false;
     };
     let no_socket = types::Fd(ring.as_raw_fd());
@@ -190,17 +194,14 @@ fn accepts_again_and_again() -> bool {
 
 /// Whether a receive from a pair of sockets stays armed.
 fn receives_again_and_again() -> bool {
-    let (Ok(mut ring), Ok(buffers)) = (IoUring::new(4), BufferRing::new(2, 4096)) else {
+    let (Ok(mut ring), Ok(buffers)) = (small(), BufferRing::new(2, 4096)) else {
         return false;
     };
     let Ok((mut near, far)) = UnixStream::pair() else {
         return false;
     };
     // SAFETY: `buffers` is dropped after `ring`, see the end of this function.
-    let registered = unsafe {
-        ring.submitter()
-            .register_buf_ring_with_flags(buffers.address(), buffers.count(), GROUP, 0)
-    };
+    let registered = unsafe { buffers.register(&ring) };
     let entry = opcode::RecvMulti::new(types::Fd(far.as_raw_fd()), GROUP).build();
     let is_armed = registered.is_ok()
         && near.write_all(b"x").is_ok()
@@ -214,7 +215,7 @@ fn receives_again_and_again() -> bool {
 
 /// Whether the kernel takes how long to wait from registered memory, and gives up in time.
 fn waits_by_registered_memory() -> bool {
-    let Ok(ring) = IoUring::builder().setup_r_disabled().build(4) else {
+    let Ok(ring) = once_freed(|| IoUring::builder().setup_r_disabled().build(4)) else {
         return false;
     };
     let Some(wait) = RegisteredWait::new(&ring) else {
