@@ -100,3 +100,44 @@ fn the_method_is_measured_and_told() {
         "{log}"
     );
 }
+
+#[test]
+fn an_append_mode_that_has_no_meaning_is_warned_about_once() {
+    for (method, append, used) in [
+        ("dsync", "inline", "ring"),
+        ("direct", "ring", "direct"),
+        ("direct", "inline", "direct"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = Broker::start(
+            folder.path(),
+            &[
+                "--flush",
+                "sync",
+                "--flush-method",
+                method,
+                "--append",
+                append,
+            ],
+        );
+        let log = broker.log();
+        let warning = format!(
+            "appendMode={append} (--append) has no meaning with flushMethod={method} (--flush-method): {used} is used; \
+             set flushMethod=fdatasync"
+        );
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(&warning)).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert!(lines[0].contains("WARN"), "{}", lines[0]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let meant = [
+        "--flush",
+        "sync",
+        "--flush-method",
+        "dsync",
+        "--append",
+        "ring",
+    ];
+    let log = Broker::start(folder.path(), &meant).log();
+    assert!(!log.contains("has no meaning"), "{log}");
+}

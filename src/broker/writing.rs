@@ -83,6 +83,9 @@ pub(super) fn options(settings: &Settings) -> Result<Options, StartError> {
         AppendMode::Auto if ring_writes_at_once(&folder) => Append::Ring,
         AppendMode::Auto => Append::Mixed,
     };
+    if let Some(text) = overruled(settings, method, options.append) {
+        tracing::warn!("{text}");
+    }
     if settings.without.has(Feature::DirectIo) && options.fill == Fill::DirectZeros {
         options.fill = Fill::Zeros;
     }
@@ -96,6 +99,36 @@ pub(super) fn options(settings: &Settings) -> Result<Options, StartError> {
         "how logs are written"
     );
     Ok(options)
+}
+
+/// That the flush method leaves no choice of how to append, where another way was asked for; and how to have that.
+fn overruled(settings: &Settings, method: FlushMethod, used: Append) -> Option<String> {
+    let asked = match settings.flush.append {
+        AppendMode::Auto => return None,
+        AppendMode::Ring => Append::Ring,
+        AppendMode::Inline => Append::InPlace,
+        AppendMode::Direct => Append::Direct,
+    };
+    if asked == used {
+        return None;
+    }
+    let used = match used {
+        Append::Ring => "ring",
+        Append::InPlace => "inline",
+        Append::Direct => "direct",
+        Append::Mixed => "auto",
+    };
+    let of_disk = match (settings.flush.method, method) {
+        (FlushMethod::Auto, FlushMethod::Dsync) => ", which is dsync on this disk",
+        (FlushMethod::Auto, FlushMethod::Direct) => ", which is direct on this disk",
+        _ => "",
+    };
+    Some(format!(
+        "{} has no meaning with {}{of_disk}: {used} is used; set flushMethod=fdatasync to append as asked, or \
+         appendMode=auto to leave it to the method",
+        settings.quote("appendMode"),
+        settings.quote("flushMethod")
+    ))
 }
 
 const fn name_of(mode: FlushMode, method: FlushMethod) -> &'static str {
@@ -214,6 +247,53 @@ fn check_direct(settings: &Settings, folder: &Path) -> Result<(), StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Flag, Host, load};
+
+    #[test]
+    fn an_append_mode_that_the_flush_method_overrules_is_told() {
+        let told = |asked: &str, method: &str, measured, used| {
+            let flag = |flag: &str, key: &str, value: &str| Flag {
+                flag: flag.to_owned(),
+                key: key.to_owned(),
+                value: value.to_owned(),
+            };
+            let flags = [
+                flag("--append", "appendMode", asked),
+                flag("--flush-method", "flushMethod", method),
+            ];
+            let host = Host {
+                name: "h".to_owned(),
+                addresses: vec![[127, 0, 0, 1].into()],
+                cpu_count: 1,
+                folder: "/f".into(),
+            };
+            let settings = load(None, &flags, &host).expect("they go together");
+            overruled(&settings, measured, used).unwrap_or_default()
+        };
+        let dsync = told("inline", "dsync", FlushMethod::Dsync, Append::Ring);
+        assert_eq!(
+            dsync,
+            "appendMode=inline (--append) has no meaning with flushMethod=dsync (--flush-method): ring is used; set \
+             flushMethod=fdatasync to append as asked, or appendMode=auto to leave it to the method"
+        );
+        let direct = told("ring", "direct", FlushMethod::Direct, Append::Direct);
+        assert!(direct.contains("flushMethod=direct (--flush-method): direct is used"));
+        let measured = told("ring", "auto", FlushMethod::Direct, Append::Direct);
+        assert!(
+            measured.contains("which is direct on this disk: direct is used"),
+            "{measured}"
+        );
+        for (asked, method, used) in [
+            ("auto", FlushMethod::Direct, Append::Direct),
+            ("auto", FlushMethod::Fdatasync, Append::Mixed),
+            ("inline", FlushMethod::Fdatasync, Append::InPlace),
+            ("ring", FlushMethod::Dsync, Append::Ring),
+            ("direct", FlushMethod::Dsync, Append::Direct),
+        ] {
+            let word = told(asked, "auto", method, used);
+            assert_eq!(word, "", "{asked} {method:?}");
+        }
+    }
 
     #[test]
     fn another_way_than_fdatasync_must_be_clearly_faster() {

@@ -420,6 +420,14 @@ impl Settings {
         Ok(())
     }
 
+    /// `key=value` with its origin, as messages quote it.
+    #[must_use]
+    pub fn quote(&self, key: &str) -> String {
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        let entry = entry.unwrap_or_else(|| panic!("{key} is not in the table"));
+        format!("{key}={} ({})", entry.value, entry.origin)
+    }
+
     /// What `--print-config` shows: every key, its value, where it came from.
     #[must_use]
     pub fn print(&self) -> String {
