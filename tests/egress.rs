@@ -96,6 +96,24 @@ fn every_way_delivers_the_same_bytes() {
 }
 
 #[test]
+fn what_copies_is_not_counted_as_zero_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let masked = ["--egress", "send-zc", "--without", "send-zc"];
+    let broker = Broker::start(folder.path(), &masked);
+    let mut client = broker.client();
+    fill(&mut client);
+    read_all(&mut client);
+    let table = egress(&mut client);
+    assert_eq!(bytes(&table, "send-zc"), 0, "{table}");
+    assert!(4_000_000 < bytes(&table, "gather"), "{table}");
+    let log = broker.log();
+    let warning = "egress=send-zc (--egress) has no meaning here, kernelWithout=send-zc (--without) masks it: gather is used";
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(warning)).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains("WARN"), "{}", lines[0]);
+}
+
+#[test]
 fn bulk_consumers_cost_no_copy() {
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path(), &[]);

@@ -16,8 +16,8 @@ use super::layout::lay_out;
 use super::names;
 use super::registration::Registrar;
 use super::writing::existing;
-use crate::base::{Feature, ShardId};
-use crate::config::{NameServers, Settings, StartError};
+use crate::base::{Feature, Features, ShardId};
+use crate::config::{Egress, NameServers, Settings, StartError};
 use crate::io::{Lanes, SetupError, files_in_force, in_force, listen, raise_file_limit, try_files};
 use crate::protocol::rocketmq::frame;
 
@@ -52,11 +52,12 @@ pub(super) fn signals() -> Result<Signals, StartError> {
 ///
 /// # Errors
 /// It could not start; nothing runs any more then.
-pub fn serve(settings: Settings) -> Result<ExitCode, StartError> {
+pub fn serve(mut settings: Settings) -> Result<ExitCode, StartError> {
     let file_limit = raise_file_limit();
     let layout = lay_out(&settings)?;
     settings.check_ports(layout.shard_count)?;
-    look_at_rings(&settings)?;
+    let of_ring = look_at_rings(&settings)?;
+    settings.egress = egress_had(&settings, of_ring);
     look_at_files(&settings);
     let lanes = Lanes::start().map_err(|error| {
         StartError::new(
@@ -131,10 +132,34 @@ fn announce(settings: &Settings, name_servers: &[String], shards: &[ShardId]) {
 }
 
 /// That there can be rings, and what they have, said once for all of them.
-fn look_at_rings(settings: &Settings) -> Result<(), StartError> {
-    let line = in_force(settings.without).map_err(not_had)?;
+fn look_at_rings(settings: &Settings) -> Result<Features, StartError> {
+    let (line, used) = in_force(settings.without).map_err(not_had)?;
     tracing::info!("{line}");
-    Ok(())
+    Ok(used)
+}
+
+/// How messages leave: as asked, or what stands in for it and is counted under its own name. Only send-zc wants
+/// what not every ring has; a gather is the same call and copies.
+fn egress_had(settings: &Settings, of_ring: Features) -> Egress {
+    if settings.egress != Egress::SendZc || of_ring.has(Feature::SendZc) {
+        return settings.egress;
+    }
+    let (why, remedy) = if settings.without.has(Feature::SendZc) {
+        (
+            format!("{} masks it", settings.quote("kernelWithout")),
+            "take send-zc out of the mask",
+        )
+    } else {
+        (
+            "this kernel does not have it".to_owned(),
+            "boot Linux 6.1 or newer",
+        )
+    };
+    tracing::warn!(
+        "{} has no meaning here, {why}: gather is used, which copies; {remedy}, or set egress=gather",
+        settings.quote("egress")
+    );
+    Egress::Gather
 }
 
 /// Likewise of the files of the logs: what reads of messages that are not in memory can do.

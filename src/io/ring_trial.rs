@@ -56,11 +56,11 @@ pub fn try_rings(shards: usize) -> Result<RingTrial, Errno> {
     })
 }
 
-/// One line for the log: what a ring uses here, and what it does without.
+/// One line for the log: what a ring uses here, and what it does without; and what it uses.
 ///
 /// # Errors
 /// There can be no ring.
-pub fn in_force(masked: Features) -> Result<String, SetupError> {
+pub fn in_force(masked: Features) -> Result<(String, Features), SetupError> {
     let mut used = allowed(masked)?;
     if !used.has(Feature::SingleIssuer) {
         // The kernel defers work only for a ring of one thread.
@@ -79,7 +79,7 @@ pub fn in_force(masked: Features) -> Result<String, SetupError> {
         .iter()
         .filter(|it| Feature::OF_RING.contains(it))
         .collect();
-    Ok(format!("ring: {of_ring}; without: {without}"))
+    Ok((format!("ring: {of_ring}; without: {without}"), of_ring))
 }
 
 fn why_not(feature: Feature, masked: Features) -> String {
