@@ -5,17 +5,20 @@ use hdrhistogram::Histogram;
 /// Longer times count as this.
 const NS_MAX: u64 = 60_000_000_000;
 
-/// Significant digits: a thousandth of error. A histogram then has 221 KB, and there are two of each.
+/// Significant digits: a thousandth of error. A histogram then has 221 KB, and there are three of each.
 const DIGITS: u8 = 3;
 
 /// How long something took, again and again.
 #[derive(Debug)]
 pub struct Latency {
     current: Histogram<u64>,
-    /// Up to where `current` begins.
+    /// The last whole period, until it is added up; empty after that.
+    ended: Histogram<u64>,
+    /// Up to where `ended` begins.
     before: Histogram<u64>,
     /// What the last whole period said.
     recent: Quantiles,
+    is_added_up: bool,
 }
 
 /// What a histogram says, nanoseconds.
@@ -38,8 +41,10 @@ impl Default for Latency {
         let empty = Histogram::new_with_max(NS_MAX, DIGITS).expect("bounds that a histogram takes");
         Self {
             current: empty.clone(),
+            ended: empty.clone(),
             before: empty,
             recent: Quantiles::default(),
+            is_added_up: true,
         }
     }
 }
@@ -50,26 +55,37 @@ impl Latency {
         self.current.saturating_record_n(ns, count);
     }
 
-    /// What was recorded since the last call becomes what [`Self::recent`] tells.
-    pub fn rotate(&mut self) {
-        self.recent = quantiles(&self.current);
-        if !self.current.is_empty() {
+    /// A period ends, and another begins. That costs nothing, so that those of several can end at one moment;
+    /// [`Self::add_up`] is to follow.
+    pub fn end_period(&mut self) {
+        self.add_up();
+        std::mem::swap(&mut self.current, &mut self.ended);
+        self.is_added_up = false;
+    }
+
+    /// What the period that has ended says: some ten microseconds of work.
+    pub fn add_up(&mut self) {
+        if std::mem::replace(&mut self.is_added_up, true) {
+            return;
+        }
+        self.recent = quantiles(&self.ended);
+        if !self.ended.is_empty() {
             self.before
-                .add(&self.current)
+                .add(&self.ended)
                 .expect("both have the same bounds");
-            self.current.reset();
+            self.ended.reset();
         }
     }
 
     /// Of the last whole period.
-    #[must_use]
-    pub const fn recent(&self) -> Quantiles {
+    pub fn recent(&mut self) -> Quantiles {
+        self.add_up();
         self.recent
     }
 
     /// Since the start.
-    #[must_use]
-    pub fn total(&self) -> Quantiles {
+    pub fn total(&mut self) -> Quantiles {
+        self.add_up();
         if self.current.is_empty() {
             return quantiles(&self.before);
         }
@@ -104,18 +120,22 @@ mod tests {
         latency.record(90_000_000_000, 1);
         assert_eq!(latency.recent(), Quantiles::default());
         assert_eq!(latency.total().count, 100);
-        latency.rotate();
+        latency.end_period();
+        latency.record(5, 7);
         let first = latency.recent();
         assert_eq!((first.count, first.p50_ns), (100, 1_000));
         assert!(NS_MAX <= first.max_ns, "{first:?}");
         assert!(first.max_ns - NS_MAX <= NS_MAX / 1_000, "{first:?}");
+        latency.end_period();
+        assert_eq!(latency.recent().count, 7, "of the next period");
         latency.record(123_456, 1);
-        latency.rotate();
+        latency.end_period();
+        latency.add_up();
         let second = latency.recent();
         assert_eq!(second.count, 1);
         assert!((123_456..123_580).contains(&second.p50_ns), "{second:?}");
-        assert_eq!(latency.total().count, 101);
-        latency.rotate();
+        assert_eq!(latency.total().count, 108);
+        latency.end_period();
         assert_eq!(latency.recent(), Quantiles::default());
     }
 }

@@ -142,13 +142,17 @@ impl Net {
     }
 
     /// Ends a period of what [`Self::sent_times`] tells.
-    pub fn rotate_sent_times(&mut self) {
-        self.sent_times.rotate();
+    pub fn end_sent_period(&mut self) {
+        self.sent_times.end_period();
+    }
+
+    /// Adds it up, which takes some ten microseconds. Who asks before that has it done then.
+    pub fn add_up_sent_times(&mut self) {
+        self.sent_times.add_up();
     }
 
     /// How long sends of the last whole period took, and those since the start.
-    #[must_use]
-    pub fn sent_times(&self) -> [Quantiles; 2] {
+    pub fn sent_times(&mut self) -> [Quantiles; 2] {
         [self.sent_times.recent(), self.sent_times.total()]
     }
 

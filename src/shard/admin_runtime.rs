@@ -121,7 +121,8 @@ impl Shard {
         table
     }
 
-    fn put_counts(&self, table: &mut Table) {
+    fn put_counts(&mut self, table: &mut Table) {
+        let visible = self.stages.visible();
         let counters = &self.counters;
         let Days {
             yesterday, today, ..
@@ -143,7 +144,6 @@ impl Shard {
         put(table, "putMessageAverageSize", number(average));
         let classes = PUT_TIME_CLASSES.map(|class| format!("[{class}]:0 "));
         put(table, "putMessageDistributeTime", classes.concat());
-        let visible = self.stages.visible();
         for (key, ns) in [
             ("putLatency99", visible.p99_ns),
             ("putLatency999", visible.p999_ns),

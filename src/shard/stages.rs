@@ -59,7 +59,7 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// How many [`Self::rotate`] knows.
+    /// How many [`Self::add_up`] knows.
     pub const COUNT: usize = Stage::ALL.len();
 
     /// `count` messages took this long to a stage.
@@ -76,13 +76,17 @@ impl Stages {
         self.table[stage as usize].record(time, sum);
     }
 
-    /// Ends a period of one stage, by its number. Called for each every ten seconds, in turns of their own:
-    /// adding one up takes some ten microseconds.
-    pub fn rotate(&mut self, number: usize) {
+    /// Ends the period of all stages at once, every ten seconds: what they tell is of the same messages.
+    pub fn end_period(&mut self) {
+        self.end_runs();
+        self.table.iter_mut().for_each(Latency::end_period);
+    }
+
+    /// Adds up the period that has ended, of one stage, by its number. Called for each in a turn of its own: it takes
+    /// some ten microseconds. Who asks before that has it done then.
+    pub fn add_up(&mut self, number: usize) {
         if let Some(latency) = self.table.get_mut(number) {
-            let (time, sum) = std::mem::take(&mut self.runs[number]);
-            latency.record(time, sum);
-            latency.rotate();
+            latency.add_up();
         }
     }
 
@@ -97,14 +101,13 @@ impl Stages {
     /// the start.
     pub fn all(&mut self) -> impl Iterator<Item = (&'static str, [Quantiles; 2])> {
         self.end_runs();
-        let table = Stage::ALL.into_iter().zip(&self.table);
+        let table = Stage::ALL.into_iter().zip(&mut self.table);
         let own = table.map(|((_, name), latency)| (name, [latency.recent(), latency.total()]));
         own.chain([("sent", self.sent)])
     }
 
     /// Times to the stage that producers wait for, of the last whole period.
-    #[must_use]
-    pub fn visible(&self) -> Quantiles {
+    pub fn visible(&mut self) -> Quantiles {
         self.table[Stage::Visible as usize].recent()
     }
 }
@@ -125,7 +128,7 @@ mod tests {
             stages.record(stage, ns, 1);
         }
         stages.record(Stage::Appended, 30, 0);
-        (0..=Stages::COUNT).for_each(|number| stages.rotate(number));
+        stages.end_period();
         let counts: Vec<_> = stages
             .all()
             .map(|(name, [recent, total])| (name, recent.count, total.max_ns))

@@ -11,7 +11,7 @@ const TICK_NS: u64 = 200_000_000;
 
 /// Times of stages are told for periods of so many ticks: ten seconds.
 const PERIOD_TICKS: usize = 50;
-const _: () = assert!(Stages::COUNT < PERIOD_TICKS);
+const _: () = assert!(Stages::COUNT + 1 < PERIOD_TICKS);
 
 /// A stop that takes longer than this is ended all the same (the promise is 5 s).
 const STOP_NS_MAX: u64 = 4_500_000_000;
@@ -71,9 +71,13 @@ impl<I: Io> Worker<I> {
             shard.egress_bytes[index] = (way, egress.bytes()[index]);
         }
         self.period_tick = (self.period_tick + 1) % PERIOD_TICKS;
-        shard.stages.rotate(self.period_tick);
-        if self.period_tick == Stages::COUNT {
-            net.rotate_sent_times();
+        match self.period_tick.checked_sub(1) {
+            None => {
+                shard.stages.end_period();
+                net.end_sent_period();
+            }
+            Some(Stages::COUNT) => net.add_up_sent_times(),
+            Some(number) => shard.stages.add_up(number),
         }
         self.did("statistics");
         let Parts {

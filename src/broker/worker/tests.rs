@@ -333,3 +333,31 @@ fn a_delayed_message_that_was_read_in_part_is_read_again() {
     assert_eq!(desk.count("T", 0), 1, "once");
     assert_eq!(desk.worker.parts.shard.delay.all(), [(1, 1)]);
 }
+
+#[test]
+fn the_stages_of_a_shard_tell_of_the_same_ten_seconds() {
+    const BURST: usize = 5;
+    let mut desk = Desk::new(&[("T", 1)]);
+    let producer = desk.connect();
+    let mut told = 0;
+    for tick in 0..220 {
+        let before = desk.worker.period_tick;
+        desk.turn_until("a tick", |desk| desk.worker.period_tick != before);
+        if tick % 7 == 0 {
+            let burst = vec![produce(0, ""); BURST].concat();
+            desk.send(producer, &burst);
+            let mut answers = 0;
+            desk.turn_until("all are stored", |desk| {
+                answers += desk.answers(producer).len();
+                answers == BURST
+            });
+        }
+        let stages = desk.worker.parts.shard.stages.all();
+        let of_messages =
+            stages.filter(|(name, _)| ["appended", "written", "visible"].contains(name));
+        let counts: Vec<_> = of_messages.map(|(_, [recent, _])| recent.count).collect();
+        assert_eq!(counts, [counts[0]; 3], "at tick {tick}");
+        told = told.max(counts[0]);
+    }
+    assert!(5 * BURST as u64 <= told, "of a whole period: {told}");
+}
