@@ -570,6 +570,26 @@ fn stats_name_the_stages_of_every_shard() {
     );
 }
 
+/// What the kernel has said is looked at behind the requests of its turn, and answered then.
+#[test]
+fn a_message_is_visible_after_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path(), &[]);
+    let mut client = broker.client();
+    client.make_topic("T", 1);
+    for _ in 0..50 {
+        produce_with(&mut client, "T", "", b"x");
+    }
+    let output = stats_of(&format!("127.0.0.1:{}", broker.port + 60));
+    let shards: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |stage: &str, figure: &str| {
+        let total = &shards[0]["stages"][stage]["total"];
+        total[figure].as_u64().unwrap()
+    };
+    assert_eq!((of("written", "count"), of("visible", "count")), (50, 50));
+    assert!(of("written", "p50") < of("visible", "p50"), "{shards:#}");
+}
+
 #[test]
 fn units_of_a_queue_are_shown() {
     let folder = tempfile::tempdir().unwrap();

@@ -190,6 +190,7 @@ impl<I: Io> Worker<I> {
         self.parts.shard.advance(&mut self.parts.io);
         let answers = self.give_out();
         self.mark_by(Step::Visible, || format!("{answers} answers to clients"));
+        self.parts.shard.note_visible(self.stalls.last_ns());
         self.run_again();
         self.tick();
         let answers = self.give_out();

@@ -58,6 +58,8 @@ pub struct Pending {
     /// Of that record.
     last_offset: u64,
     last_ms: u64,
+    /// What became visible in this turn: since when it was on its way, how many records.
+    shown: Vec<(u64, u64)>,
 }
 
 /// Records that have just got their places.
@@ -200,7 +202,10 @@ impl Shard {
         };
         let count = u64::from(entry.count);
         self.stages.record(arrival, took_ns, count);
-        self.stages.record(Stage::Visible, took_ns, count);
+        match self.pending.shown.last_mut() {
+            Some((since_ns, sum)) if *since_ns == entry.since_ns => *sum += count,
+            _ => self.pending.shown.push((entry.since_ns, count)),
+        }
         self.pending.visible = entry.end;
         self.pending.last_ms = entry.store_ms;
         for (unit, key_count) in self.pending.records.drain(..entry.count as usize) {
@@ -213,6 +218,14 @@ impl Shard {
             self.wakeups.arrived(entry.queue, unit.tags_code);
         }
         self.finish(entry.after);
+    }
+
+    /// What became visible in this turn is so by now, and its answers are made.
+    pub fn note_visible(&mut self, now_ns: u64) {
+        for (since_ns, count) in self.pending.shown.drain(..) {
+            let took_ns = now_ns.saturating_sub(since_ns);
+            self.stages.record(Stage::Visible, took_ns, count);
+        }
     }
 
     fn finish(&mut self, after: After) {

@@ -16,11 +16,12 @@ pub enum Stage {
     Decoded,
     /// It has its place in the log.
     Appended,
-    /// The kernel has taken it.
+    /// The kernel has taken it: the turn in which it said so has begun.
     Written,
-    /// It survives a power cut; measured where somebody waits for that.
+    /// Likewise: it survives a power cut; measured where somebody waits for that.
     Durable,
-    /// Consumers see it, and its producer's answer is made.
+    /// Consumers see it, and its producer's answer is made: the step of that turn has ended, behind the requests that came
+    /// with it.
     Visible,
 }
 
