@@ -88,6 +88,8 @@ pub enum Verdict {
         run: u64,
         intended_ns: u64,
     },
+    /// Of another run, whose messages are not ours to judge; counted.
+    Foreign,
     /// Not a body of ours, or not as it was sent; counted.
     Corrupted,
 }
@@ -103,7 +105,11 @@ pub struct Checker {
     place: u32,
     /// Whether a stream may begin in its middle, because the reader does.
     joins_late: bool,
+    /// The run whose messages are checked; none checks those of every run.
+    only: Option<u64>,
     runs: Vec<(u64, Vec<Stream>)>,
+    /// Messages of other runs than the only one.
+    pub foreign: u64,
     pub faults: Faults,
 }
 
@@ -112,8 +118,27 @@ impl Checker {
         Checker {
             place,
             joins_late,
+            only: None,
             runs: Vec::new(),
+            foreign: 0,
             faults: Faults::default(),
+        }
+    }
+
+    /// Checks only the messages of this run. Others may send to the same queue meanwhile: their
+    /// streams begin before the reader does, and are theirs to check.
+    pub fn of_run(self, run: u64) -> Checker {
+        Checker {
+            only: Some(run),
+            ..self
+        }
+    }
+
+    /// One that has seen nothing yet.
+    pub fn anew(&self) -> Checker {
+        Checker {
+            only: self.only,
+            ..Checker::new(self.place, self.joins_late)
         }
     }
 
@@ -122,15 +147,19 @@ impl Checker {
         let intact = FIELDS_SIZE <= body.len()
             && crc32fast::hash(&body[..body.len() - 4]) == u32_at(body, body.len() - 4);
         let fields = &body[body.len().saturating_sub(FIELDS_SIZE)..];
-        if !intact
-            || u32_at(fields, 0) != MAGIC
-            || STREAMS_MAX <= u32_at(fields, 12)
-            || u32_at(fields, 32) != self.place
-        {
+        if !intact || u32_at(fields, 0) != MAGIC {
             self.faults.corrupted += 1;
             return Verdict::Corrupted;
         }
         let run = u64_at(fields, 4);
+        if self.only.is_some_and(|only| only != run) {
+            self.foreign += 1;
+            return Verdict::Foreign;
+        }
+        if STREAMS_MAX <= u32_at(fields, 12) || u32_at(fields, 32) != self.place {
+            self.faults.corrupted += 1;
+            return Verdict::Corrupted;
+        }
         self.advance(run, u32_at(fields, 12), u64_at(fields, 16));
         Verdict::Good {
             run,
@@ -181,9 +210,13 @@ mod tests {
     use super::*;
 
     fn message(stream: u32, sequence: u64) -> Vec<u8> {
+        message_of(1, stream, sequence)
+    }
+
+    fn message_of(run: u64, stream: u32, sequence: u64) -> Vec<u8> {
         let mut body = b"some padding".to_vec();
         let crc = crc32fast::hash(&body);
-        let mut fields = blank_fields(1, 3);
+        let mut fields = blank_fields(run, 3);
         seal(&mut fields, crc, stream, sequence, 0);
         body.extend_from_slice(&fields);
         body
@@ -253,6 +286,23 @@ mod tests {
             assert_eq!(checker.faults.corrupted, 1);
         }
         assert_eq!(Checker::new(3, false).body(&good[..20]), Verdict::Corrupted);
+    }
+
+    #[test]
+    fn messages_of_another_run_are_passed_over_and_own_ones_judged() {
+        let mut checker = Checker::new(3, false).of_run(1);
+        assert_eq!(checker.body(&message_of(2, 9, 70)), Verdict::Foreign);
+        for sequence in [0, 1, 1, 3] {
+            checker.body(&message(9, sequence));
+            checker.body(&message_of(2, 9, 70));
+        }
+        let wanted = Faults {
+            lost: 1,
+            duplicated: 1,
+            ..Faults::default()
+        };
+        assert_eq!((checker.faults, checker.foreign), (wanted, 5));
+        assert_eq!(checker.anew().body(&message_of(2, 9, 7)), Verdict::Foreign);
     }
 
     #[test]

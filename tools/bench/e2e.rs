@@ -1,6 +1,6 @@
 //! The `e2e` command: one generator sends and receives, so both ends read the same clock.
 
-use crate::consume::{Depth, PullSize, Readers, Ways};
+use crate::consume::{Depth, PullSize, Readers, Ways, report_foreign};
 use crate::control::Control;
 use crate::reader::Reader;
 use crate::report::Report;
@@ -36,8 +36,9 @@ pub fn run(load: &Load, pull: PullSize) -> Outcome<bool> {
     };
     let mut ran = team::run(load, |share, drive| {
         drive.send(share)?;
-        let reader =
-            |(lane, end): (usize, &u64)| Reader::new(load, 0, lane as u32, (*end, None), false);
+        let reader = |(lane, end): (usize, &u64)| {
+            Reader::new(load, 0, lane as u32, (*end, None), false).of_run(share.run)
+        };
         let (readers, ways) = (ends.iter().enumerate().map(reader), tailing(pull));
         let readers = Readers::share(share, &mut drive.net, CONNECTIONS_MAX, readers, ways)?;
         drive.ran.readers.push(readers);
@@ -53,9 +54,10 @@ pub fn run(load: &Load, pull: PullSize) -> Outcome<bool> {
     let received = ran.received_in_window as f64 / seconds;
     report.rate("received_per_s", received, "messages a second, received");
     ran.readers[0].report(&mut report, "pull_");
-    report.finish_run(&mut ran, load, |_, ran| {
+    report.finish_run(&mut ran, load, |report, ran| {
         let producer = ran.producer.as_ref().expect("it sends");
         let readers = &mut ran.readers[0];
+        report_foreign(report, readers.foreign());
         let mut faults = readers.faults();
         faults.lost += readers.missing(producer.run, producer.streams());
         Ok(Some(faults))

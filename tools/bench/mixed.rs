@@ -1,7 +1,7 @@
 //! The `mixed` command: one producer, several groups that follow it, and one group far behind,
 //! which reads what was stored before the run, again and again.
 
-use crate::consume::{Depth, PullSize, Readers, Ways};
+use crate::consume::{Depth, PullSize, Readers, Ways, report_foreign};
 use crate::control::Control;
 use crate::e2e::{CONNECTIONS_MAX, tailing};
 use crate::ran::Ran;
@@ -108,7 +108,8 @@ pub fn run(load: &Load, options: &Options) -> Outcome<bool> {
         drive.send(share)?;
         let tail = |at: u32| {
             let (group, lane) = (at / load.lanes(), at % load.lanes());
-            Reader::new(load, group, lane, (ends[lane as usize], None), false)
+            let range = (ends[lane as usize], None);
+            Reader::new(load, group, lane, range, false).of_run(share.run)
         };
         let readers = (0..load.lanes() * options.groups).map(tail);
         let connections = CONNECTIONS_MAX * options.groups as usize;
@@ -212,9 +213,10 @@ fn report(load: &Load, options: &Options, ran: &mut Ran, backlog: u64) -> Outcom
     );
     ran.readers[0].report(&mut report, "pull_");
     report_behind(&mut report, options, ran, backlog);
-    report.finish_run(ran, load, |_, ran| {
+    report.finish_run(ran, load, |report, ran| {
         let producer = ran.producer.as_ref().expect("it sends");
         let tailers = &mut ran.readers[0];
+        report_foreign(report, tailers.foreign());
         let mut faults = tailers.faults();
         faults.lost += tailers.missing(producer.run, producer.streams());
         if let Some(behind) = ran.readers.get(1) {

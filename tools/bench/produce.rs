@@ -1,7 +1,7 @@
 //! The `produce` command.
 
 use crate::check::Faults;
-use crate::consume::{ReadBack, read_back};
+use crate::consume::{Read, ReadBack, read_back, report_foreign};
 use crate::control::Control;
 use crate::drive::DRAIN_NS;
 use crate::producer::Producer;
@@ -23,29 +23,34 @@ pub struct Options {
     pub search: Option<Bound>,
 }
 
-/// Compares what the queues grew by with what was acknowledged.
-fn check_stored(
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How many messages the queues grew by, once that is what was acknowledged, and their ends.
+fn stored(
     control: &mut Control,
     load: &Load,
     before: &[u64],
-    producer: &Producer,
-) -> Outcome<(Faults, Vec<u64>)> {
-    let give_up_ns = clock::now_ns() + DRAIN_NS;
-    let unsure = producer.unsure();
+    (acknowledged, give_up_ns): (u64, u64),
+) -> Outcome<(u64, Vec<u64>)> {
     loop {
         let ends = control.ends(load)?.unwrap_or_default();
         let grown = ends.iter().zip(before);
         let stored: u64 = grown.map(|(end, start)| end.saturating_sub(*start)).sum();
         // A broker may index a message a little after it acknowledged it.
-        if producer.acknowledged <= stored || give_up_ns < clock::now_ns() {
-            let faults = Faults {
-                lost: producer.acknowledged.saturating_sub(stored),
-                duplicated: stored.saturating_sub(producer.acknowledged + unsure),
-                ..Faults::default()
-            };
-            return Ok((faults, ends));
+        if acknowledged <= stored || give_up_ns < clock::now_ns() {
+            return Ok((stored, ends));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Compares what the queues grew by with what was acknowledged.
+fn counted(producer: &Producer, stored: u64) -> Faults {
+    let most = producer.acknowledged + producer.unsure();
+    Faults {
+        lost: producer.acknowledged.saturating_sub(stored),
+        duplicated: stored.saturating_sub(most),
+        ..Faults::default()
     }
 }
 
@@ -89,21 +94,35 @@ impl Sent {
         before: Option<&[u64]>,
         load: &Load,
         depth: ReadBack,
-    ) -> Outcome<Option<Faults>> {
+    ) -> Outcome<Option<Read>> {
         let (Some(before), Some(producer)) = (before, &ran.producer) else {
             return Ok(None);
         };
-        let (faults, ends) = check_stored(control, load, before, producer)?;
-        if depth == ReadBack::None {
-            return Ok(Some(faults));
+        let limits = (producer.acknowledged, clock::now_ns() + DRAIN_NS);
+        loop {
+            let (stored, ends) = stored(control, load, before, limits)?;
+            let faults = counted(producer, stored);
+            // What is there beyond what was sent came twice or is of another run: only reading tells.
+            if depth == ReadBack::None && faults.duplicated == 0 {
+                return Ok(Some(Read { faults, foreign: 0 }));
+            }
+            let read = read_back(load, before, &ends, producer)?;
+            // Messages of others made up the count before the last own ones could be read.
+            let is_early = 0 < read.foreign && 0 < read.faults.lost;
+            if is_early && clock::now_ns() < limits.1 {
+                std::thread::sleep(LOOK);
+                continue;
+            }
+            let faults = counted(producer, stored.saturating_sub(read.foreign));
+            return Ok(Some(Read {
+                faults: worst(faults, read.faults),
+                ..read
+            }));
         }
-        let read = read_back(load, before, &ends, producer)?;
-        Ok(Some(worst(faults, read)))
     }
 
     /// Checks what the server holds and puts all that is to be told of the run into the report.
-    /// At once: what is sent after it would be taken for messages of this run that came twice, and
-    /// for its cost.
+    /// At once: what is sent after it would be taken for its cost, and be read without need.
     pub fn conclude(
         mut self,
         report: &mut Report,
@@ -116,7 +135,11 @@ impl Sent {
         let (mut control, before) = (self.control, self.before);
         let mut found = None;
         report.conclude(&mut self.ran, load, |report, ran| {
-            let faults = Sent::check(ran, &mut control, before.as_deref(), load, depth)?;
+            let read = Sent::check(ran, &mut control, before.as_deref(), load, depth)?;
+            let faults = read.as_ref().map(|read| read.faults);
+            if let Some(read) = read {
+                report_foreign(report, read.foreign);
+            }
             if depth == ReadBack::All && faults.is_some() {
                 let read = ran.messages_all();
                 report.check("messages_read_back", json!(read));

@@ -15,7 +15,6 @@ pub struct Reader {
     pub group: u32,
     pub lane: u32,
     pub queue: u32,
-    place: u32,
     pub begin: u64,
     /// Where a pass ends; none follows the queue for ever.
     pub end: Option<u64>,
@@ -46,7 +45,6 @@ impl Reader {
             group,
             lane,
             queue,
-            place,
             begin,
             end,
             offset: begin,
@@ -57,6 +55,14 @@ impl Reader {
             passes: 0,
             checker: Checker::new(place, joins_late),
             faults: Faults::default(),
+        }
+    }
+
+    /// Checks only messages of this run: others may send to the queue too.
+    pub fn of_run(self, run: u64) -> Reader {
+        Reader {
+            checker: self.checker.of_run(run),
+            ..self
         }
     }
 
@@ -81,7 +87,9 @@ impl Reader {
             }
             let (record, tail) = rest.split_at(size);
             self.place(record);
-            if looks_at_bodies {
+            // An answer may go on behind the end: what came there since is not of this pass.
+            let is_within = self.end.is_none_or(|end| self.offset <= end);
+            if looks_at_bodies && is_within {
                 self.record(record, seen);
             }
             rest = tail;
@@ -137,8 +145,8 @@ impl Reader {
     pub fn begin_anew(&mut self, checks_bodies: bool) {
         self.offset = self.begin;
         if checks_bodies {
-            let done =
-                std::mem::replace(&mut self.checker, Checker::new(self.place, 0 < self.begin));
+            let anew = self.checker.anew();
+            let done = std::mem::replace(&mut self.checker, anew);
             self.faults.add(done.faults);
         }
     }

@@ -4,7 +4,7 @@ mod command;
 mod read_back;
 
 pub use command::{Options, run};
-pub use read_back::{ReadBack, read_back};
+pub use read_back::{Read, ReadBack, read_back};
 
 use crate::check::Faults;
 use crate::drive::{Counts, Window};
@@ -12,7 +12,7 @@ use crate::latency::Recorder;
 use crate::load::Share;
 use crate::net::Net;
 use crate::reader::Reader;
-use crate::report::Report;
+use crate::report::{Report, grouped};
 use crate::wire::{self, Answers, NumberKey, Pull};
 use crate::{Load, Outcome, clock, fail};
 use serde_json::json;
@@ -82,6 +82,19 @@ pub struct PullSize {
     /// Most bytes that a pull asks for (maxMsgBytes) [default: does not say]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=14 << 20))]
     pub pull_bytes: Option<u32>,
+}
+
+/// Tells how many messages were of other runs, which send to the topic at the same time.
+pub fn report_foreign(report: &mut Report, count: u64) {
+    report.value("foreign_messages", json!(count));
+    report.check("foreign_messages", json!(count));
+    if 0 < count {
+        report.note(format!(
+            "{} messages that were read are of another run, and were passed over: \
+             does another generator send to the topic? Its load is in the figures",
+            grouped(count as i64)
+        ));
+    }
 }
 
 impl Readers {
@@ -316,6 +329,12 @@ impl Readers {
             .iter()
             .for_each(|reader| sum.add(reader.faults()));
         sum
+    }
+
+    /// Messages that came and are of other runs than the one that is checked.
+    pub fn foreign(&self) -> u64 {
+        let readers = self.readers.iter();
+        readers.map(|reader| reader.checker.foreign).sum()
     }
 
     /// Messages that were acknowledged and that a group did not get.

@@ -18,17 +18,27 @@ pub enum ReadBack {
 
 const STANDSTILL_NS: u64 = 10 * clock::SECOND_NS;
 
+/// What was found between two offsets.
+#[derive(Default)]
+pub struct Read {
+    pub faults: Faults,
+    /// Messages of other runs.
+    pub foreign: u64,
+}
+
 /// Reads the lanes once between two offsets and compares with what a producer saw acknowledged.
-pub fn read_back(load: &Load, from: &[u64], to: &[u64], producer: &Producer) -> Outcome<Faults> {
+pub fn read_back(load: &Load, from: &[u64], to: &[u64], producer: &Producer) -> Outcome<Read> {
     let mut net = Net::new(load.engine)?;
     // So many lanes at once; many topics have more than one request can name.
     let together = crate::wire::SLOTS_MAX as usize - 1;
-    let mut faults = Faults::default();
+    let mut read = Read::default();
     let lanes: Vec<u32> = (0..load.lanes())
         .filter(|lane| from[*lane as usize] < to[*lane as usize])
         .collect();
     for some in lanes.chunks(together) {
-        faults.add(read_some(load, &mut net, some, (from, to), producer)?);
+        let part = read_some(load, &mut net, some, (from, to), producer)?;
+        read.faults.add(part.faults);
+        read.foreign += part.foreign;
     }
     let is_read = |lane: u32| from[lane as usize] < to[lane as usize];
     // A lane that did not grow at all has nothing to read, and all that was sent to it is lost.
@@ -36,8 +46,8 @@ pub fn read_back(load: &Load, from: &[u64], to: &[u64], producer: &Producer) -> 
         .streams()
         .filter(|(lane, _, _)| !is_read(*lane))
         .map(|(_, _, next)| next);
-    faults.lost += of_empty.sum::<u64>();
-    Ok(faults)
+    read.faults.lost += of_empty.sum::<u64>();
+    Ok(read)
 }
 
 fn read_some(
@@ -46,10 +56,10 @@ fn read_some(
     lanes: &[u32],
     (from, to): (&[u64], &[u64]),
     producer: &Producer,
-) -> Outcome<Faults> {
+) -> Outcome<Read> {
     let reader = |lane: &u32| {
         let at = *lane as usize;
-        Reader::new(load, 0, *lane, (from[at], Some(to[at])), false)
+        Reader::new(load, 0, *lane, (from[at], Some(to[at])), false).of_run(producer.run)
     };
     let ways = Ways {
         depth: Depth::Every,
@@ -95,5 +105,8 @@ fn read_some(
         .streams()
         .filter(|(lane, _, _)| lanes.binary_search(lane).is_ok());
     faults.lost += readers.missing(producer.run, of_these);
-    Ok(faults)
+    Ok(Read {
+        faults,
+        foreign: readers.foreign(),
+    })
 }

@@ -189,6 +189,40 @@ fn groups_that_follow_get_all_and_the_one_behind_reads_the_old() {
     );
 }
 
+/// Two generators that run on one topic at the same time; their JSON.
+fn beside(wrong: Wrong, command: fn(&Load) -> crate::Outcome<bool>) -> [Value; 2] {
+    let addr = broker(wrong);
+    let words = "--connections 3 --in-flight 4 --rate 500 --duration";
+    let other = std::thread::spawn(move || run(addr, &format!("{words} 1.5"), produce_all));
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    let own = run(addr, &format!("{words} 0.8"), command);
+    [own, other.join().unwrap()]
+}
+
+#[test]
+fn two_generators_on_one_topic_pass_over_what_the_other_one_sent() {
+    for command in [produce_all, produce_unread, end_to_end] {
+        for json in beside(Wrong::Nothing, command) {
+            assert_eq!(json["valid"], true, "{json}");
+            assert!(0 < json["foreign_messages"].as_u64().unwrap(), "{json}");
+            assert_eq!(json["checks"]["foreign_messages"], json["foreign_messages"]);
+        }
+    }
+    let alone = run(broker(Wrong::Nothing), COUNT, produce_all);
+    assert_eq!(alone["foreign_messages"], 0, "{alone}");
+}
+
+#[test]
+fn what_a_broker_does_to_an_own_message_is_seen_among_those_of_others() {
+    for (wrong, key) in [(Wrong::Repeat, "duplicated"), (Wrong::Lose, "lost")] {
+        // Whose message it was is chance; it is one of the two runs.
+        let count = |json: &Value| json[key].as_u64().unwrap();
+        let [own, other] = beside(wrong, produce_all);
+        assert_eq!(count(&own) + count(&other), 1, "{own} {other}");
+        assert_eq!(count(&own) == 0, own["valid"] == true, "{own}");
+    }
+}
+
 #[test]
 fn a_loss_is_seen_without_reading_back() {
     let json = run(broker(Wrong::Lose), COUNT, produce_unread);
