@@ -25,6 +25,7 @@ mod producer;
 mod progress;
 mod ran;
 mod reader;
+mod refusals;
 mod report;
 mod report_html;
 mod rounds;
@@ -76,12 +77,12 @@ pub(crate) fn fail<T>(message: impl Into<String>) -> Outcome<T> {
 /// Every message carries its run, stream, sequence, place and a checksum; whatever is lost,
 /// duplicated, reordered or corrupted is counted and makes the run void.
 ///
-/// Latencies: service is sent to acknowledged; response (open loop) is from the time at which a
+/// Latencies are of requests that were granted: service is sent to acknowledged; response (open loop) is from the time at which a
 /// message was due, so that a stall is seen by all that were due in it; e2e is from that time to
 /// the message's arrival at a consumer. Quantiles with fewer than 10 samples above are not told.
 ///
-/// Exit codes: 0 the run is valid, 1 the run is void (messages wrong, an answer missing, every
-/// request refused, or the generator too late itself), 2 it could not run.
+/// Exit codes: 0 the run is valid, 1 the run is void (messages wrong, an answer missing, more than
+/// one request of a hundred refused, or the generator too late itself), 2 it could not run.
 #[derive(Parser)]
 #[command(name = "corelane-bench", version, args_override_self = true)]
 struct Cli {

@@ -155,6 +155,7 @@ fn report_behind(report: &mut Report, options: &Options, ran: &Ran, backlog: u64
         behind.service.histogram(),
     );
     report.errors("behind_errors", &behind.errors);
+    behind.void_if_refused(report);
     report.unexpected("behind_unexpected_answers", behind.unexpected);
     if read.messages == 0 {
         report.void("the group that is behind read nothing");

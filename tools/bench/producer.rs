@@ -5,6 +5,7 @@ use crate::drive::Window;
 use crate::latency::Recorder;
 use crate::load::{Bodies, Random, Schedule, Share};
 use crate::net::Net;
+use crate::refusals::Refusals;
 use crate::rounds::Rounds;
 use crate::wire::{self, Answers, Request, SendTemplate, Style};
 use crate::{Outcome, clock, fail};
@@ -61,7 +62,8 @@ pub struct Producer {
     pub acknowledged_bytes: u64,
     pub in_window: u64,
     pub bytes_in_window: u64,
-    pub requests_in_window: u64,
+    pub refusals: Refusals,
+    /// Of the whole run.
     refused: u64,
     pub unexpected: u64,
     pub errors: BTreeMap<i32, u64>,
@@ -142,7 +144,7 @@ impl Producer {
             acknowledged_bytes: 0,
             in_window: 0,
             bytes_in_window: 0,
-            requests_in_window: 0,
+            refusals: Refusals::default(),
             refused: 0,
             unexpected: 0,
             errors: BTreeMap::new(),
@@ -342,18 +344,22 @@ impl Producer {
         } else {
             now_ns
         });
-        if counts {
-            self.service.record(now_ns - slot.sent_ns);
-            if self.schedule.is_some() {
-                self.response.record(now_ns - slot.intended_ns);
-            }
-        }
         if code != 0 {
             *self.errors.entry(code).or_default() += 1;
         }
         if !STORED_CODES.contains(&code) {
             self.refused += 1;
+            if self.window.has(now_ns) {
+                self.refusals.refused(code);
+            }
             return;
+        }
+        // A refusal took no part of the work that a latency is of.
+        if counts {
+            self.service.record(now_ns - slot.sent_ns);
+            if self.schedule.is_some() {
+                self.response.record(now_ns - slot.intended_ns);
+            }
         }
         self.sequences[at * self.rounds.width() + slot.rank as usize] += self.batch;
         self.acknowledged += self.batch;
@@ -361,7 +367,7 @@ impl Producer {
         if self.window.has(now_ns) {
             self.in_window += self.batch;
             self.bytes_in_window += slot.bytes;
-            self.requests_in_window += 1;
+            self.refusals.granted += 1;
         }
     }
 
@@ -390,7 +396,7 @@ impl Producer {
         self.acknowledged_bytes += other.acknowledged_bytes;
         self.in_window += other.in_window;
         self.bytes_in_window += other.bytes_in_window;
-        self.requests_in_window += other.requests_in_window;
+        self.refusals.absorb(other.refusals);
         self.refused += other.refused;
         self.unexpected += other.unexpected;
         for (code, count) in other.errors {

@@ -319,7 +319,7 @@ impl Report {
         let rate = |count: u64| count as f64 / seconds;
         let words = "messages a second, acknowledged";
         self.rate("messages_per_s", rate(producer.in_window), words);
-        let requests = rate(producer.requests_in_window).round();
+        let requests = rate(producer.refusals.granted).round();
         self.value("requests_per_s", json!(requests));
         self.totals.insert("requests_per_s".into(), json!(requests));
         let bytes = rate(producer.bytes_in_window);
@@ -335,6 +335,7 @@ impl Report {
             self.latency("lateness", words, &producer.lateness);
         }
         self.errors("errors", &producer.errors);
+        self.void.extend(producer.refusals.void_words("sends"));
         let unanswered = producer.outstanding as u64;
         let unsent = producer.unsent_requests;
         self.value("unanswered", json!(unanswered));

@@ -102,8 +102,9 @@ fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Opti
         producer.unsent_requests,
         producer.errors.values().sum::<u64>(),
     );
-    let is_enough = is_told(response.len(), bound.quantile);
     let is_answered = unsent == 0 && producer.outstanding == 0 && errors == 0;
+    // What was refused has no latency, and tells that the rate does not hold.
+    let is_enough = !is_answered || is_told(response.len(), bound.quantile);
     let service = producer.service.histogram();
     let judge = |(name, histogram)| {
         let seconds = &(0..u32::MAX);

@@ -12,6 +12,7 @@ use crate::latency::Recorder;
 use crate::load::Share;
 use crate::net::Net;
 use crate::reader::Reader;
+use crate::refusals::Refusals;
 use crate::report::{Report, grouped};
 use crate::wire::{self, Answers, NumberKey, Pull};
 use crate::{Load, Outcome, clock, fail};
@@ -50,6 +51,7 @@ pub struct Readers {
     empty_pulls: u64,
     pub unexpected: u64,
     pub errors: BTreeMap<i32, u64>,
+    refusals: Refusals,
     /// A pull, sent to answered.
     pub service: Recorder,
     /// Nanoseconds that a message takes of one reader's time; 0 sets no limit.
@@ -161,6 +163,7 @@ impl Readers {
             empty_pulls: 0,
             unexpected: 0,
             errors: BTreeMap::new(),
+            refusals: Refusals::default(),
             service: Recorder::default(),
             gap_ns,
             paused: Vec::new(),
@@ -232,6 +235,7 @@ impl Readers {
         for (code, count) in other.errors {
             *self.errors.entry(code).or_default() += count;
         }
+        self.refusals.absorb(other.refusals);
         self.service.absorb(other.service);
     }
 
@@ -283,8 +287,12 @@ impl Readers {
                 continue;
             };
             reader.opaque = 0;
-            if window.has(now_ns) {
+            let is_granted = matches!(code, FOUND | NO_NEW_MESSAGE | RETRY_IMMEDIATELY);
+            if window.has(now_ns) && is_granted {
                 self.service.record(now_ns - reader.asked_ns);
+                self.refusals.granted += 1;
+            } else if window.has(now_ns) {
+                self.refusals.refused(code);
             }
             self.pulls += 1;
             let mut came = 0;
@@ -363,13 +371,22 @@ impl Readers {
     pub fn report(&self, report: &mut Report, prefix: &str) {
         report.latency("pull", "a pull, sent to answered", &self.service);
         report.errors(&format!("{prefix}errors"), &self.errors);
+        self.void_if_refused(report);
         report.value("empty_pulls", json!(self.empty_pulls));
-        let found = self.pulls.saturating_sub(self.empty_pulls).max(1);
+        let without = self.empty_pulls + self.errors.values().sum::<u64>();
+        let found = self.pulls.saturating_sub(without).max(1);
         report.value(
             "messages_per_pull",
             json!(self.counts.messages as f64 / found as f64),
         );
         report.unexpected(&format!("{prefix}unexpected_answers"), self.unexpected);
+    }
+
+    /// A group that is told no reads nothing, and a run with it is no run beside it.
+    pub fn void_if_refused(&self, report: &mut Report) {
+        if let Some(words) = self.refusals.void_words("pulls") {
+            report.void(words);
+        }
     }
 
     fn is_done(&self) -> bool {

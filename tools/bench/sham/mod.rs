@@ -238,6 +238,38 @@ fn a_refused_message_is_an_error_and_not_a_loss() {
 }
 
 #[test]
+fn a_run_of_refusals_is_void_and_its_latencies_are_of_what_was_granted() {
+    let json = run(broker(Wrong::RefuseRest), BRIEFLY, produce_all);
+    assert_eq!(json["valid"], false, "{json}");
+    let void = json["void_because"].to_string();
+    for words in ["refused", "code 2 (SYSTEM_BUSY)", "--in-flight"] {
+        assert!(void.contains(words), "{words}: {void}");
+    }
+    let granted = json["acknowledged"].as_u64().unwrap();
+    assert!(json["service_samples"].as_u64().unwrap() <= granted);
+    assert!(granted < json["errors"]["2"].as_u64().unwrap(), "{json}");
+}
+
+#[test]
+fn pulls_that_are_refused_void_a_run_that_reads() {
+    let addr = broker(Wrong::RefusePulls);
+    run(addr, COUNT, produce_unread);
+    let json = run(addr, "--duration 1", |load| {
+        consume::run(load, &options(""))
+    });
+    assert_eq!(json["valid"], false, "{json}");
+    let void = json["void_because"].to_string();
+    assert!(void.contains("refused, with code 2"), "{void}");
+    // Every second one was.
+    let (granted, refused) = (&json["pull_samples"], &json["errors"]["2"]);
+    let more = granted
+        .as_u64()
+        .unwrap()
+        .abs_diff(refused.as_u64().unwrap());
+    assert!(more < 100, "{granted} {refused}");
+}
+
+#[test]
 fn a_request_without_answer_voids_the_run() {
     let json = run(broker(Wrong::Silence), BRIEFLY, produce_unread);
     assert_eq!(json["valid"], false, "{json}");

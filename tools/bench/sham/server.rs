@@ -52,6 +52,8 @@ pub enum Wrong {
     Close,
     /// Refused with code 2, it and all that follow; not stored.
     RefuseRest,
+    /// Every second pull is refused with code 2.
+    RefusePulls,
 }
 
 /// Behind the messages that all slots send at first, so that each stream has one before it.
@@ -68,6 +70,7 @@ struct Store {
     /// By topic and queue.
     queues: HashMap<(String, String), Vec<Stored>>,
     taken: usize,
+    pulls: usize,
 }
 
 fn record(queue: u32, offset: u64, body: &[u8]) -> Vec<u8> {
@@ -151,7 +154,11 @@ impl Store {
         }
     }
 
-    fn pull(&self, fields: &Value) -> (i32, Vec<u8>) {
+    fn pull(&mut self, fields: &Value, wrong: Wrong) -> (i32, Vec<u8>) {
+        self.pulls += 1;
+        if wrong == Wrong::RefusePulls && self.pulls.is_multiple_of(2) {
+            return (2, Vec::new());
+        }
         let text = |key: &str| fields[key].as_str().unwrap().to_string();
         let from: u64 = text("queueOffset").parse().unwrap();
         let queue = self
@@ -191,7 +198,7 @@ fn serve(mut socket: TcpStream, store: &Mutex<Store>, wrong: Wrong) -> std::io::
                 }
             }
             PULL => {
-                (code, body) = store.lock().unwrap().pull(fields);
+                (code, body) = store.lock().unwrap().pull(fields, wrong);
                 if code == 19 {
                     std::thread::sleep(Duration::from_millis(1));
                 }
