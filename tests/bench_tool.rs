@@ -544,6 +544,21 @@ fn a_rate_that_is_of_a_generator_without_a_cpu_is_void() {
 }
 
 #[test]
+fn a_rate_that_the_generator_cannot_offer_is_not_blamed_on_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let floor = Floor::start("echo");
+    let words = format!(
+        "produce --addr 127.0.0.1:{} --connections 8 --in-flight 2000 --size 16384 --rate 100000000 --duration 1 --warmup 0 --read-back none",
+        floor.1
+    );
+    let (code, json, text) = run(folder.path(), &words);
+    assert_eq!(code, 1, "{text}");
+    let void = json["void_because"].to_string();
+    assert!(void.contains("the generator's limit"), "{void}");
+    assert!(!void.contains("the server's limit"), "{void}");
+}
+
+#[test]
 fn a_floor_does_not_run_for_ever_for_a_duration_that_cannot_be() {
     for duration in ["-1", "nan"] {
         let words = format!("floor echo --addr 127.0.0.1:0 --duration={duration}");

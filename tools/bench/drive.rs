@@ -17,6 +17,9 @@ use crate::{Outcome, clock, fail};
 pub const DRAIN_NS: u64 = 10 * clock::SECOND_NS;
 /// What is not delivered when nothing came for so long does not come.
 const QUIET_NS: u64 = 3 * clock::SECOND_NS;
+/// A turn in which a thread that spins finds nothing takes less: it was kept off its CPU for what is
+/// above that, and had no time to spare.
+const SPIN_NS: u64 = 10_000;
 const SLEEP_NS: u64 = 10_000_000;
 /// A run of a day and more is told without its later seconds.
 const SECONDS_MAX: usize = 100_000;
@@ -83,6 +86,8 @@ pub struct Drive {
     /// The first thread's shows what all of them do.
     progress: Progress,
     messages_shown: u64,
+    /// When its last turn ended.
+    turned_ns: u64,
 }
 
 /// Whose a connection is.
@@ -121,6 +126,7 @@ impl Drive {
             engine: net.engine_name(),
             at_once: 0,
             spun: spins,
+            idle_ns: 0,
             seconds: Vec::new(),
             begun: None,
             ended: None,
@@ -140,6 +146,7 @@ impl Drive {
             absence: Absence::of_thread(spins)?,
             progress: Progress::new(load, is_first),
             messages_shown: 0,
+            turned_ns: 0,
         })
     }
 
@@ -193,6 +200,11 @@ impl Drive {
         loop {
             let wait = self.turn_wait();
             self.net.wait(wait, &mut ready)?;
+            let begun_ns = self.turned_ns;
+            if wait != Wait::Spin {
+                self.count_idle(clock::now_ns().saturating_sub(begun_ns));
+            }
+            let before = self.outstanding();
             if !ready.is_empty() {
                 self.take(&ready, &owners, run)?;
             }
@@ -202,13 +214,28 @@ impl Drive {
             for readers in &mut self.ran.readers {
                 readers.ask_due(&mut self.net)?;
             }
-            if self.is_over(team)? {
+            let is_over = self.is_over(team)?;
+            if wait == Wait::Spin && ready.is_empty() && before == self.outstanding() {
+                self.count_idle(self.turned_ns.saturating_sub(begun_ns).min(SPIN_NS));
+            }
+            if is_over {
                 break;
             }
         }
         self.progress.end();
         self.ran.close_all();
         Ok(self.ran)
+    }
+
+    fn outstanding(&self) -> usize {
+        self.ran.producer.as_ref().map_or(0, |it| it.outstanding)
+    }
+
+    /// The thread slept for so long, or found nothing to do in a turn that took that.
+    fn count_idle(&mut self, ns: u64) {
+        if self.ran.window.has(self.turned_ns) {
+            self.ran.idle_ns += ns;
+        }
     }
 
     /// Sleeps no longer than until the next message or pull is due.
@@ -278,6 +305,7 @@ impl Drive {
         if self.ran.begun.is_some() && self.ran.ended.is_none() {
             self.ran.kept_away_ns += away_ns;
         }
+        self.turned_ns = now_ns;
         let counts = self.ran.counts();
         let mut is_drained = false;
         if let Some(producer) = &mut self.ran.producer {

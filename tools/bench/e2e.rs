@@ -47,7 +47,7 @@ pub fn run(load: &Load, pull: PullSize) -> Outcome<bool> {
     let mut report = Report::new("e2e", &load.title());
     report.describe(load, &ran);
     report.arg("pull_messages", json!(pull.pull_messages));
-    report.sent(&ran);
+    report.sent(load, &ran);
     report.latency("e2e", "a message, intended to received", &ran.e2e);
     report.value("received", json!(ran.received));
     let seconds = ran.window.seconds();

@@ -201,7 +201,7 @@ fn report(load: &Load, options: &Options, ran: &mut Ran, backlog: u64) -> Outcom
     report.arg("behind_rate_per_s", json!(options.behind_rate));
     report.arg("alone_s", json!(options.alone));
     report.arg("pull_messages", json!(options.pull.pull_messages));
-    report.sent(ran);
+    report.sent(load, ran);
     let words = "a message, intended to received by each group that follows";
     report.latency("e2e", words, &ran.e2e);
     report.value("received", json!(ran.received));

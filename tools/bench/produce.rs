@@ -131,7 +131,7 @@ impl Sent {
     ) -> Outcome<(Ran, Option<Faults>)> {
         report.describe(load, &self.ran);
         report.arg("read_back", json!(format!("{depth:?}").to_lowercase()));
-        report.sent(&self.ran);
+        report.sent(load, &self.ran);
         let (mut control, before) = (self.control, self.before);
         let mut found = None;
         report.conclude(&mut self.ran, load, |report, ran| {

@@ -5,9 +5,13 @@ use crate::cost::Meter;
 use crate::drive::{Counts, Window};
 use crate::latency::{Recorder, Upto};
 use crate::producer::Producer;
-use crate::{clock, latency};
+use crate::report::{grouped, short};
+use crate::{Load, clock, latency};
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
+
+/// Below this part of the window what a message costs the generator is not known: mostly it waited.
+const BUSY_MIN: f64 = 0.25;
 
 /// What the run is about, and what the readers behind got beside it.
 #[derive(Clone, Copy, Default)]
@@ -55,6 +59,8 @@ pub struct Ran {
     pub at_once: usize,
     /// Whether it asked again and again instead of sleeping.
     pub spun: bool,
+    /// How long the threads had nothing to do in the window: whose limit a rate met.
+    pub idle_ns: u64,
     /// One of each second of the window.
     pub seconds: Vec<Both>,
     /// Where the counts stood when the window began and ended.
@@ -84,6 +90,7 @@ impl Ran {
         self.received_in_window += other.received_in_window;
         self.at_once = self.at_once.max(other.at_once);
         self.spun |= other.spun;
+        self.idle_ns += other.idle_ns;
         let least = self.seconds.len().max(other.seconds.len());
         self.seconds.resize(least, Both::default());
         for (sum, second) in self.seconds.iter_mut().zip(other.seconds) {
@@ -182,6 +189,40 @@ impl Ran {
     /// What those behind got between the meter's readings.
     pub fn behind_between(&self) -> Counts {
         self.all_between().behind
+    }
+
+    /// Which part of the window the threads were at work.
+    pub fn busy(&self, threads: u32) -> f64 {
+        let idle_s = self.idle_ns as f64 / clock::SECOND_NS as f64;
+        (1.0 - idle_s / (self.window.seconds() * f64::from(threads))).clamp(0.0, 1.0)
+    }
+
+    /// Why requests that were due never left, which is the server's doing only where the generator
+    /// waited for it.
+    pub fn unsent_words(&self, load: &Load) -> Option<String> {
+        let unsent = self.producer.as_ref().map_or(0, |it| it.unsent_requests);
+        if unsent == 0 {
+            return None;
+        }
+        let busy = self.busy(load.threads);
+        // What it would send if it never had to wait.
+        let own_rate = self.between().messages as f64 / self.window.seconds() / busy.max(1e-3);
+        let whose = match BUSY_MIN <= busy && own_rate < load.rate {
+            true => format!(
+                "that is the generator's limit, about {} a second however fast the server is: \
+                 lower --rate, or give it more CPUs (--cpu, --threads)",
+                short(own_rate)
+            ),
+            false => format!(
+                "that is the server's limit with {} requests outstanding: \
+                 lower --rate, or allow more of them (--connections, --in-flight)",
+                load.connections * load.in_flight
+            ),
+        };
+        Some(format!(
+            "{} requests were due and never sent; {whose}",
+            grouped(unsent as i64)
+        ))
     }
 
     /// Messages of the whole run, warm-up included.

@@ -311,7 +311,7 @@ impl Report {
     }
 
     /// What a sending run did: rates, latencies, requests that came to nothing.
-    pub fn sent(&mut self, ran: &Ran) {
+    pub fn sent(&mut self, load: &Load, ran: &Ran) {
         let Some(producer) = &ran.producer else {
             return;
         };
@@ -349,11 +349,8 @@ impl Report {
                 crate::drive::DRAIN_NS / crate::clock::SECOND_NS
             ));
         }
-        if 0 < unsent {
-            self.void(format!(
-                "{unsent} requests were due and never sent: the rate is beyond the server's reach"
-            ));
-        }
+        self.void.extend(ran.unsent_words(load));
+        self.generator("busy_percent", rounded(100.0 * ran.busy(load.threads)));
         if producer.in_window == 0 {
             self.void("no message was acknowledged in the window");
         }

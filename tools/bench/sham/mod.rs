@@ -285,6 +285,9 @@ fn what_had_no_answer_is_said_beside_what_was_never_sent() {
     assert!(0 < json["unsent"].as_u64().unwrap(), "{json}");
     let void = json["void_because"].to_string();
     assert!(void.contains("had no answer"), "{void}");
+    assert!(void.contains("the server's limit"), "{void}");
+    let busy = json["generator"]["busy_percent"].as_f64().unwrap();
+    assert!(busy < 60.0, "it only waits: {json}");
 }
 
 #[test]
