@@ -483,6 +483,31 @@ fn a_server_that_dies_voids_its_runs_and_only_those() {
 }
 
 #[test]
+fn a_cpu_that_is_not_there_is_refused_before_anything_starts() {
+    let comparison = Comparison::new(8);
+    let ours = echo("ours", "");
+    for (option, load) in [
+        ("--load-cpu", "sends=produce"),
+        ("--server-cpu", "sends=produce"),
+        ("--cpu", "sends=produce --cpu 999"),
+    ] {
+        let mut words = vec!["--broker", &ours, "--load", load];
+        if option != "--cpu" {
+            words.extend([option, "999"]);
+        }
+        let ran = comparison.run(&words);
+        let told = text(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(2), "{told}");
+        let wanted = format!("{option}: there is no CPU 999");
+        assert!(
+            told.contains(&wanted) && told.contains("there are 0"),
+            "{told}"
+        );
+        assert!(!comparison.folder.path().join("work").exists(), "{told}");
+    }
+}
+
+#[test]
 fn a_server_that_does_not_start_is_named_with_its_last_words() {
     let comparison = Comparison::new(2);
     let (sound, wrong) = (echo("sound", ""), echo("wrong", "--no-such-flag"));

@@ -19,6 +19,7 @@ pub use measure::{Which, reason};
 pub use server::{PORT_FREE_MAX, Server, listens, tail};
 pub use session::{Session, expected_s};
 
+use crate::environment::check_cpus;
 use crate::load::cpus;
 use crate::{Cpus, Outcome, fail};
 use std::path::PathBuf;
@@ -71,6 +72,9 @@ impl Options {
         if !is_time(self.warm_peer()) || !is_time(self.grace) {
             return fail("--warm-peer and --grace are 0 to 86400 seconds");
         }
+        // Servers would be up before the first of them is missed.
+        check_cpus("--server-cpu", &self.server_cpu)?;
+        check_cpus("--load-cpu", &self.load_cpu)?;
         Ok(())
     }
 

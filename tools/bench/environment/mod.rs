@@ -1,8 +1,10 @@
 //! The machine on which something was measured: what a reader needs to know before he believes it.
 //! The same for a run by itself and for one of a comparison.
 
+mod cpus;
 mod place;
 
+pub use cpus::check_cpus;
 pub use place::{Place, unknown_disk};
 
 use serde_json::{Map, Value, json};

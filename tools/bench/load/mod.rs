@@ -8,6 +8,7 @@ pub use arrival::{Arrival, Schedule};
 pub use share::{Cpus, Share, cpus};
 pub use sizes::{Bodies, Sizes};
 
+use crate::environment::check_cpus;
 use crate::latency::files;
 use crate::net::EngineKind;
 use crate::{Outcome, fail, wire};
@@ -234,6 +235,9 @@ impl Load {
                 "{} threads need at least as many --connections: each has its own",
                 self.threads
             ));
+        }
+        if let Some(cpus) = &self.cpu {
+            check_cpus("--cpu", cpus)?;
         }
         if !(50.0..100.0).contains(&self.percentile()) {
             return fail("--percentile is 50 or more and below 100, such as 99.9");
