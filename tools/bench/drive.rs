@@ -11,7 +11,7 @@ use crate::producer::Producer;
 use crate::progress::Progress;
 use crate::ran::{Both, Ran};
 use crate::team::{Team, Told};
-use crate::{Outcome, clock, fail};
+use crate::{Outcome, clock, fail, signals};
 
 /// How long the last answers may take.
 pub const DRAIN_NS: u64 = 10 * clock::SECOND_NS;
@@ -38,6 +38,12 @@ impl Window {
             start_ns,
             end_ns: start_ns + clock::seconds_ns(load.duration),
         }
+    }
+
+    /// Ends it now, if it is not over; one that has not begun is nothing then.
+    pub fn cut(&mut self, now_ns: u64) {
+        self.end_ns = self.end_ns.min(now_ns);
+        self.start_ns = self.start_ns.min(self.end_ns);
     }
 
     pub fn has(&self, at_ns: u64) -> bool {
@@ -308,11 +314,15 @@ impl Drive {
         self.turned_ns = now_ns;
         let counts = self.ran.counts();
         let mut is_drained = false;
+        let is_told = signals::is_told();
+        if is_told {
+            self.ran.window.cut(now_ns);
+        }
         if let Some(producer) = &mut self.ran.producer {
             let is_behind = self.backlog_ns_max < producer.backlog_ns(now_ns);
             // A count is reached when all threads have theirs: they end together.
             let is_enough = producer.has_its_count() && team.all_have_their_count();
-            if is_behind || is_enough {
+            if is_behind || is_enough || is_told {
                 producer.give_up(now_ns);
             }
             self.ran.window = producer.window();

@@ -32,6 +32,7 @@ mod rounds;
 mod search;
 #[cfg(test)]
 mod sham;
+mod signals;
 mod start;
 mod table;
 mod team;
@@ -82,7 +83,8 @@ pub(crate) fn fail<T>(message: impl Into<String>) -> Outcome<T> {
 /// the message's arrival at a consumer. Quantiles with fewer than 10 samples above are not told.
 ///
 /// Exit codes: 0 the run is valid, 1 the run is void (messages wrong, an answer missing, more than
-/// one request of a hundred refused, or the generator too late itself), 2 it could not run.
+/// one request of a hundred refused, or the generator too late itself), 2 it could not run, 130 a
+/// signal ended it: it tells what it measured so far, and is void. A second signal ends it at once.
 #[derive(Parser)]
 #[command(name = "corelane-bench", version, args_override_self = true)]
 struct Cli {
@@ -223,6 +225,7 @@ fn allow_many_files() {
 fn prepare(load: &Load) -> Outcome<()> {
     load.check()?;
     load.check_outputs()?;
+    signals::listen()?;
     allow_many_files();
     pin(load.cpu.as_ref())
 }
@@ -265,11 +268,15 @@ fn run(cli: Cli) -> Outcome<bool> {
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
+        Ok(_) if signals::is_told() => ExitCode::from(bed::EXIT_SIGNAL as u8),
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(Failure(message)) => {
             eprintln!("corelane-bench: {message}");
-            ExitCode::from(2)
+            match signals::is_told() {
+                true => ExitCode::from(bed::EXIT_SIGNAL as u8),
+                false => ExitCode::from(2),
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::e2e::{CONNECTIONS_MAX, tailing};
 use crate::ran::Ran;
 use crate::reader::Reader;
 use crate::report::Report;
-use crate::{Load, Outcome, fail, team};
+use crate::{Load, Outcome, fail, signals, team};
 use serde_json::json;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -43,6 +43,9 @@ fn fill(load: &Load, missing: u64) -> Outcome<()> {
     load.set_warmup(0.0);
     let ran = team::run(&load, |share, drive| drive.send(share))?;
     let producer = ran.producer.as_ref().expect("it was put there");
+    if signals::is_told() {
+        return fail("ended by a signal while the backlog was sent: nothing was measured");
+    }
     if producer.acknowledged < missing {
         return fail(format!(
             "the backlog could not be sent: {} of {missing} messages were acknowledged",
@@ -135,7 +138,8 @@ fn report_behind(report: &mut Report, options: &Options, ran: &Ran, backlog: u64
     let Some(behind) = ran.readers.get(1) else {
         return;
     };
-    let seconds = ran.window.seconds() - f64::from(options.alone);
+    // A signal may end it before the group begins.
+    let seconds = (ran.window.seconds() - f64::from(options.alone)).max(1e-3);
     let read = ran.behind_between();
     report.rate(
         "behind_messages_per_s",

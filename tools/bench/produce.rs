@@ -8,7 +8,7 @@ use crate::producer::Producer;
 use crate::ran::Ran;
 use crate::report::Report;
 use crate::search::Bound;
-use crate::{Load, Outcome, clock, search, team};
+use crate::{Load, Outcome, clock, search, signals, team};
 use serde_json::json;
 use std::time::Duration;
 
@@ -37,7 +37,8 @@ fn stored(
         let grown = ends.iter().zip(before);
         let stored: u64 = grown.map(|(end, start)| end.saturating_sub(*start)).sum();
         // A broker may index a message a little after it acknowledged it.
-        if acknowledged <= stored || give_up_ns < clock::now_ns() {
+        let is_over = give_up_ns < clock::now_ns() || signals::is_told();
+        if acknowledged <= stored || is_over {
             return Ok((stored, ends));
         }
         std::thread::sleep(LOOK);
@@ -87,7 +88,8 @@ impl Sent {
         })
     }
 
-    /// What is wrong with what the server holds; none if it cannot tell.
+    /// What is wrong with what the server holds; none if it cannot tell, or if a signal leaves no
+    /// time to ask.
     fn check(
         ran: &Ran,
         control: &mut Control,
@@ -100,13 +102,18 @@ impl Sent {
         };
         let limits = (producer.acknowledged, clock::now_ns() + DRAIN_NS);
         loop {
+            if signals::is_told() {
+                return Ok(None);
+            }
             let (stored, ends) = stored(control, load, before, limits)?;
             let faults = counted(producer, stored);
             // What is there beyond what was sent came twice or is of another run: only reading tells.
             if depth == ReadBack::None && faults.duplicated == 0 {
                 return Ok(Some(Read { faults, foreign: 0 }));
             }
-            let read = read_back(load, before, &ends, producer)?;
+            let Some(read) = read_back(load, before, &ends, producer)? else {
+                return Ok(None);
+            };
             // Messages of others made up the count before the last own ones could be read.
             let is_early = 0 < read.foreign && 0 < read.faults.lost;
             if is_early && clock::now_ns() < limits.1 {

@@ -214,7 +214,7 @@ impl Producer {
 
     /// Sends nothing that is due from now on.
     pub fn give_up(&mut self, now_ns: u64) {
-        self.window.end_ns = self.window.end_ns.min(now_ns);
+        self.window.cut(now_ns);
     }
 
     pub fn is_drained(&self, now_ns: u64) -> bool {

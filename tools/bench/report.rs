@@ -5,7 +5,7 @@ use crate::latency::{self, QUANTILES, Recorder, Upto, files, is_told};
 use crate::load::OwnDelay;
 use crate::own_delay::{Latency, Own};
 use crate::ran::Ran;
-use crate::{Load, Outcome, environment};
+use crate::{Load, Outcome, environment, signals};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -167,7 +167,8 @@ impl Report {
         if 0 < load.count {
             self.line(seconds, "seconds long was the window");
         }
-        let sent = ran.producer.as_ref().map(|it| it.acknowledged);
+        let sent = ran.producer.as_ref().filter(|_| !signals::is_told());
+        let sent = sent.map(|it| it.acknowledged);
         if let Some(sent) = sent.filter(|sent| *sent < load.count) {
             self.note(format!(
                 "--duration ended it before --count was reached: {} of {} messages",
@@ -429,6 +430,9 @@ impl Report {
         self.value("series", ran.series(upto));
         match check(self, ran)? {
             Some(faults) => self.faults(faults),
+            None if signals::is_told() => {
+                self.note("a signal ended the run: what the server stored was not checked");
+            }
             None => {
                 self.note("the server cannot tell its offsets: what it stored was not checked");
             }
@@ -438,6 +442,9 @@ impl Report {
 
     /// Prints, writes all files that were asked for, and tells whether the run is valid.
     pub fn finish_files(mut self, ran: &Ran, load: &Load) -> Outcome<bool> {
+        if signals::is_told() {
+            self.void(signals::VOID);
+        }
         self.print();
         // One that cannot be written does not take the other along.
         let files = self.write_files(load, ran);

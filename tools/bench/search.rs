@@ -7,7 +7,7 @@ use crate::own_delay::{Latency, Own};
 use crate::produce::Sent;
 use crate::ran::Ran;
 use crate::report::{Report, short};
-use crate::{Load, Outcome, fail};
+use crate::{Load, Outcome, fail, signals};
 use serde_json::{Value, json};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -165,6 +165,10 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
     let mut is_again = false;
     while trials.len() < TRIALS_MAX {
         let (trial, held) = try_rate(&load, bound, depth)?;
+        // What was cut short tells nothing of its rate.
+        if signals::is_told() {
+            break;
+        }
         if trial.is_spoiled {
             trials.push(trial.told);
             // Once may be a neighbour's doing.
@@ -200,6 +204,9 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
         if let Some(words) = own_limit {
             return fail(words);
         }
+        if signals::is_told() {
+            return fail("ended by a signal before a rate was found");
+        }
         return fail(format!(
             "{} holds at no rate that was tried, from {}/s to {}/s; where messages were too few, give a longer --duration",
             bound.text,
@@ -214,7 +221,7 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
     );
     if let Some(words) = own_limit {
         report.note(words);
-    } else if !is_bracketed {
+    } else if !is_bracketed && !signals::is_told() {
         report.note("every rate that was tried held: the true one is higher");
     }
     report.finish_files(&ran, &load)

@@ -4,6 +4,7 @@ use super::Options;
 use super::contender::{Contender, Work, flush_family};
 use super::progress::Progress;
 use super::server::Server;
+use super::session::EXIT_SIGNAL;
 use super::stop::Stop;
 use crate::{Outcome, fail};
 use nix::sys::signal::{Signal, killpg};
@@ -185,7 +186,9 @@ impl Bench {
         if server.is_alive() {
             server.go_on();
             std::thread::sleep(CATCH_UP);
-            let status = self.generate(&words, &log, self.limit(which.work))?;
+            let ended = self.generate(&words, &log, self.limit(which.work));
+            // Ended early, it tells of a part of a run.
+            let status = ended.inspect_err(|_| drop(fs::remove_file(&json)))?;
             void = reason(status, &log);
         }
         if !server.is_alive() {
@@ -301,6 +304,7 @@ pub fn reason(status: ExitStatus, log: &Path) -> Option<String> {
         .unwrap_or_else(|| "it said nothing".to_owned());
     Some(match (status.code(), status.signal()) {
         (Some(1), _) => words,
+        (Some(EXIT_SIGNAL), _) => format!("{words} (a time limit?)"),
         (Some(code), _) => format!("the generator ended with code {code}: {words}"),
         (None, signal) => format!(
             "the generator was ended by signal {} (a time limit?): {words}",

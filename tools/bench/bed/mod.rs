@@ -17,7 +17,7 @@ pub use contender::{Contender, Work, flush_family};
 pub use hold::{Hold, hold};
 pub use measure::{Which, reason};
 pub use server::{PORT_FREE_MAX, Server, listens, tail};
-pub use session::{Session, expected_s};
+pub use session::{EXIT_SIGNAL, Session, expected_s};
 
 use crate::environment::check_cpus;
 use crate::load::cpus;

@@ -6,7 +6,7 @@ use crate::drive::Window;
 use crate::net::{Net, Wait};
 use crate::producer::Producer;
 use crate::reader::Reader;
-use crate::{Load, Outcome, clock, fail};
+use crate::{Load, Outcome, clock, fail, signals};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum ReadBack {
@@ -26,8 +26,14 @@ pub struct Read {
     pub foreign: u64,
 }
 
-/// Reads the lanes once between two offsets and compares with what a producer saw acknowledged.
-pub fn read_back(load: &Load, from: &[u64], to: &[u64], producer: &Producer) -> Outcome<Read> {
+/// Reads the lanes once between two offsets and compares with what a producer saw acknowledged; none
+/// where a signal ended it.
+pub fn read_back(
+    load: &Load,
+    from: &[u64],
+    to: &[u64],
+    producer: &Producer,
+) -> Outcome<Option<Read>> {
     let mut net = Net::new(load.engine)?;
     // So many lanes at once; many topics have more than one request can name.
     let together = crate::wire::SLOTS_MAX as usize - 1;
@@ -36,7 +42,9 @@ pub fn read_back(load: &Load, from: &[u64], to: &[u64], producer: &Producer) -> 
         .filter(|lane| from[*lane as usize] < to[*lane as usize])
         .collect();
     for some in lanes.chunks(together) {
-        let part = read_some(load, &mut net, some, (from, to), producer)?;
+        let Some(part) = read_some(load, &mut net, some, (from, to), producer)? else {
+            return Ok(None);
+        };
         read.faults.add(part.faults);
         read.foreign += part.foreign;
     }
@@ -47,7 +55,7 @@ pub fn read_back(load: &Load, from: &[u64], to: &[u64], producer: &Producer) -> 
         .filter(|(lane, _, _)| !is_read(*lane))
         .map(|(_, _, next)| next);
     read.faults.lost += of_empty.sum::<u64>();
-    Ok(read)
+    Ok(Some(read))
 }
 
 fn read_some(
@@ -56,7 +64,7 @@ fn read_some(
     lanes: &[u32],
     (from, to): (&[u64], &[u64]),
     producer: &Producer,
-) -> Outcome<Read> {
+) -> Outcome<Option<Read>> {
     let reader = |lane: &u32| {
         let at = *lane as usize;
         Reader::new(load, 0, *lane, (from[at], Some(to[at])), false).of_run(producer.run)
@@ -77,6 +85,9 @@ fn read_some(
     let (mut progress_ns, mut messages) = (clock::now_ns(), 0);
     let mut ready = Vec::new();
     while !readers.is_done() {
+        if signals::is_told() {
+            return Ok(None);
+        }
         net.wait(Wait::Sleep { ns: 10_000_000 }, &mut ready)?;
         let now_ns = clock::now_ns();
         for token in &ready {
@@ -105,8 +116,8 @@ fn read_some(
         .streams()
         .filter(|(lane, _, _)| lanes.binary_search(lane).is_ok());
     faults.lost += readers.missing(producer.run, of_these);
-    Ok(Read {
+    Ok(Some(Read {
         faults,
         foreign: readers.foreign(),
-    })
+    }))
 }
