@@ -469,11 +469,9 @@ impl Report {
             seconds.push(("lateness", &producer.lateness));
         }
         seconds.push(("e2e", &ran.e2e));
-        seconds.extend(
-            ran.readers
-                .first()
-                .map(|readers| ("pull", &readers.service)),
-        );
+        let names = ["pull", "behind_pull"];
+        let pulls = names.into_iter().zip(&ran.readers);
+        seconds.extend(pulls.map(|(name, readers)| (name, &readers.service)));
         let spoiled = self.latencies.iter().filter_map(|told| {
             let from = told.upto.from()?;
             Some(format!(

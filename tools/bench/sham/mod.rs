@@ -174,12 +174,22 @@ fn end_to_end_and_mixed_name_them_too() {
 
 #[test]
 fn groups_that_follow_get_all_and_the_one_behind_reads_the_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
     let json = run(
         broker(Wrong::Nothing),
         &format!("{BRIEFLY} --rate 500"),
-        |load| mixed::run(load, &options("--groups 2 --backlog 3000")),
+        |load| {
+            let mut load = load.clone();
+            load.hlog = Some(log.clone());
+            mixed::run(&load, &options("--groups 2 --backlog 3000"))
+        },
     );
     assert_eq!(json["valid"], true, "{json}");
+    let text = std::fs::read_to_string(&log).unwrap();
+    for name in ["pull", "behind_pull"] {
+        assert!(text.contains(&format!("Tag={name},")), "{name}: {text}");
+    }
     let acknowledged = json["acknowledged"].as_u64().unwrap();
     assert_eq!(json["received"], acknowledged * 2);
     assert_eq!(json["backlog_messages"], 3000);
