@@ -61,6 +61,14 @@ fn valid(folder: &Path, words: &str) -> Value {
         totals.keys().all(|key| key.ends_with("_per_s")),
         "{totals:?}"
     );
+    // A rate is known by its end wherever it stands. Seconds of a CPU make none.
+    let mut keys = json.as_object().unwrap().keys();
+    let is_named = |key: &String| {
+        let is_by_time = key.contains("_per_") && key.ends_with("_s");
+        !is_by_time || key.ends_with("_per_s") || key == "messages_per_server_cpu_s"
+    };
+    let wrong = keys.find(|key| !is_named(key));
+    assert_eq!(wrong, None, "{words}");
     json
 }
 

@@ -411,6 +411,9 @@ fn cpu(
     } else {
         0.0
     };
+    // No rate, and so none of the totals and without their `_per_s`: its seconds are those of the
+    // server's CPU, the inverse of the cost above. Rates of runs beside one another add up, and a
+    // longer wait makes them smaller; neither is so of this.
     report.figure(
         "messages_per_server_cpu_s",
         per_cpu_second,
