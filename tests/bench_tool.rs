@@ -658,6 +658,80 @@ fn a_second_signal_ends_a_run_at_once() {
     assert_eq!(wait(&mut child, Duration::from_secs(3)), Some(130));
 }
 
+/// Who reads an error knows what to do about it.
+#[test]
+fn errors_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let broker = Broker::start(here, &[]);
+    let floor = Floor::start("echo");
+    std::fs::write(here.join("there"), "x").unwrap();
+    let there = here.join("there").display().to_string();
+    // Answers whatever comes with what is no frame.
+    let garbage = TcpListener::bind("127.0.0.1:0").unwrap();
+    let garbage_addr = garbage.local_addr().unwrap();
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for mut socket in garbage.incoming().flatten() {
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            let _ = socket.write_all(&[0; 64]);
+        }
+    });
+    let addr = format!("--addr 127.0.0.1:{}", broker.port);
+    for (words, told) in [
+        (
+            format!("produce {addr} --rate -5"),
+            vec!["--rate is 0 (closed loop) to"],
+        ),
+        (
+            format!("produce {addr} --keys -5"),
+            vec!["--keys", "write how many keys there are, or 0"],
+        ),
+        (
+            format!("floor echo --addr 127.0.0.1:{}", floor.1),
+            vec![
+                "cannot listen on 127.0.0.1:",
+                "choose another port with --addr",
+            ],
+        ),
+        (
+            format!("floor append --addr 127.0.0.1:0 --file {there} --file-mib 8"),
+            vec![&there, "choose one that is not there yet with --file"],
+        ),
+        (
+            format!("floor gather --addr 127.0.0.1:0 --file {there} --file-mib 8"),
+            vec![&there, "choose one that is not there yet with --file"],
+        ),
+        (
+            format!("consume {addr} --topic nobody-knows"),
+            vec!["nobody-knows", "produce into it first"],
+        ),
+        (
+            format!("produce {addr} --json {}/no/run.json", here.display()),
+            vec!["cannot write", "make its folder first"],
+        ),
+        (
+            format!("produce --addr {garbage_addr} --duration 1"),
+            vec!["remoting protocol", "--addr"],
+        ),
+        (
+            format!("produce {addr} --cpu 999 --duration 1"),
+            vec!["--cpu: there is no CPU 999", "there are 0"],
+        ),
+    ] {
+        let output = output(&words);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words}: {text}");
+        for told in told {
+            assert!(text.contains(told), "{words}: no '{told}' in {text}");
+        }
+    }
+    let words = format!("produce --addr {garbage_addr} --duration 1");
+    let text = String::from_utf8_lossy(&output(&words).stderr).into_owned();
+    assert!(text.contains(&garbage_addr.to_string()), "{text}");
+}
+
 #[test]
 fn a_floor_does_not_run_for_ever_for_a_duration_that_cannot_be() {
     for duration in ["-1", "nan"] {

@@ -2,7 +2,7 @@
 
 use crate::net::CONNECT_TIMEOUT;
 use crate::wire;
-use crate::{Load, Outcome, fail};
+use crate::{Failure, Load, Outcome, fail};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -21,6 +21,7 @@ pub struct Answer {
 }
 
 pub const NOT_SUPPORTED: i64 = 3;
+const TOPIC_NOT_EXIST: i64 = 17;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 impl Control {
@@ -104,6 +105,10 @@ impl Control {
         )
     }
 
+    fn no_answer(&self, what: &str) -> String {
+        wire::no_answer(&self.addr.to_string(), what)
+    }
+
     /// Sends a ready frame and reads its answer.
     pub fn exchange(&mut self, code: i32, frame: &[u8]) -> Outcome<Answer> {
         self.renew()?;
@@ -113,21 +118,18 @@ impl Control {
             .or_else(|error| fail(self.unanswered(code, &error)))?;
         let size = u32::from_be_bytes(bytes[..].try_into().expect("four bytes")) as usize;
         if wire::FRAME_SIZE_MAX < size {
-            return fail(format!(
-                "{} does not speak this protocol: a frame of {size} bytes",
-                self.addr
-            ));
+            return fail(self.no_answer(&format!("a frame of {size} bytes")));
         }
         bytes.resize(4 + size, 0);
         let told = self.socket.read_exact(&mut bytes[4..]);
         told.or_else(|error| fail(self.unanswered(code, &error)))?;
-        let Some(frame) = wire::frame(&bytes)? else {
-            return fail(format!(
-                "{} sent a frame of {size} bytes, too short for a header",
-                self.addr
-            ));
+        let frame = wire::frame(&bytes).or_else(|Failure(what)| fail(self.no_answer(&what)))?;
+        let Some(frame) = frame else {
+            let what = format!("a frame of {size} bytes, too short for a header");
+            return fail(self.no_answer(&what));
         };
-        let header: Value = serde_json::from_slice(frame.header)?;
+        let header: Value = serde_json::from_slice(frame.header)
+            .or_else(|error| fail(self.no_answer(&format!("its header is no JSON: {error}"))))?;
         Ok(Answer {
             code: header["code"].as_i64().unwrap_or(-1),
             remark: header["remark"].as_str().unwrap_or("").to_string(),
@@ -166,8 +168,14 @@ impl Control {
         if answer.code == 0 && offset.is_some() {
             return Ok(offset);
         }
+        let advice = match answer.code {
+            TOPIC_NOT_EXIST => {
+                "produce into it first, or name one that is there (--topic, --topics)"
+            }
+            _ => "does the topic have that many queues (--queues)?",
+        };
         fail(format!(
-            "{} does not tell the offsets of {topic}, queue {queue}: code {}, {}; does the topic have that many queues?",
+            "{} does not tell the offsets of {topic}, queue {queue}: code {}, {}; {advice}",
             self.addr, answer.code, answer.remark
         ))
     }

@@ -134,7 +134,7 @@ impl Producer {
             random: Random::new(!load.seed),
             sequences: vec![0; sequences_count],
             absorbed: Vec::new(),
-            answers: Answers::new(),
+            answers: Answers::new(Some(load.addr)),
             outstanding: 0,
             unsent_requests: 0,
             dirty: Vec::new(),

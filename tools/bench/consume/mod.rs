@@ -156,7 +156,7 @@ impl Readers {
             tokens: tokens?,
             readers,
             ways,
-            answers: Answers::new(),
+            answers: Answers::new(Some(load.addr)),
             next_begin: NumberKey::new("\"nextBeginOffset\":"),
             counts: Counts::default(),
             pulls: 0,

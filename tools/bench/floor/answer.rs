@@ -16,7 +16,7 @@ const MESSAGE_ID: &str = "7F00000100002AF900000000000041AF";
 impl Answerer {
     pub fn new() -> Answerer {
         Answerer {
-            answers: Answers::new(),
+            answers: Answers::new(None),
             header: Vec::new(),
             requests: 0,
         }

@@ -8,6 +8,7 @@
 //! is the price of making zeros, for a log that never overwrites: with `--fresh` each byte is written
 //! once, into files that the other thread fills with zeros and syncs.
 
+use super::unmade;
 use crate::{Outcome, fail};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::uio::pwritev;
@@ -108,7 +109,7 @@ impl Ahead {
     fn next(&self) -> Outcome<File> {
         match self.ready.recv() {
             Ok(Ok(file)) => Ok(file),
-            Ok(Err(error)) => fail(format!("cannot prepare {}: {error}", self.path.display())),
+            Ok(Err(error)) => fail(unmade(&self.path, &error)),
             Err(_) => fail("the thread that prepares files ended"),
         }
     }
@@ -130,9 +131,7 @@ impl Store {
         let (file, ahead) = match way {
             Way::Flush => match zeroed(path, size) {
                 Ok(file) => (file, None),
-                Err(error) => {
-                    return fail(format!("cannot prepare {}: {error}", path.display()));
-                }
+                Err(error) => return fail(unmade(path, &error)),
             },
             Way::Append | Way::FlushFresh => {
                 let make: Make = match way {

@@ -1,7 +1,7 @@
 //! Delivery without a broker: pulls answered with records of a file, by sendfile or by gathering.
 #![allow(unsafe_code)] // A file is mapped into memory; the place says why it is sound.
 
-use super::{Kind, Options, end_ns};
+use super::{Kind, Options, end_ns, unmade};
 use crate::check::{self, FIELDS_SIZE};
 use crate::net::Poll;
 use crate::wire::{self, Answers, Frame, NumberKey};
@@ -66,7 +66,7 @@ impl Records {
             .open(path);
         let file = match opened {
             Ok(file) => file,
-            Err(error) => return fail(format!("cannot create {}: {error}", path.display())),
+            Err(error) => return fail(unmade(path, &error)),
         };
         // Without a name it cannot be left behind.
         std::fs::remove_file(path)?;
@@ -295,7 +295,7 @@ pub fn serve(options: &Options, listener: TcpListener, records: &Records) -> Out
     poll.add(&listener, LISTENER)?;
     let mut delivery = Delivery {
         records,
-        answers: Answers::new(),
+        answers: Answers::new(None),
         keys: [
             NumberKey::new("\"queueId\":"),
             NumberKey::new("\"queueOffset\":"),

@@ -11,9 +11,9 @@ use crate::net::{EngineKind, LISTENER, Net, Wait};
 use crate::{Outcome, clock, fail};
 use answer::Answerer;
 use append::{Store, Way};
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -181,7 +181,10 @@ pub fn run(options: &Options) -> Outcome<()> {
             eprintln!("floor {kind:?} on {addr}, process {}", std::process::id());
             Ok(listener)
         }
-        Err(error) => fail(format!("cannot listen on {}: {error}", options.addr)),
+        Err(error) => fail(format!(
+            "cannot listen on {}: {error}; choose another port with --addr, or end who listens there (`ss -ltnp` names it)",
+            options.addr
+        )),
     };
     match (path, options.kind) {
         (Some(path), Kind::Sendfile | Kind::Gather) => {
@@ -194,6 +197,19 @@ pub fn run(options: &Options) -> Outcome<()> {
         }
         (None, _) => serve(options, bind()?, None),
     }
+}
+
+/// Why a file could not be made, and what to do.
+fn unmade(path: &Path, error: &std::io::Error) -> String {
+    let advice = match error.kind() {
+        ErrorKind::AlreadyExists => "it is not overwritten: choose one that is not there yet",
+        ErrorKind::NotFound => "make its folder first, or choose another one",
+        _ => "choose another one",
+    };
+    format!(
+        "cannot prepare {}: {error}; {advice} with --file",
+        path.display()
+    )
 }
 
 /// When a server with this option ends.

@@ -9,7 +9,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -74,7 +74,14 @@ pub fn check_writable(path: &Path) -> Outcome<()> {
     let is_new = !path.exists();
     let opened = OpenOptions::new().create(true).append(true).open(path);
     if let Err(error) = opened {
-        return fail(format!("cannot write {}: {error}", path.display()));
+        let advice = match error.kind() {
+            ErrorKind::NotFound => "make its folder first (mkdir -p), or choose another one",
+            _ => "choose another place",
+        };
+        return fail(format!(
+            "cannot write {}: {error}; {advice}",
+            path.display()
+        ));
     }
     if is_new {
         std::fs::remove_file(path)?;

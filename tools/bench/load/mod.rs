@@ -77,13 +77,13 @@ pub struct Load {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub batch: u32,
     /// Give each message one of N keys (property KEYS); 0 gives none
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = keys, allow_negative_numbers = true)]
     pub keys: u64,
     /// Give messages one of these tags in turn, comma-separated (property TAGS)
     #[arg(long, value_delimiter = ',', value_parser = topic)]
     pub tags: Vec<String>,
     /// Messages per second, each due at its own time (open loop); 0 sends as answers come
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub rate: f64,
     /// When they are due: constant, poisson, ramp:FROM (messages a second, over the window), or
     /// burst:COUNT (so many requests at once)
@@ -96,10 +96,10 @@ pub struct Load {
     #[arg(long, default_value_t = 0)]
     pub count: u64,
     /// Length of the measured window, seconds
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, allow_negative_numbers = true)]
     pub duration: f64,
     /// Load before the window, seconds [default: 2, with --count 0]
-    #[arg(long = "warmup")]
+    #[arg(long = "warmup", allow_negative_numbers = true)]
     warmup_told: Option<f64>,
     /// Threads that make the load, each with connections and a ring or epoll of its own
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -145,6 +145,11 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     found
         .next()
         .ok_or_else(|| "the name has no address; write HOST:PORT".to_string())
+}
+
+fn keys(text: &str) -> Result<u64, String> {
+    let words = "write how many keys there are, or 0 to give none";
+    text.parse().map_err(|_| words.to_string())
 }
 
 /// Only what needs no escape in JSON and is a topic for RocketMQ.
@@ -225,7 +230,10 @@ impl Load {
             return fail("--duration is 0.1 to 86400 seconds, --warmup 0 to 86400");
         }
         if !self.rate.is_finite() || !(0.0..=100e6).contains(&self.rate) {
-            return fail("--rate is 0 (closed loop) to 100000000 messages a second");
+            return fail(format!(
+                "--rate is 0 (closed loop) to 100000000 messages a second, and not {}",
+                self.rate
+            ));
         }
         if !self.is_open_loop() && self.arrival != Arrival::Constant {
             return fail("--arrival says when messages of an open loop are due: give --rate too");

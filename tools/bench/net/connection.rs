@@ -1,7 +1,7 @@
 //! One connection: bytes to send, bytes received, and the frames in them.
 
 use crate::wire::{self, Frame};
-use crate::{Outcome, fail};
+use crate::{Failure, Outcome, fail};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -53,11 +53,15 @@ impl Connection {
 
     /// Who closed it, with what is known of that, and where to look.
     pub fn broken_words(&self, how: &str) -> String {
-        let peer = self.peer.map(|peer| peer.to_string());
         format!(
             "{} closed a connection{how}; did it end? its log may say why",
-            peer.as_deref().unwrap_or("the server")
+            self.peer_name()
         )
+    }
+
+    fn peer_name(&self) -> String {
+        let peer = self.peer.map(|peer| peer.to_string());
+        peer.unwrap_or_else(|| "the server".to_owned())
     }
 
     /// One read of what is there: how many bytes came, or none when the other side closed.
@@ -118,7 +122,8 @@ impl Connection {
 
     /// The next whole frame; it is gone from the buffer when more is received.
     pub fn next_frame(&mut self) -> Outcome<Option<Frame<'_>>> {
-        let found = wire::frame(&self.input[self.input_at..self.input_end])?;
+        let found = wire::frame(&self.input[self.input_at..self.input_end])
+            .or_else(|Failure(what)| fail(wire::no_answer(&self.peer_name(), &what)))?;
         if let Some(frame) = &found {
             self.input_at += frame.size;
         }

@@ -9,6 +9,7 @@ pub use pull::Pull;
 pub use send::{Request, SendTemplate, Style};
 
 use crate::{Outcome, fail};
+use std::net::SocketAddr;
 
 pub const SEND: i32 = 310;
 pub const SEND_BATCH: i32 = 320;
@@ -77,18 +78,25 @@ pub fn frame(bytes: &[u8]) -> Outcome<Option<Frame<'_>>> {
     let header_size = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
     if size < 8 + header_size || FRAME_SIZE_MAX < size {
         return fail(format!(
-            "an answer's lengths lie: frame {size}, header {header_size}"
+            "its lengths lie: frame {size}, header {header_size}"
         ));
     }
     if kind != 0 {
         return fail(format!(
-            "an answer's header is of kind {kind}; the requests were JSON (0)"
+            "its header is of kind {kind}; the requests were JSON (0)"
         ));
     }
     Ok(bytes.get(8..size).map(|rest| {
         let (header, body) = rest.split_at(header_size);
         Frame { header, body, size }
     }))
+}
+
+/// Who answers so is no broker, or a broken one.
+pub fn no_answer(from: &str, what: &str) -> String {
+    format!(
+        "{from} sent what is no answer ({what}); does a broker listen there (--addr) that speaks RocketMQ's remoting protocol?"
+    )
 }
 
 fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
@@ -154,13 +162,16 @@ fn number(text: &[u8]) -> Option<i64> {
 
 /// Code and opaque of answers.
 pub struct Answers {
+    /// Who gives them, for what is said of one that cannot be read.
+    from: Option<SocketAddr>,
     code: NumberKey,
     opaque: NumberKey,
 }
 
 impl Answers {
-    pub const fn new() -> Answers {
+    pub const fn new(from: Option<SocketAddr>) -> Answers {
         Answers {
+            from,
             code: NumberKey::new("\"code\":"),
             opaque: NumberKey::new("\"opaque\":"),
         }
@@ -169,10 +180,12 @@ impl Answers {
     pub fn read(&mut self, header: &[u8]) -> Outcome<(i32, i64)> {
         match (self.code.read(header), self.opaque.read(header)) {
             (Some(code), Some(opaque)) => Ok((code as i32, opaque)),
-            _ => fail(format!(
-                "an answer without code or opaque: {}",
-                String::from_utf8_lossy(header)
-            )),
+            _ => {
+                let from = self.from.map(|from| from.to_string());
+                let header = String::from_utf8_lossy(header);
+                let what = format!("without code or opaque: {header}");
+                fail(no_answer(from.as_deref().unwrap_or("a client"), &what))
+            }
         }
     }
 }
@@ -183,7 +196,7 @@ mod tests {
 
     #[test]
     fn numbers_are_found_wherever_a_server_puts_them() {
-        let mut answers = Answers::new();
+        let mut answers = Answers::new(None);
         let long =
             br#"{"code":0,"extFields":{"msgId":"AA"},"flag":1,"opaque":1000000007,"version":513}"#;
         let other = br#"{"version":513,"opaque":-7,"remark":"\"code\":9","code":14}"#;
