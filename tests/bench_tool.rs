@@ -492,10 +492,14 @@ fn a_generator_that_is_late_itself_says_so_and_fails() {
     assert_eq!(json["series"][0]["p99_ns"], Value::Null, "{json}");
     let row = text.lines().find(|line| line.contains("response"));
     assert!(row.unwrap_or("").contains("spoiled"), "{text}");
-    // No rate is the server's limit where the generator cannot offer it.
-    let told = output(&format!("{words} --read-back none --search p50=60s"));
-    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    // No rate is the server's limit where the generator cannot offer it, and lower ones are tried.
+    let search = words.replace("--duration 1 ", "--duration 0.2 ");
+    let told = output(&format!("{search} --read-back none --search p50=60s"));
+    // On a machine that is busy a server may be so slow that a trial holds: then it is a note.
+    let told = [told.stdout, told.stderr].concat();
+    let told = String::from_utf8_lossy(&told).into_owned();
     assert!(told.contains("own delay shows in p50, twice"), "{told}");
+    assert!(2 < told.matches("/s: p50").count(), "{told}");
     let (code, json, text) = run(folder.path(), &format!("{words} --own-delay withhold"));
     // On a machine that is busy it may be void for having no CPU.
     let is_late = text.contains("VOID: the generator's own delay");

@@ -51,22 +51,62 @@ pub fn parse(text: &str) -> Result<Bound, String> {
     })
 }
 
-/// Trials at most; the range halves with each after the first few.
-const TRIALS_MAX: usize = 16;
+/// Rates at most; the range halves with each after the first few.
+const RATES_MAX: usize = 16;
 /// The answer is as close as this.
 const STEP: f64 = 1.03;
 /// From here upwards, doubling, until a rate does not hold; the first is --rate, if told.
 const RATE_FIRST: f64 = 1000.0;
 
-/// One rate, tried.
-struct Trial {
-    rate: f64,
-    holds: bool,
-    /// Whether there were enough messages to tell.
-    is_enough: bool,
-    /// Whether the generator itself was too late to tell.
-    is_spoiled: bool,
-    told: Value,
+/// What a trial says of its rate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Holds,
+    Fails,
+    /// Not enough messages to tell; at a higher rate there may be.
+    TooFew,
+    /// The generator itself was too late to tell.
+    Spoiled,
+}
+
+/// Between which rates the highest one is that holds.
+struct Range {
+    /// The highest that held, or had too few messages to tell.
+    low: f64,
+    /// The lowest that did not hold, or that the generator could not tell.
+    high: f64,
+    /// Whether the generator is what limits the range: the server may hold more.
+    is_own: bool,
+    /// Whether the last trial was spoiled, and is repeated.
+    is_again: bool,
+}
+
+impl Range {
+    fn new() -> Range {
+        Range {
+            low: 0.0,
+            high: f64::INFINITY,
+            is_own: false,
+            is_again: false,
+        }
+    }
+
+    /// The rate to try next; none when no rate is left between.
+    fn next(&mut self, rate: f64, verdict: Verdict) -> Option<f64> {
+        let was_again = std::mem::take(&mut self.is_again);
+        match verdict {
+            Verdict::Holds | Verdict::TooFew => self.low = rate,
+            Verdict::Fails => (self.high, self.is_own) = (rate, false),
+            // Once may be a neighbour's doing.
+            Verdict::Spoiled if !was_again => {
+                self.is_again = true;
+                return Some(rate);
+            }
+            Verdict::Spoiled => (self.high, self.is_own) = (rate, true),
+        }
+        let is_closed = self.high.is_finite() && (self.high / STEP <= self.low || self.high < 10.0);
+        (!is_closed).then(|| next_rate(self.low, self.high))
+    }
 }
 
 /// A trial at which the bound held: its report, made when it ended.
@@ -76,7 +116,12 @@ struct Held {
     ran: Ran,
 }
 
-fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Option<Held>)> {
+/// Tries a rate; what came of it is the second, for the list of trials.
+fn try_rate(
+    load: &Load,
+    bound: &Bound,
+    depth: ReadBack,
+) -> Outcome<(Verdict, Value, Option<Held>)> {
     // Far behind is far enough to know.
     let sent = Sent::run(load, (bound.ns * 10).max(500_000_000))?;
     let mut report = Report::new("produce", &format!("{} · {}", bound.text, load.title()));
@@ -116,8 +161,13 @@ fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Opti
         Own::of(&ran).judge(&latency, load)
     };
     let spoiled = judge(("response", &response)).or_else(|| judge(("service", &service)));
-    let is_spoiled = spoiled.as_ref().is_some_and(|spoiled| spoiled.is_void);
-    let holds = is_enough && ns <= bound.ns && is_answered && !is_spoiled;
+    let verdict = match spoiled.as_ref() {
+        Some(spoiled) if spoiled.is_void => Verdict::Spoiled,
+        _ if !is_enough => Verdict::TooFew,
+        _ if ns <= bound.ns && is_answered => Verdict::Holds,
+        _ => Verdict::Fails,
+    };
+    let holds = verdict == Verdict::Holds;
     let told = json!({
         "rate_per_s": load.rate, "messages_per_s": reached, "response_ns": ns, "own_delay_ns": own_ns,
         "unsent": unsent, "errors": errors, "enough_samples": is_enough, "holds": holds,
@@ -128,22 +178,16 @@ fn try_rate(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<(Trial, Opti
         short(load.rate),
         bound.name(),
         short(ns as f64 / 1e3),
-        match (holds, is_enough) {
-            _ if is_spoiled => "not the server's: the generator's own delay shows in it",
-            (true, _) => "holds",
-            (false, true) => "does not hold",
-            (false, false) => "too few messages to tell",
+        match verdict {
+            Verdict::Spoiled => "not the server's: the generator's own delay shows in it",
+            Verdict::Holds => "holds",
+            Verdict::Fails => "does not hold",
+            Verdict::TooFew => "too few messages to tell",
         }
     );
-    let trial = Trial {
-        rate: load.rate,
-        holds,
-        is_enough,
-        is_spoiled,
-        told,
-    };
     let rate = load.rate;
-    Ok((trial, holds.then_some(Held { rate, report, ran })))
+    let held = holds.then_some(Held { rate, report, ran });
+    Ok((verdict, told, held))
 }
 
 pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
@@ -156,42 +200,23 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
     if !load.is_open_loop() {
         load.rate = RATE_FIRST;
     }
-    let (mut low, mut high) = (0.0, f64::INFINITY);
+    let (mut range, mut rates) = (Range::new(), 0);
     let mut trials = Vec::new();
     let (mut rate_least, mut rate_most) = (load.rate, load.rate);
     let mut best: Option<Held> = None;
-    // Why it ended at a rate that the generator could not offer.
-    let mut own_limit = None;
-    let mut is_again = false;
-    while trials.len() < TRIALS_MAX {
-        let (trial, held) = try_rate(&load, bound, depth)?;
+    while rates < RATES_MAX {
+        let (verdict, told, held) = try_rate(&load, bound, depth)?;
         // What was cut short tells nothing of its rate.
         if signals::is_told() {
             break;
         }
-        if trial.is_spoiled {
-            trials.push(trial.told);
-            // Once may be a neighbour's doing.
-            if is_again {
-                own_limit = Some(own_limit_words(bound, trial.rate));
-                break;
-            }
-            is_again = true;
-            continue;
-        }
-        is_again = false;
-        // At a rate too low to tell, a higher one may tell.
-        if trial.holds || !trial.is_enough {
-            low = trial.rate;
-        } else {
-            high = trial.rate;
-        }
-        trials.push(trial.told);
+        trials.push(told);
         best = held.or(best);
-        if high.is_finite() && (high / STEP <= low || high < 10.0) {
+        let Some(next) = range.next(load.rate, verdict) else {
             break;
-        }
-        load.rate = next_rate(low, high);
+        };
+        rates += usize::from(!range.is_again);
+        load.rate = next;
         rate_least = rate_least.min(load.rate);
         rate_most = rate_most.max(load.rate);
     }
@@ -201,11 +226,11 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
         ran,
     }) = best
     else {
-        if let Some(words) = own_limit {
-            return fail(words);
-        }
         if signals::is_told() {
             return fail("ended by a signal before a rate was found");
+        }
+        if range.is_own {
+            return fail(own_limit_words(bound, range.high, None));
         }
         return fail(format!(
             "{} holds at no rate that was tried, from {}/s to {}/s; where messages were too few, give a longer --duration",
@@ -214,24 +239,29 @@ pub fn run(load: &Load, bound: &Bound, depth: ReadBack) -> Outcome<bool> {
             short(rate_most)
         ));
     };
-    let is_bracketed = high.is_finite() && own_limit.is_none();
+    let is_bracketed = range.high.is_finite() && !range.is_own;
     report.value(
         "search",
         json!({"bound": bound.text, "trials": trials, "is_bracketed": is_bracketed, "rate_per_s": rate}),
     );
-    if let Some(words) = own_limit {
-        report.note(words);
+    if range.is_own {
+        report.note(own_limit_words(bound, range.high, Some(rate)));
     } else if !is_bracketed && !signals::is_told() {
         report.note("every rate that was tried held: the true one is higher");
     }
     report.finish_files(&ran, &load)
 }
 
-fn own_limit_words(bound: &Bound, rate: f64) -> String {
+/// From which rate on the generator could not tell, above the one that was found.
+fn own_limit_words(bound: &Bound, from: f64, found: Option<f64>) -> String {
+    let what = match found {
+        Some(found) => format!("rates above {}/s were not the server's limit", short(found)),
+        None => "no rate that was tried tells of the server".to_owned(),
+    };
     format!(
-        "at {}/s the generator's own delay shows in {}, twice: the search ended, and the server may hold more; \
+        "from {}/s on the generator's own delay shows in {}, twice at each rate: {what}, and it may hold more; \
          give the generator a CPU of its own (--cpu), or more of them (--threads)",
-        short(rate),
+        short(from),
         bound.name()
     )
 }
@@ -266,21 +296,69 @@ mod tests {
     #[test]
     fn the_range_closes_in_on_a_limit_wherever_it_is() {
         for limit in [30.0, 900.0, 1_000.0, 47_000.0, 2_000_000.0] {
-            let (mut low, mut high, mut rate) = (0.0, f64::INFINITY, RATE_FIRST);
-            let mut count = 0;
-            while count < TRIALS_MAX && (high.is_infinite() || low < high / STEP) {
-                if rate <= limit {
-                    low = rate;
-                } else {
-                    high = rate;
-                }
-                rate = next_rate(low, high);
-                count += 1;
-            }
+            let range = searched(|rate| match rate <= limit {
+                true => Verdict::Holds,
+                false => Verdict::Fails,
+            });
+            let (low, high) = (range.low, range.high);
             assert!(
                 limit / 1.08 <= low && low <= limit,
                 "{limit}: {low} to {high}"
             );
+            assert!(!range.is_own);
         }
+    }
+
+    fn searched(verdict: impl Fn(f64) -> Verdict) -> Range {
+        let (mut range, mut rate, mut rates) = (Range::new(), RATE_FIRST, 0);
+        while rates < RATES_MAX {
+            match range.next(rate, verdict(rate)) {
+                Some(next) => rate = next,
+                None => break,
+            }
+            rates += usize::from(!range.is_again);
+        }
+        range
+    }
+
+    #[test]
+    fn below_a_rate_that_the_generator_cannot_offer_lower_ones_are_tried() {
+        for (own, limit) in [
+            (47_000.0, f64::INFINITY),
+            (400.0, 900.0),
+            (47_000.0, 9_000.0),
+        ] {
+            let range = searched(|rate| match rate {
+                _ if own < rate => Verdict::Spoiled,
+                _ if limit < rate => Verdict::Fails,
+                _ => Verdict::Holds,
+            });
+            let least = limit.min(own);
+            assert!(
+                least / 1.08 <= range.low && range.low <= least,
+                "{least}: {} to {}",
+                range.low,
+                range.high
+            );
+            // Whose limit it was.
+            assert_eq!(range.is_own, own < limit, "{own} {limit}");
+        }
+        let never = searched(|_| Verdict::Spoiled);
+        assert!(never.low == 0.0 && never.high < 10.0 && never.is_own);
+    }
+
+    #[test]
+    fn one_spoiled_trial_is_tried_again_and_limits_nothing() {
+        let mut range = Range::new();
+        assert_eq!(range.next(500.0, Verdict::Spoiled), Some(500.0));
+        assert_eq!(range.next(500.0, Verdict::Holds), Some(1_000.0));
+        assert_eq!(range.next(1_000.0, Verdict::Spoiled), Some(1_000.0));
+        assert_eq!((range.is_own, range.low), (false, 500.0));
+        assert!(
+            range
+                .next(1_000.0, Verdict::Spoiled)
+                .is_some_and(|rate| rate < 1_000.0)
+        );
+        assert!(range.is_own);
     }
 }
