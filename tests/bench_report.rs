@@ -478,7 +478,34 @@ fn a_server_that_dies_voids_its_runs_and_only_those() {
         html.contains("2 runs count, 2 void"),
         "the page hides void runs"
     );
-    assert!(html.contains("the server ended during the comparison"));
+    assert!(html.contains("the server ended during the comparison, with exit code 0"));
+    comparison.assert_nothing_is_left();
+}
+
+#[test]
+fn a_server_that_was_killed_is_said_to_have_been() {
+    let comparison = Comparison::new(7);
+    // It becomes the floor, and somebody else's SIGKILL ends that.
+    let killed = format!(
+        "killed=sh -c '(sleep 1.5; kill -9 $$) & exec \"{BENCH}\" floor echo --addr 127.0.0.1:{{port}}'"
+    );
+    let words = [
+        "--broker",
+        &killed,
+        "-n",
+        "1",
+        "--duration",
+        "3",
+        "--warmup",
+        "0",
+    ];
+    let load = ["--load", "sends=produce --own-delay tell"];
+    let ran = comparison.run(&[&words[..], &load[..]].concat());
+    assert_eq!(ran.status.code(), Some(1), "{}", text(&ran.stderr));
+    let runs = comparison.runs();
+    let void = runs["sends.killed.1.void.json"]["void_because"].to_string();
+    assert!(void.contains("the server was ended by SIGKILL"), "{void}");
+    assert!(void.contains("floor Echo on"), "its last words: {void}");
     comparison.assert_nothing_is_left();
 }
 

@@ -21,6 +21,8 @@ const SYNC_MAX: Duration = Duration::from_secs(120);
 const MORE_MAX: Duration = Duration::from_secs(90);
 /// A server that was halted has timers to catch up with.
 const CATCH_UP: Duration = Duration::from_millis(200);
+/// Its connections break a moment before a process is gone that is why.
+const DYING_MAX: Duration = Duration::from_millis(300);
 const TERM_MAX: Duration = Duration::from_secs(2);
 
 pub struct Bench {
@@ -190,6 +192,10 @@ impl Bench {
             // Ended early, it tells of a part of a run.
             let status = ended.inspect_err(|_| drop(fs::remove_file(&json)))?;
             void = reason(status, &log);
+            if void.is_some() {
+                let is_gone = || Ok((!server.is_alive()).then_some(()));
+                self.stop.wait(DYING_MAX, is_gone)?;
+            }
         }
         if !server.is_alive() {
             void = Some(server.last_words());

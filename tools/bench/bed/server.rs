@@ -6,6 +6,8 @@ use super::group::{self, Group};
 use super::stop::Stop;
 use crate::{Cpus, Outcome, fail};
 use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -61,6 +63,32 @@ pub fn tail(log: &Path) -> String {
 pub fn store(work: &Path, contender: &Contender) -> PathBuf {
     let name = crate::report_html::file_name(&contender.name);
     work.join("stores").join(name)
+}
+
+/// How a child ended, if it did. It is not waited for: see [`Server`]'s end.
+fn how_it_ended(pid: u32) -> WaitStatus {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let told = waitid(Id::Pid(Pid::from_raw(pid as i32)), look);
+    told.unwrap_or(WaitStatus::StillAlive)
+}
+
+/// The same in words. A server behind a script is the script's child, and known to that.
+fn ended(status: WaitStatus, is_child: bool) -> String {
+    let when = "during the comparison";
+    match (status, is_child) {
+        (WaitStatus::Exited(_, code), true) => format!("ended {when}, with exit code {code}"),
+        (WaitStatus::Signaled(_, Signal::SIGKILL, _), true) => {
+            format!("was ended by SIGKILL {when} (no memory left? `dmesg` says)")
+        }
+        (WaitStatus::Signaled(_, signal, _), true) => format!("was ended by {signal} {when}"),
+        (WaitStatus::Exited(_, code), false) => {
+            format!("ended {when}, and its command with exit code {code}")
+        }
+        (WaitStatus::Signaled(_, signal, _), false) => {
+            format!("ended {when}, and its command was ended by {signal}")
+        }
+        _ => format!("ended {when}, how is known to its command alone"),
+    }
 }
 
 /// The command line that starts it by hand where it runs here.
@@ -160,7 +188,8 @@ impl Server {
     pub fn last_words(&self) -> String {
         let tail = tail(&self.log);
         let last = tail.lines().last().unwrap_or("nothing");
-        format!("the server ended during the comparison; its last words: {last}")
+        let how = ended(how_it_ended(self.child.id()), self.pid == self.child.id());
+        format!("the server {how}; its last words: {last}")
     }
 
     /// It costs nothing until it goes on.
@@ -221,5 +250,32 @@ impl Drop for Server {
         if !self.is_store_kept {
             let _ = fs::remove_dir_all(&self.store);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_server_ended_is_known_and_asked_without_waiting_for_it() {
+        for (script, wanted) in [
+            ("exit 3", "ended during the comparison, with exit code 3"),
+            ("kill -9 $$", "was ended by SIGKILL during the comparison"),
+            ("kill -11 $$", "was ended by SIGSEGV during the comparison"),
+        ] {
+            let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let end = Instant::now() + Duration::from_secs(10);
+            while group::is_alive(child.id()) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            for _ in 0..2 {
+                let told = ended(how_it_ended(child.id()), true);
+                assert!(told.starts_with(wanted), "{script}: {told}");
+            }
+            child.wait().unwrap();
+        }
+        let told = ended(WaitStatus::StillAlive, false);
+        assert!(told.contains("known to its command"), "{told}");
     }
 }
