@@ -51,7 +51,7 @@ Examples:
 /// Each core is a broker of its own, with its own io_uring, log and indexes. Clients are pointed at the
 /// name server and find the cores by themselves.
 #[derive(Debug, Parser)]
-#[command(name = "corelane", version, after_help = EXIT_CODES, after_long_help = [EXAMPLES, EXIT_CODES].join("\n\n"))]
+#[command(name = "corelane", version = env!("CORELANE_VERSION"), after_help = EXIT_CODES, after_long_help = [EXAMPLES, EXIT_CODES].join("\n\n"))]
 #[command(
     propagate_version = true,
     subcommand_required = true,

@@ -452,6 +452,36 @@ fn of_a_large_matrix_one_broker_is_up_at_a_time() {
 }
 
 #[test]
+fn each_broker_says_what_it_was_built_from() {
+    let comparison = Comparison::new(9);
+    let broker = env!("CARGO_BIN_EXE_corelane");
+    let ours = format!(
+        "ours='{broker}' serve --store {{store}} --port {{port}} --nameserver-port {{nameserver-port}} --shards 1"
+    );
+    let peer = echo("peer", "");
+    let load = ["--load", "sends=produce --own-delay tell"];
+    let mut words = vec!["--broker", &ours, "--peer", &peer];
+    words.extend(load.into_iter().chain(SHORT));
+    let ran = comparison.run(&words);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let told = Command::new(broker).arg("--version").output().unwrap();
+    let version = json!(text(&told.stdout).trim_end());
+    for (file, json) in comparison.runs() {
+        let told = &json["environment"]["server_version"];
+        match json["compare"]["peer"] == true {
+            true => assert_eq!(*told, Value::Null, "{file}"),
+            false => assert_eq!(*told, version, "{file}"),
+        }
+        // The generator's own.
+        let own = json["environment"]["version"].as_str().unwrap();
+        assert!(version.as_str().unwrap().ends_with(own), "{own} {version}");
+    }
+    let page = std::fs::read_to_string(comparison.out().join("report.html")).unwrap();
+    assert!(page.contains(version.as_str().unwrap()), "not in the page");
+    comparison.assert_nothing_is_left();
+}
+
+#[test]
 fn a_server_that_dies_voids_its_runs_and_only_those() {
     let comparison = Comparison::new(1);
     let (dying, sound) = (echo("dying", "--duration 1.5"), echo("sound", ""));

@@ -25,10 +25,24 @@ fn text(bytes: &[u8]) -> String {
 fn the_version_and_the_help_are_information_on_stdout() {
     let version = corelane(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
-    assert_eq!(
-        text(&version.stdout),
-        format!("corelane {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    let version = text(&version.stdout);
+    let wanted = format!("corelane {}", env!("CARGO_PKG_VERSION"));
+    let commit = version.trim_end().strip_prefix(&wanted).unwrap();
+    // In a checkout, the commit that it was built from: of an archive nobody knows.
+    let mut git = Command::new("git");
+    let git = git.args(["ls-files", "--error-unmatch", "build.rs"]);
+    let is_checkout = git.output().is_ok_and(|told| told.status.success());
+    assert_eq!(is_checkout, !commit.is_empty(), "{version}");
+    if is_checkout {
+        let id = commit
+            .strip_prefix(" (")
+            .unwrap()
+            .strip_suffix(')')
+            .unwrap();
+        let id = id.strip_suffix("-dirty").unwrap_or(id);
+        let is_hash = 4 <= id.len() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(is_hash, "{version}");
+    }
     let help = corelane(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let help = text(&help.stdout);

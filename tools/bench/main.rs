@@ -86,7 +86,7 @@ pub(crate) fn fail<T>(message: impl Into<String>) -> Outcome<T> {
 /// one request of a hundred refused, or the generator too late itself), 2 it could not run, 130 a
 /// signal ended it: it tells what it measured so far, and is void. A second signal ends it at once.
 #[derive(Parser)]
-#[command(name = "corelane-bench", version, args_override_self = true)]
+#[command(name = "corelane-bench", version = env!("CORELANE_VERSION"), args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -234,7 +234,10 @@ impl Bench {
                 "generator_command": by_hand(words)?,
             }),
         );
-        merge_environment(&mut json, &self.environment);
+        let mut environment = self.environment.clone();
+        let version = server.version.as_ref();
+        environment.extend(version.map(|told| ("server_version".to_owned(), json!(told))));
+        merge_environment(&mut json, &environment);
         if let Some(reason) = &void {
             json.insert("valid".to_owned(), json!(false));
             let reasons = json.entry("void_because").or_insert_with(|| json!([]));

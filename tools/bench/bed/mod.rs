@@ -10,6 +10,7 @@ mod progress;
 mod server;
 mod session;
 mod stop;
+mod version;
 
 #[cfg(test)]
 pub use contender::Places;

@@ -4,6 +4,7 @@
 use super::contender::Contender;
 use super::group::{self, Group};
 use super::stop::Stop;
+use super::version;
 use crate::{Cpus, Outcome, fail};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -29,6 +30,8 @@ pub struct Server {
     pub pid: u32,
     /// Its command line, as it was run.
     pub command: String,
+    /// What it says it was built from.
+    pub version: Option<String>,
     child: Child,
     group: Group,
     pub store: PathBuf,
@@ -140,6 +143,7 @@ impl Server {
             addr,
             pid: child.id(),
             command: by_hand(&words, &place.cpus)?,
+            version: version::of(contender),
             child,
             group,
             store,

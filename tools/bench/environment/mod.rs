@@ -76,7 +76,7 @@ pub fn machine() -> Map<String, Value> {
     put("load_average", line("/proc/loadavg"));
     let commit = std::env::current_exe().map(|program| commit_of(&program));
     put("commit_of_checkout", commit.ok());
-    put("version", Some(env!("CARGO_PKG_VERSION").to_owned()));
+    put("version", Some(env!("CORELANE_VERSION").to_owned()));
     found
 }
 
@@ -138,8 +138,8 @@ fn git(checkout: &Path, words: &[&str]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The commit of the checkout that a program was built in, wherever it is started. A broker beside
-/// it does not say what it was built from.
+/// The commit of the checkout that a program was built in, wherever it is started. What it was built
+/// from, its version says.
 fn commit_of(program: &Path) -> String {
     let mut folders = program.ancestors().skip(1);
     let Some(checkout) = folders.find(|folder| folder.join(".git").exists()) else {
