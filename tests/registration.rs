@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use corelane::base::{Key, ShardId};
-use corelane::broker::registration::{BrokerIdentity, Registrar};
+use corelane::broker::registration::{BrokerIdentity, News, Registrar};
 use corelane::command::{ConnectionId, DataVersion, TopicConfig};
-use corelane::nameserver::{NameServer, Settings};
+use corelane::nameserver::{NameServer, Settings, body};
 use corelane::protocol::rocketmq::frame::{
     HeaderKind, Scratch, decode, encode_request, encode_response, frame_size,
 };
@@ -35,6 +35,8 @@ struct Running {
     /// Open connections.
     streams: Arc<Mutex<HashMap<u32, TcpStream>>>,
     registrations: Arc<AtomicU32>,
+    /// Names of topics in each registration that came.
+    named: Arc<Mutex<Vec<Vec<String>>>>,
     closed: Arc<AtomicBool>,
 }
 
@@ -50,10 +52,12 @@ impl Running {
             server: Arc::new(Mutex::new(NameServer::new(Settings::default()))),
             streams: Arc::default(),
             registrations: Arc::default(),
+            named: Arc::default(),
             closed: Arc::default(),
         };
         let (server, streams) = (Arc::clone(&running.server), Arc::clone(&running.streams));
         let registrations = Arc::clone(&running.registrations);
+        let named = Arc::clone(&running.named);
         let closed = Arc::clone(&running.closed);
         std::thread::spawn(move || {
             for (index, stream) in (0..).zip(listener.incoming()) {
@@ -67,12 +71,13 @@ impl Running {
                     .insert(index, stream.try_clone().unwrap());
                 let (server, streams) = (Arc::clone(&server), Arc::clone(&streams));
                 let registrations = Arc::clone(&registrations);
+                let named = Arc::clone(&named);
                 std::thread::spawn(move || {
                     let id = ConnectionId(Key {
                         index,
                         generation: 0,
                     });
-                    converse(stream, id, mood, &server, &registrations);
+                    converse(stream, id, mood, &server, (&registrations, &named));
                     server.lock().unwrap().disconnected(id);
                     streams.lock().unwrap().remove(&index);
                 });
@@ -112,7 +117,7 @@ fn converse(
     id: ConnectionId,
     mood: Mood,
     server: &Mutex<NameServer>,
-    registrations: &AtomicU32,
+    (registrations, named): (&AtomicU32, &Mutex<Vec<Vec<String>>>),
 ) {
     let started = Instant::now();
     let mut received = Vec::new();
@@ -126,6 +131,9 @@ fn converse(
             let request = decode(&frame, &mut scratch).unwrap();
             if request.code == 103 {
                 registrations.fetch_add(1, Ordering::SeqCst);
+                let told = body::decode(request.body, false, 0, 479).unwrap();
+                let names = told.topics.into_iter().map(|topic| topic.name);
+                named.lock().unwrap().push(names.collect());
             }
             let mut out = Vec::new();
             match mood {
@@ -196,7 +204,7 @@ fn update(
     let (sender, receiver) = channel();
     registrar.update(
         ShardId(shard),
-        Arc::clone(topics),
+        &News::All(Arc::clone(topics)),
         version(counter),
         Some(Box::new(move |result| sender.send(result).unwrap())),
     );
@@ -232,7 +240,7 @@ fn nowhere() -> String {
 fn every_shard_is_registered_with_every_name_server_when_done_is_called() {
     let servers = [Running::start(Mood::Serves), Running::start(Mood::Chatters)];
     let addresses = servers.iter().map(|server| server.address.clone());
-    let registrar = Registrar::start(addresses.collect(), brokers(3));
+    let registrar = Registrar::start(addresses.collect(), brokers(3), false);
     std::thread::sleep(Duration::from_millis(100));
     assert!(
         !servers[0].knows("host-0"),
@@ -261,7 +269,7 @@ fn every_shard_is_registered_with_every_name_server_when_done_is_called() {
 #[test]
 fn a_changed_topic_is_there_when_done_is_called() {
     let server = Running::start(Mood::Serves);
-    let registrar = Registrar::start(vec![server.address.clone()], brokers(1));
+    let registrar = Registrar::start(vec![server.address.clone()], brokers(1), false);
     for counter in 1..20 {
         let receiver = update(
             &registrar,
@@ -274,10 +282,111 @@ fn a_changed_topic_is_there_when_done_is_called() {
     }
 }
 
+/// An update that tells of some topics only.
+fn change(registrar: &Registrar, names: &[&str], counter: u32) -> Result<(), String> {
+    let (sender, receiver) = channel();
+    let changed = topics(names, counter).as_ref().clone();
+    registrar.update(
+        ShardId(0),
+        &News::Changed(changed),
+        version(counter.into()),
+        Some(Box::new(move |result| sender.send(result).unwrap())),
+    );
+    outcome(&receiver)
+}
+
+#[test]
+fn a_topic_that_is_new_is_told_alone() {
+    let server = Running::start(Mood::Serves);
+    let registrar = Registrar::start(vec![server.address.clone()], brokers(1), false);
+    let all = topics(&["T", "U", "V"], 1);
+    assert_eq!(outcome(&update(&registrar, 0, &all, 1)), Ok(()));
+    assert_eq!(change(&registrar, &["N"], 2), Ok(()));
+    assert_eq!(change(&registrar, &["U"], 3), Ok(()));
+    let told = server.named.lock().unwrap().clone();
+    assert_eq!(told[1..], [["N"], ["U"]]);
+    let counts = ["T", "N", "U", "V"].map(|topic| server.queue_count(topic));
+    assert_eq!(counts, [Some(1), Some(2), Some(3), Some(1)]);
+    // One that has gone is only seen where all are told.
+    let fewer = topics(&["T", "N"], 4);
+    assert_eq!(outcome(&update(&registrar, 0, &fewer, 4)), Ok(()));
+    assert_eq!(server.named.lock().unwrap()[3], ["N", "T"]);
+}
+
+#[test]
+fn a_name_server_that_was_away_is_told_of_all_topics() {
+    let server = Running::start(Mood::Serves);
+    let registrar = Registrar::start(vec![server.address.clone()], brokers(1), false);
+    let all = topics(&["T", "U"], 1);
+    assert_eq!(outcome(&update(&registrar, 0, &all, 1)), Ok(()));
+    server.die();
+    eventually("its connections are closed", || {
+        server.streams.lock().unwrap().is_empty()
+    });
+    assert!(change(&registrar, &["N"], 2).is_err());
+    let again = Running::start_at(&server.address, Mood::Serves);
+    eventually("it knows the broker again", || again.knows("host-0"));
+    let counts = ["T", "U", "N"].map(|topic| again.queue_count(topic));
+    assert_eq!(counts, [Some(1), Some(1), Some(2)]);
+    // The answer may not have come yet.
+    let counter = AtomicU32::new(3);
+    eventually("one that is new is taken", || {
+        let counter = counter.fetch_add(1, Ordering::SeqCst);
+        change(&registrar, &["M"], counter).is_ok()
+    });
+    assert_eq!(again.named.lock().unwrap().last().unwrap(), &["M"]);
+}
+
+#[test]
+fn where_it_is_wanted_all_topics_are_told_each_time() {
+    let server = Running::start(Mood::Serves);
+    let registrar = Registrar::start(vec![server.address.clone()], brokers(1), true);
+    let all = topics(&["T", "U"], 1);
+    assert_eq!(outcome(&update(&registrar, 0, &all, 1)), Ok(()));
+    assert_eq!(change(&registrar, &["N"], 2), Ok(()));
+    assert_eq!(server.named.lock().unwrap()[1], ["N", "T", "U"]);
+}
+
+#[test]
+fn what_is_told_in_part_makes_our_name_server_forget_nothing() {
+    let server = Running::start(Mood::Serves);
+    let settings = "deleteTopicWithBrokerRegistration=true";
+    let mut frame = Vec::new();
+    encode_request(
+        &mut frame,
+        HeaderKind::Json,
+        318,
+        1,
+        false,
+        &[],
+        settings.as_bytes(),
+    );
+    let mut out = Vec::new();
+    let id = ConnectionId(Key {
+        index: 77,
+        generation: 0,
+    });
+    let mut scratch = Scratch::default();
+    let request = decode(&frame, &mut scratch).unwrap();
+    server
+        .server
+        .lock()
+        .unwrap()
+        .serve(&request, id, 0, &mut out);
+    let registrar = Registrar::start(vec![server.address.clone()], brokers(1), false);
+    let all = topics(&["T", "U"], 1);
+    assert_eq!(outcome(&update(&registrar, 0, &all, 1)), Ok(()));
+    assert_eq!(change(&registrar, &["N"], 2), Ok(()));
+    assert_eq!(server.queue_count("U"), Some(1));
+    let fewer = topics(&["T", "N"], 4);
+    assert_eq!(outcome(&update(&registrar, 0, &fewer, 4)), Ok(()));
+    assert_eq!(server.queue_count("U"), None, "it is set so");
+}
+
 #[test]
 fn a_broker_with_a_single_topic_is_registered_too() {
     let server = Running::start(Mood::Serves);
-    let registrar = Registrar::start(vec![server.address.clone()], brokers(1));
+    let registrar = Registrar::start(vec![server.address.clone()], brokers(1), false);
     assert_eq!(
         outcome(&update(&registrar, 0, &topics(&["T"], 4), 1)),
         Ok(())
@@ -289,7 +398,7 @@ fn a_broker_with_a_single_topic_is_registered_too() {
 fn a_name_server_that_is_not_there_is_not_waited_for() {
     let server = Running::start(Mood::Serves);
     let addresses = vec![nowhere(), server.address.clone()];
-    let registrar = Registrar::start(addresses, brokers(1));
+    let registrar = Registrar::start(addresses, brokers(1), false);
     let topics = topics(&["T", "TBW102"], 4);
     assert_eq!(outcome(&update(&registrar, 0, &topics, 1)), Ok(()));
     let started = Instant::now();
@@ -304,7 +413,7 @@ fn where_no_name_server_can_be_reached_each_is_named() {
         "no-such-host.invalid:9876".to_owned(),
         "nonsense".to_owned(),
     ];
-    let registrar = Registrar::start(addresses.clone(), brokers(1));
+    let registrar = Registrar::start(addresses.clone(), brokers(1), false);
     let why = outcome(&update(&registrar, 0, &topics(&["T", "U"], 4), 1)).unwrap_err();
     for address in addresses {
         assert!(why.contains(&address), "{address} in: {why}");
@@ -316,7 +425,7 @@ fn a_name_server_that_hangs_holds_an_update_up_for_3_s_and_then_no_longer() {
     let hanging = Running::start(Mood::Hangs);
     let server = Running::start(Mood::Serves);
     let addresses = vec![hanging.address.clone(), server.address.clone()];
-    let registrar = Registrar::start(addresses, brokers(1));
+    let registrar = Registrar::start(addresses, brokers(1), false);
     let topics = topics(&["T", "TBW102"], 4);
     let started = Instant::now();
     let receiver = update(&registrar, 0, &topics, 1);
@@ -335,7 +444,7 @@ fn a_refusal_is_an_error_with_the_name_servers_reason() {
     let refusing = Running::start(Mood::Refuses);
     let server = Running::start(Mood::Serves);
     let addresses = vec![refusing.address.clone(), server.address.clone()];
-    let registrar = Registrar::start(addresses, brokers(1));
+    let registrar = Registrar::start(addresses, brokers(1), false);
     let why = outcome(&update(&registrar, 0, &topics(&["T", "U"], 4), 1)).unwrap_err();
     assert!(
         why.contains(&refusing.address) && why.contains("not today"),
@@ -359,7 +468,7 @@ fn a_refusal_is_an_error_with_the_name_servers_reason() {
 fn a_name_server_that_was_started_again_learns_the_brokers_by_itself() {
     let first = Running::start(Mood::Serves);
     let address = first.address.clone();
-    let registrar = Registrar::start(vec![address.clone()], brokers(2));
+    let registrar = Registrar::start(vec![address.clone()], brokers(2), false);
     let topics = topics(&["T", "TBW102"], 4);
     for shard in 0..2 {
         assert_eq!(outcome(&update(&registrar, shard, &topics, 1)), Ok(()));
@@ -378,10 +487,15 @@ fn a_stop_unregisters_everywhere_and_takes_at_most_a_second() {
     let server = Running::start(Mood::Serves);
     let hanging = Running::start(Mood::Hangs);
     let addresses = vec![server.address.clone(), hanging.address.clone(), nowhere()];
-    let registrar = Registrar::start(addresses, brokers(4));
+    let registrar = Registrar::start(addresses, brokers(4), false);
     let topics = topics(&["T", "TBW102"], 4);
     for shard in 0..4 {
-        registrar.update(ShardId(shard), Arc::clone(&topics), version(1), None);
+        registrar.update(
+            ShardId(shard),
+            &News::All(Arc::clone(&topics)),
+            version(1),
+            None,
+        );
     }
     eventually("all are registered", || {
         (0..4).all(|shard| server.knows(&format!("host-{shard}")))
@@ -408,12 +522,17 @@ fn a_stop_unregisters_everywhere_and_takes_at_most_a_second() {
 #[test]
 fn topics_beyond_what_a_frame_holds_as_json_are_registered_compressed() {
     let server = Running::start(Mood::Serves);
-    let registrar = Registrar::start(vec![server.address.clone()], brokers(1));
+    let registrar = Registrar::start(vec![server.address.clone()], brokers(1), false);
     let long = "x".repeat(100);
     let names: Vec<_> = (0..45_000).map(|index| format!("{index}-{long}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let topics = topics(&names, 4);
-    registrar.update(ShardId(0), Arc::clone(&topics), version(1), None);
+    registrar.update(
+        ShardId(0),
+        &News::All(Arc::clone(&topics)),
+        version(1),
+        None,
+    );
     eventually("the last topic is there", || {
         server.queue_count(names[44_999]) == Some(4)
     });
@@ -423,7 +542,7 @@ fn topics_beyond_what_a_frame_holds_as_json_are_registered_compressed() {
 #[ignore = "takes 31 s"]
 fn registrations_are_repeated_within_30_s() {
     let server = Running::start(Mood::Serves);
-    let registrar = Registrar::start(vec![server.address.clone()], brokers(1));
+    let registrar = Registrar::start(vec![server.address.clone()], brokers(1), false);
     assert_eq!(
         outcome(&update(&registrar, 0, &topics(&["T", "U"], 4), 1)),
         Ok(())
@@ -462,7 +581,7 @@ fn ask(address: &str, code: i32, fields: &[(&str, &str)]) -> (i32, String) {
 #[ignore = "needs Apache's NameServer at the address in APACHE_NAMESRV; HOLD_SECONDS leaves time to look with mqadmin"]
 fn apaches_name_server_takes_our_brokers_and_forgets_them_at_the_stop() {
     let address = std::env::var("APACHE_NAMESRV").expect("APACHE_NAMESRV=host:port");
-    let registrar = Registrar::start(vec![address.clone()], brokers(2));
+    let registrar = Registrar::start(vec![address.clone()], brokers(2), false);
     let one = topics(&["OnlyTopic"], 3);
     assert_eq!(outcome(&update(&registrar, 0, &one, 1)), Ok(()));
     let two = topics(&["OnlyTopic", "Other"], 3);
@@ -483,10 +602,18 @@ fn apaches_name_server_takes_our_brokers_and_forgets_them_at_the_stop() {
     assert_eq!(outcome(&update(&registrar, 1, &wide, 2)), Ok(()));
     let (_, route) = ask(&address, 105, &[("topic", "Other")]);
     assert!(route.contains("\"readQueueNums\":5"), "{route}");
+    // One that is new is told alone; it has the others still.
+    assert_eq!(change(&registrar, &["New"], 6), Ok(()));
+    for (topic, count) in [("New", 6), ("OnlyTopic", 3)] {
+        let (code, route) = ask(&address, 105, &[("topic", topic)]);
+        assert_eq!(code, 0, "{topic}");
+        let wanted = format!("\"readQueueNums\":{count}");
+        assert!(route.contains(&wanted), "{route}");
+    }
     let long = "x".repeat(100);
     let names: Vec<_> = (0..45_000).map(|index| format!("{index}-{long}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    registrar.update(ShardId(1), topics(&names, 7), version(3), None);
+    registrar.update(ShardId(1), &News::All(topics(&names, 7)), version(3), None);
     eventually("the compressed form is taken", || {
         ask(&address, 105, &[("topic", names[44_999])]).0 == 0
     });

@@ -128,7 +128,7 @@ const COLUMNS_MAX: usize = 150;
 
 /// Files that are longer, tests not counted. A number here may only become smaller.
 const LONG_FILES: &[(&str, usize)] = &[
-    ("src/broker/registration.rs", 559),
+    ("src/broker/registration.rs", 543),
     ("src/command.rs", 675),
     ("src/io/uring.rs", 570),
     ("src/log/commit_log.rs", 506),

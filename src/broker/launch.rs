@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use super::control::{Mailbox, Report};
 use super::layout::Layout;
 use super::open::{self, Opened, Plan};
-use super::registration::{BrokerIdentity, Registrar};
+use super::registration::{BrokerIdentity, News, Registrar};
 use super::retention::Keeper;
 use super::saving::Saving;
 use super::start::{frame_size, not_had};
@@ -341,7 +341,7 @@ impl ShardPlan {
         }
         let mailbox = self.mailboxes[usize::from(self.shard.0)].clone();
         mailbox.connect(io.bell());
-        let topics = shard.advertised_topics();
+        let news = News::All(Arc::new(shard.advertised_topics()));
         let version = shard.topics.version();
         let reports = self.reports.clone();
         let done: super::registration::Done = Box::new(move |result| {
@@ -354,7 +354,7 @@ impl ShardPlan {
             let _ = reports.send(Report::Registered);
         });
         self.registrar
-            .update(self.shard, topics, version, Some(done));
+            .update(self.shard, &news, version, Some(done));
         shard.note_time(io.wall_ms());
         let parts = Parts {
             io,

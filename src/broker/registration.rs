@@ -1,21 +1,26 @@
 //! Keeps this process's brokers registered with its name servers (103 every 30 s, 104 at the end).
 //!
+//! A topic that is new or changed is told alone, as RocketMQ does it, to a name server that knows the rest. What is made of all
+//! topics of a shard would take its turn from everybody else.
+//!
 //! **Ordinary threads and blocking `std::net` sockets**, off every shard's path: one thread a name server,
 //! because a name may take long to resolve and a server long to answer, and one that watches deadlines.
 //! A name server that cannot be reached delays nobody: what waits for it gives up after 3 s, and while it
 //! is known to be away nobody waits for it at all.
 
 mod link;
+mod told;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::{Prng, ShardId};
 use crate::command::{DataVersion, TopicConfig};
 
-use link::{Encoded, Failure, Link};
+use link::{Failure, Link};
+use told::{Inbox, ShardProgress};
 
 /// An update's `done` is called within this time, whatever the name servers do.
 const DONE_WITHIN: Duration = Duration::from_secs(3);
@@ -49,6 +54,15 @@ pub struct BrokerIdentity {
 /// How an update ended: see [`Registrar::update`].
 pub type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
 
+/// What an update tells of a shard's topics.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// This is all it has.
+    All(Arc<Vec<TopicConfig>>),
+    /// These are new or have changed.
+    Changed(Vec<TopicConfig>),
+}
+
 /// See the top of the file.
 pub struct Registrar {
     shared: Arc<Shared>,
@@ -66,10 +80,13 @@ impl std::fmt::Debug for Registrar {
 impl Registrar {
     /// Starts a thread for each name server (`host:port`, resolved anew at every connect). A broker, one a
     /// shard in the order of shards, is registered as soon as its first [`Self::update`] says what it has.
+    ///
+    /// `whole`: what has changed is never told alone (`enableSingleTopicRegister`).
     #[must_use]
-    pub fn start(addresses: Vec<String>, brokers: Vec<BrokerIdentity>) -> Self {
+    pub fn start(addresses: Vec<String>, brokers: Vec<BrokerIdentity>, whole: bool) -> Self {
+        let inboxes = || brokers.iter().map(|_| Inbox::default()).collect();
         let state = State {
-            told: brokers.iter().map(|_| None).collect(),
+            inboxes: addresses.iter().map(|_| inboxes()).collect(),
             away: addresses.iter().map(|_| None).collect(),
             running: vec![true; addresses.len()],
             ..State::default()
@@ -77,6 +94,7 @@ impl Registrar {
         let shared = Arc::new(Shared {
             addresses,
             brokers,
+            whole,
             state: Mutex::new(state),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -94,19 +112,13 @@ impl Registrar {
         Self { shared }
     }
 
-    /// Registers a shard's broker with these topics, now and every 30 s from now on. The version must
-    /// differ whenever the topics do: name servers look only at it.
+    /// Registers a shard's broker with these topics, now and every 30 s from now on; its first update tells
+    /// all of them. The version must differ whenever the topics do: name servers look only at it.
     ///
     /// `done` is called once, on another thread, within 3 s: with `Ok` when every name server that can be
     /// reached has taken the registration and there is at least one; otherwise with the name servers that
     /// did not, and why. It must not block.
-    pub fn update(
-        &self,
-        shard: ShardId,
-        topics: Arc<Vec<TopicConfig>>,
-        version: DataVersion,
-        done: Option<Done>,
-    ) {
+    pub fn update(&self, shard: ShardId, news: &News, version: DataVersion, done: Option<Done>) {
         let shard = usize::from(shard.0);
         assert!(
             shard < self.shared.brokers.len(),
@@ -116,12 +128,9 @@ impl Registrar {
         let mut state = self.shared.lock();
         state.generation += 1;
         let generation = state.generation;
-        state.told[shard] = Some(Arc::new(Told {
-            generation,
-            topics,
-            version,
-            encoded: OnceLock::new(),
-        }));
+        for inboxes in &mut state.inboxes {
+            inboxes[shard].put(news, version, generation);
+        }
         if let Some(done) = done {
             let outcomes = if state.stop_at.is_some() {
                 let why = "this broker is stopping".to_owned();
@@ -181,24 +190,6 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) {
     drop(thread.expect("the system gives a thread at start"));
 }
 
-/// What a shard has, as its last update said.
-struct Told {
-    generation: u64,
-    topics: Arc<Vec<TopicConfig>>,
-    version: DataVersion,
-    /// Written once for all name servers, by whichever needs it first.
-    encoded: OnceLock<Result<Encoded, String>>,
-}
-
-impl Told {
-    fn encoded(&self) -> Result<&Encoded, Failure> {
-        self.encoded
-            .get_or_init(|| Encoded::new(&self.topics, self.version))
-            .as_ref()
-            .map_err(|why| Failure::Refused(why.clone()))
-    }
-}
-
 /// What became of an update at one name server.
 #[derive(Debug, Clone)]
 enum Outcome {
@@ -250,8 +241,8 @@ impl Waiter {
 struct State {
     /// Grows with each update of any shard; 0 = none yet.
     generation: u64,
-    /// By shard.
-    told: Vec<Option<Arc<Told>>>,
+    /// By name server, by shard.
+    inboxes: Vec<Vec<Inbox>>,
     waiters: Vec<Waiter>,
     /// By name server: why it is known not to be there.
     away: Vec<Option<Outcome>>,
@@ -288,6 +279,8 @@ impl State {
 struct Shared {
     addresses: Vec<String>,
     brokers: Vec<BrokerIdentity>,
+    /// All topics are told each time.
+    whole: bool,
     state: Mutex<State>,
     /// Something in `state` is new: an update, an outcome, the end.
     changed: Condvar,
@@ -297,7 +290,8 @@ struct Shared {
 
 /// What a name server's thread is to do next.
 enum Work {
-    Register(Vec<(usize, Arc<Told>)>),
+    /// Shards, and what came of them.
+    Register(Vec<(usize, Inbox)>),
     /// Nothing is due: look whether the connections still stand.
     Probe,
     Stop {
@@ -314,25 +308,6 @@ struct Progress {
     backoff: Duration,
     standing: Standing,
     prng: Prng,
-}
-
-#[derive(Clone, Copy)]
-struct ShardProgress {
-    /// Whether the name server knows the broker, as far as is known here.
-    is_known: bool,
-    /// Generation that was registered, or refused, last.
-    tried: u64,
-    again_at: Instant,
-}
-
-impl ShardProgress {
-    fn unknown() -> Self {
-        Self {
-            is_known: false,
-            tried: 0,
-            again_at: Instant::now(),
-        }
-    }
 }
 
 /// For the log: one line a change.
@@ -361,18 +336,22 @@ impl Shared {
         let seed = std::hash::BuildHasher::hash_one(&seed, server);
         let mut link = Link::new(&self.addresses[server], &self.brokers, &self.stopping);
         let mut progress = Progress {
-            shards: vec![ShardProgress::unknown(); self.brokers.len()],
+            shards: self
+                .brokers
+                .iter()
+                .map(|_| ShardProgress::new(Instant::now()))
+                .collect(),
             retry_at: None,
             backoff: BACKOFF_MIN,
             standing: Standing::Unknown,
             prng: Prng::from_seed(seed),
         };
         loop {
-            match self.next_work(&progress) {
+            match self.next_work(server, &progress) {
                 Work::Register(work) => self.register_all(server, &mut link, &mut progress, work),
                 Work::Probe => {
                     for shard in link.take_closed() {
-                        progress.shards[shard] = ShardProgress::unknown();
+                        progress.shards[shard].forget(Instant::now());
                     }
                 }
                 Work::Stop { until } => {
@@ -385,7 +364,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn next_work(&self, progress: &Progress) -> Work {
+    fn next_work(&self, server: usize, progress: &Progress) -> Work {
         let mut state = self.lock();
         let mut probe = false;
         loop {
@@ -400,12 +379,11 @@ impl Shared {
             let due: Vec<_> = progress
                 .shards
                 .iter()
-                .zip(&state.told)
+                .zip(&mut state.inboxes[server])
                 .enumerate()
-                .filter_map(|(shard, (known, told))| {
-                    let told = told.as_ref()?;
-                    let due = known.tried < told.generation || known.again_at <= now;
-                    due.then(|| (shard, Arc::clone(told)))
+                .filter_map(|(shard, (known, inbox))| {
+                    let due = known.is_due(inbox.generation, now);
+                    due.then(|| (shard, inbox.take()))
                 })
                 .collect();
             if !due.is_empty() {
@@ -425,14 +403,20 @@ impl Shared {
         server: usize,
         link: &mut Link<'_>,
         progress: &mut Progress,
-        work: Vec<(usize, Arc<Told>)>,
+        work: Vec<(usize, Inbox)>,
     ) {
+        let shards: Vec<usize> = work.iter().map(|(shard, _)| *shard).collect();
+        for (shard, inbox) in work {
+            progress.shards[shard].take(inbox);
+        }
         let mut refusal = None;
-        for (shard, told) in work {
-            let introduce = !progress.shards[shard].is_known && told.topics.len() == 1;
-            let result = told
-                .encoded()
-                .and_then(|encoded| link.register(shard, encoded, introduce));
+        for shard in shards {
+            let known = &progress.shards[shard];
+            let introduce = known.is_to_introduce();
+            let (encoded, is_part) = known.encoded(self.whole, Instant::now());
+            let result = encoded
+                .map_err(Failure::Refused)
+                .and_then(|encoded| link.register(shard, &encoded, introduce));
             let (wait, outcome) = match result {
                 Ok(()) => {
                     let wait_ms = PERIOD_MS - progress.prng.below(JITTER_MS);
@@ -447,15 +431,13 @@ impl Shared {
                     return;
                 }
             };
-            progress.shards[shard] = ShardProgress {
-                is_known: matches!(outcome, Outcome::Registered),
-                tried: told.generation,
-                again_at: Instant::now() + wait,
-            };
+            let known = &mut progress.shards[shard];
+            let is_known = matches!(outcome, Outcome::Registered);
+            let generation = known.told(is_known, is_part, Instant::now() + wait);
             let mut state = self.lock();
             state.away[server] = None;
             state.note(server, &outcome, |waiter| {
-                waiter.shard == shard && waiter.generation <= told.generation
+                waiter.shard == shard && waiter.generation <= generation
             });
             drop(state);
             self.changed.notify_all();
@@ -479,7 +461,9 @@ impl Shared {
             return;
         }
         link.close();
-        progress.shards.fill(ShardProgress::unknown());
+        let now = Instant::now();
+        let shards = progress.shards.iter_mut();
+        shards.for_each(|shard| shard.forget(now));
         progress.retry_at = Some(Instant::now() + progress.backoff);
         progress.lengthen_backoff();
         self.log(server, progress, Standing::Away, &why);

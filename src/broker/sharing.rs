@@ -1,11 +1,14 @@
 //! What a shard tells the other shards and the name servers: topics it has made, settings that have changed.
 
+use std::sync::Arc;
+
 use super::control::Control;
+use super::registration::News;
 use super::settings_change;
 use super::worker::Parts;
-use crate::command::{Answer, Ticket, TopicConfig};
+use crate::command::{Answer, DataVersion, Ticket, TopicConfig};
 use crate::io::Io;
-use crate::shard::ChangeNumber;
+use crate::shard::{ChangeNumber, Touched};
 
 fn tell_others<I>(parts: &Parts<I>, control: impl Fn() -> Control) {
     for (index, mailbox) in parts.mailboxes.iter().enumerate() {
@@ -57,8 +60,12 @@ pub(super) fn apply_settings<I: Io>(parts: &mut Parts<I>, settings: &[(String, S
     parts.keeper.change_rules(settings);
 }
 
-/// Tells the name servers what this shard has now.
-pub(super) fn register<I>(parts: &mut Parts<I>, change: ChangeNumber) {
+/// Tells the name servers what is new.
+pub(super) fn register<I>(
+    parts: &mut Parts<I>,
+    change: ChangeNumber,
+    (touched, version): (&Touched, DataVersion),
+) {
     let Parts {
         shard,
         registrar,
@@ -69,7 +76,10 @@ pub(super) fn register<I>(parts: &mut Parts<I>, change: ChangeNumber) {
     let Some(registrar) = registrar else {
         return shard.change_registered(change);
     };
-    let topics = shard.advertised_topics();
+    let news = match touched {
+        Touched::All => News::All(Arc::new(shard.advertised_topics())),
+        Touched::Topics(names) => News::Changed(shard.advertised(names)),
+    };
     let mailbox = mailbox.clone();
     let done: super::registration::Done = Box::new(move |result| {
         if let Err(why) = result {
@@ -80,5 +90,56 @@ pub(super) fn register<I>(parts: &mut Parts<I>, change: ChangeNumber) {
         }
         mailbox.post(Control::Registered { change });
     });
-    registrar.update(*id, topics, shard.topics.version(), Some(done));
+    registrar.update(*id, &news, version, Some(done));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::open::tests::opened;
+    use super::*;
+    use crate::shard::{Outbound, Shard, plain_topic};
+    use crate::sim::{Faults, Sim};
+
+    /// What name servers are to be told of.
+    fn registers(shard: &mut Shard) -> Vec<(Touched, DataVersion)> {
+        let mut outbox = Vec::new();
+        shard.swap_outbox(&mut outbox);
+        let told = outbox.into_iter().filter_map(|outbound| match outbound {
+            Outbound::Register(_, touched, version) => Some((touched, version)),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn each_change_has_a_version_of_its_own_and_settings_touch_all() {
+        let mut io = Sim::with_faults(1, Faults::none());
+        let (mut shard, ..) = opened(&mut io, Path::new("/store"));
+        registers(&mut shard);
+        for name in ["A", "B"] {
+            shard.take_over_topics(vec![plain_topic(name, 4, 6)], 1);
+        }
+        let settings = [("brokerPermission".to_owned(), "4".to_owned())];
+        shard.change_settings(&settings, 1);
+        shard.take_over_settings();
+        let told = registers(&mut shard);
+        let touched: Vec<_> = told.iter().map(|(touched, _)| touched.clone()).collect();
+        let topics = ["A", "B"].map(Touched::topic);
+        assert_eq!(touched[..2], topics);
+        assert_eq!(touched[2..], [Touched::All]);
+        let versions: Vec<_> = told.iter().map(|(_, version)| version.counter).collect();
+        assert!(
+            versions.is_sorted_by(|one, next| one < next),
+            "{versions:?}"
+        );
+        assert!(
+            shard
+                .advertised_topics()
+                .iter()
+                .all(|topic| topic.perm & 2 == 0)
+        );
+        io.kill();
+    }
 }

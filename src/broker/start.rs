@@ -91,7 +91,8 @@ pub fn serve(mut settings: Settings) -> Result<ExitCode, StartError> {
         .iter()
         .map(|shard| identity(&settings, &layout, *shard))
         .collect();
-    let registrar = Arc::new(Registrar::start(addresses.clone(), identities));
+    let registrar = Registrar::start(addresses.clone(), identities, settings.registers_all);
+    let registrar = Arc::new(registrar);
     let mailboxes: Vec<Mailbox> = shards.iter().map(|_| Mailbox::default()).collect();
     let connections_max =
         (file_limit.saturating_sub(FILES_RESERVED) / u64::from(layout.shard_count + 1)).max(64);

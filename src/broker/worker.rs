@@ -309,9 +309,8 @@ impl<I: Io> Worker<I> {
                     change,
                     settings,
                 } => {
-                    let now_ms = self.parts.io.wall_ms();
                     sharing::apply_settings(&mut self.parts, &settings);
-                    let own = self.parts.shard.take_over_topics(Vec::new(), now_ms);
+                    let own = self.parts.shard.take_over_settings();
                     self.taking.insert(own, (from, change));
                 }
                 Control::TopicsTaken { change } => self.parts.shard.topics_taken(change),
@@ -386,7 +385,9 @@ impl<I: Io> Worker<I> {
             Outbound::ShareTopics(change, topics) => {
                 sharing::share_topics(&self.parts, *change, topics);
             }
-            Outbound::Register(change) => sharing::register(&mut self.parts, *change),
+            Outbound::Register(change, touched, version) => {
+                sharing::register(&mut self.parts, *change, (touched, *version));
+            }
             Outbound::ChangeSettings(ticket, properties) => {
                 if let Some(answer) = sharing::change_settings(&mut self.parts, *ticket, properties)
                 {

@@ -63,7 +63,7 @@ const NAMES: &str = "
     enablePopMessageThreshold enablePopMetrics enableReconnectForGoAway enableRegisterProducer
     enableRemoteEscape enableRemotingMetrics enableRequestMetrics enableRocksDBLog
     enableRunningFlagsInFlush enableScheduleAsyncDeliver enableScheduleMessageStats
-    enableShutdownGracefully enableSingleTopicRegister enableSkipLongAwaitingAck
+    enableShutdownGracefully enableSkipLongAwaitingAck
     enableSplitMetadata enableSplitRegistration enableStatsMetrics enableTransactionMetrics
     endTransactionPoolQueueCapacity endTransactionThreadPoolNums estimateAccumulation
     expectConsumerNumUseFilter fastFailIfNoBufferInStorePool fetchControllerAddrByDnsLookup

@@ -276,6 +276,12 @@ pub const KEYS: &[Key] = &[
         "topic named like the broker",
     ),
     key(
+        "enableSingleTopicRegister",
+        Bool,
+        "false",
+        "tell name servers of all topics when one has changed: for those that forget what a registration does not name",
+    ),
+    key(
         "traceTopicEnable",
         Bool,
         "false",

@@ -50,6 +50,7 @@ pub(super) fn resolve(mut values: Values, host: &Host) -> Result<Settings, Start
             spin_us_max: values.number("spinMaxMicros"),
             high_priority: values.text("shardPriority") == "high",
         },
+        registers_all: values.boolean("enableSingleTopicRegister"),
         without: kinds::features(values.text("kernelWithout")).unwrap_or_default(),
         log: values.text("log").to_owned(),
         entries: values.entries(),

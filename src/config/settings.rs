@@ -37,6 +37,8 @@ pub struct Settings {
     pub egress: Egress,
     /// How shards share their CPUs with others.
     pub scheduling: Scheduling,
+    /// Name servers are told of all topics when one has changed.
+    pub registers_all: bool,
     /// What is not asked of the kernel.
     pub without: Features,
     /// Level or directives.

@@ -1,5 +1,6 @@
 //! What a broker registers: the body of request 103, read in both of its forms and written as JSON (P§2.9).
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
@@ -70,7 +71,7 @@ pub fn crc_of(body: &[u8]) -> u32 {
 
 /// The JSON form, for our own brokers.
 #[must_use]
-pub fn encode(topics: &[TopicConfig], version: DataVersion) -> Vec<u8> {
+pub fn encode(topics: &[impl Borrow<TopicConfig>], version: DataVersion) -> Vec<u8> {
     let mut out = Vec::with_capacity(256 + topics.len() * 192);
     out.extend_from_slice(
         br#"{"filterServerList":[],"topicConfigSerializeWrapper":{"dataVersion":"#,
@@ -83,6 +84,7 @@ pub fn encode(topics: &[TopicConfig], version: DataVersion) -> Vec<u8> {
         if index != 0 {
             out.push(b',');
         }
+        let topic = topic.borrow();
         put_json(&mut out, &topic.name);
         out.push(b':');
         put_json(&mut out, &TopicWritten::from(topic));
@@ -94,7 +96,7 @@ pub fn encode(topics: &[TopicConfig], version: DataVersion) -> Vec<u8> {
 /// The compressed form, for a broker with so many topics that their JSON fits into no frame. It has no
 /// room for the order and sys flags of topics.
 #[must_use]
-pub fn encode_compressed(topics: &[TopicConfig], version: DataVersion) -> Vec<u8> {
+pub fn encode_compressed(topics: &[impl Borrow<TopicConfig>], version: DataVersion) -> Vec<u8> {
     let mut out = ZlibEncoder::new(Vec::new(), Compression::fast());
     let mut put = |bytes: &[u8]| {
         let written = out.write_all(bytes);
@@ -108,6 +110,7 @@ pub fn encode_compressed(topics: &[TopicConfig], version: DataVersion) -> Vec<u8
     put_piece(&mut put, &encode_version(version));
     put(&(topics.len() as u32).to_be_bytes());
     for topic in topics {
+        let topic = topic.borrow();
         let written = TopicWritten::from(topic);
         let (reads, writes, perm) = (topic.read_queue_count, topic.write_queue_count, topic.perm);
         let kind = written.topic_filter_type;

@@ -53,6 +53,10 @@ const QUERY_NOT_FOUND: i32 = 22;
 const UNIT: u32 = 1;
 const UNIT_SUB: u32 = 2;
 
+/// The header's field in which a broker of ours says that a registration names what has changed, and not all there is.
+/// Apache's NameServer passes it over.
+pub const INCREMENTAL: &str = "incremental";
+
 /// Brokers below 3.0.11 register in a form of their own, which no broker of the last ten years writes.
 const BROKER_VERSION_MIN: i32 = 37;
 
@@ -282,7 +286,8 @@ fn register(
     let crc = number::<u32>(request, "bodyCrc32")?.unwrap_or(0);
     let told = body::decode(request.body, compressed, crc, request.version)
         .map_err(|why| Reply::refused(SYSTEM_ERROR, why))?;
-    let missing = if server.settings.delete_unnamed_topics {
+    let is_part = flag(request, INCREMENTAL).unwrap_or(false);
+    let missing = if server.settings.delete_unnamed_topics && !is_part {
         Missing::Deleted
     } else {
         Missing::Kept

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::admin::part;
-use super::{Reply, Shard, attributes, topics};
+use super::{Reply, Shard, Touched, attributes, topics};
 use crate::command::{
     Answer, ConsumerConnections, GroupConfig, ProducerInfo, Refusal, RefusalKind, Ticket,
 };
@@ -42,14 +42,17 @@ impl Shard {
             Ok(configs) => configs,
             Err(refusal) => return Reply::Now(Answer::Refused(refusal)),
         };
+        let mut names = Vec::new();
         for config in configs {
             // Tools find a group's brokers by the route of its retry topic.
+            names.push(topics::retry_topic(&config.name));
             self.make_retry_topic(&config.name, config.retry_queue_count, now_ms);
             if self.groups.get(&config.name) != Some(&config) {
                 self.groups.put(config, now_ms);
             }
         }
-        self.begin_change(Vec::new(), true, Some((ticket, Answer::Done)));
+        let touched = Touched::Topics(names);
+        self.begin_change(Vec::new(), touched, Some((ticket, Answer::Done)));
         Reply::Later
     }
 

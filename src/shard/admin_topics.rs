@@ -1,11 +1,9 @@
 //! Making, changing, showing and deleting topics (P§2.10).
 
-use std::sync::Arc;
-
 use super::admin::part;
 use super::query::{Question, Target, Times, TimesFor};
 use super::topics::{self, PERM_INHERIT, PERM_READ, PERM_WRITE};
-use super::{Condition, Reply, Shard, attributes};
+use super::{Condition, Reply, Shard, Touched, attributes};
 use crate::command::{Answer, QueueName, QueueStats, Refusal, RefusalKind, Ticket, TopicConfig};
 
 /// Queues of a topic at most: routes and statistics name each of them.
@@ -82,14 +80,17 @@ impl Shard {
             Ok(configs) => configs,
             Err(refusal) => return Reply::Now(Answer::Refused(refusal)),
         };
+        let mut names = Vec::new();
         for config in configs {
+            names.push(config.name.clone());
             let known = self.topics.get(&config.name);
             if known.is_none_or(|topic| topic.config != config) {
                 self.topics.put(config, now_ms);
             }
         }
         // Also where nothing has changed: the change that made it so may still be under way.
-        self.begin_change(Vec::new(), true, Some((ticket, Answer::Done)));
+        let touched = Touched::Topics(names);
+        self.begin_change(Vec::new(), touched, Some((ticket, Answer::Done)));
         Reply::Later
     }
 
@@ -179,26 +180,30 @@ impl Shard {
         Ok(Question::Times(Times::new(purpose, targets)))
     }
 
-    /// Topics as name servers are told: what the broker forbids, no route allows.
-    pub fn advertised_topics(&mut self) -> Arc<Vec<TopicConfig>> {
-        let key = (self.topics.changes(), self.settings.perm);
-        // Topics that are made in one turn are told together.
-        if let Some((known, topics)) = &self.advertised
-            && *known == key
-        {
-            return Arc::clone(topics);
-        }
+    /// All topics as name servers are told of them.
+    #[must_use]
+    pub fn advertised_topics(&self) -> Vec<TopicConfig> {
+        let topics = self.topics.iter();
+        topics.map(|topic| self.advertise(&topic.config)).collect()
+    }
+
+    /// Some of them; a topic that has gone meanwhile is passed over.
+    #[must_use]
+    pub fn advertised(&self, names: &[String]) -> Vec<TopicConfig> {
+        let topics = names.iter().filter_map(|name| self.topics.get(name));
+        topics.map(|topic| self.advertise(&topic.config)).collect()
+    }
+
+    /// What the broker forbids, no route allows.
+    fn advertise(&self, config: &TopicConfig) -> TopicConfig {
         let allowed = if self.settings.perm == PERM_READ | PERM_WRITE {
             u32::MAX
         } else {
             self.settings.perm
         };
-        let configs = self.topics.iter().map(|topic| TopicConfig {
-            perm: topic.config.perm & allowed,
-            ..topic.config.clone()
-        });
-        let topics = Arc::new(configs.collect());
-        self.advertised = Some((key, Arc::clone(&topics)));
-        topics
+        TopicConfig {
+            perm: config.perm & allowed,
+            ..config.clone()
+        }
     }
 }

@@ -10,6 +10,23 @@ use crate::command::{Answer, Ticket, TopicConfig};
 /// Names a change of this shard.
 pub type ChangeNumber = u64;
 
+/// Topics that name servers are told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    /// These are new or have changed.
+    Topics(Vec<String>),
+    /// Any may have changed, or gone.
+    All,
+}
+
+impl Touched {
+    /// One topic.
+    #[must_use]
+    pub fn topic(name: &str) -> Self {
+        Self::Topics(vec![name.to_owned()])
+    }
+}
+
 /// A change under way.
 #[derive(Debug)]
 pub struct Change {
@@ -47,9 +64,10 @@ impl Shard {
     pub(super) fn begin_change(
         &mut self,
         share: Vec<TopicConfig>,
-        register: bool,
+        touched: impl Into<Option<Touched>>,
         waiting: Option<(Ticket, Answer)>,
     ) -> ChangeNumber {
+        let touched = touched.into();
         let number = self.changes.next;
         self.changes.next += 1;
         let others = self.settings.shard_count - 1;
@@ -60,7 +78,7 @@ impl Shard {
             offsets_changes: 0,
             removing: false,
             sharing,
-            registering: register,
+            registering: touched.is_some(),
             waiting: waiting.into_iter().collect(),
             topics: share.iter().map(|config| config.name.clone()).collect(),
         };
@@ -68,16 +86,24 @@ impl Shard {
         if 0 < sharing {
             self.outbox.push(Outbound::ShareTopics(number, share));
         }
-        if register {
-            self.outbox.push(Outbound::Register(number));
+        if let Some(touched) = touched {
+            // Of this change: name servers pass over what comes again with a version they have.
+            let version = self.topics.version();
+            self.outbox
+                .push(Outbound::Register(number, touched, version));
         }
         number
+    }
+
+    /// Begins the change that makes a topic of this shard alone, which is in the table already; what waits for it.
+    pub(super) fn begin_making(&mut self, topic: &str) -> Condition {
+        Condition::Change(self.begin_change(Vec::new(), Touched::topic(topic), None))
     }
 
     /// Begins a change of settings that every shard takes over; this one has them already. Others say so
     /// as they do for topics.
     pub fn begin_settings_change(&mut self, ticket: Ticket) -> ChangeNumber {
-        let number = self.begin_change(Vec::new(), true, Some((ticket, Answer::Done)));
+        let number = self.begin_change(Vec::new(), Touched::All, Some((ticket, Answer::Done)));
         if let Some(change) = self.changes.table.get_mut(&number) {
             change.sharing = self.settings.shard_count - 1;
         }
@@ -92,7 +118,8 @@ impl Shard {
         folder: Option<PathBuf>,
         waiting: (Ticket, Answer),
     ) {
-        let number = self.begin_change(Vec::new(), topic.is_some(), Some(waiting));
+        let touched = topic.map(|_| Touched::All);
+        let number = self.begin_change(Vec::new(), touched, Some(waiting));
         if let Some(change) = self.changes.table.get_mut(&number) {
             change.offsets_changes = self.offsets.changes();
             change.removing = folder.is_some();
@@ -157,12 +184,18 @@ impl Shard {
 
     /// Topics that another shard has made: taken over unless known, and durable before `number` is met.
     pub fn take_over_topics(&mut self, topics: Vec<TopicConfig>, now_ms: u64) -> ChangeNumber {
+        let names = topics.iter().map(|config| config.name.clone()).collect();
         for config in topics {
             if self.topics.get(&config.name).is_none() {
                 self.topics.put(config, now_ms);
             }
         }
-        self.begin_change(Vec::new(), true, None)
+        self.begin_change(Vec::new(), Touched::Topics(names), None)
+    }
+
+    /// Settings that another shard has changed are in force here; `number` is met when name servers know.
+    pub fn take_over_settings(&mut self) -> ChangeNumber {
+        self.begin_change(Vec::new(), Touched::All, None)
     }
 
     fn complete_changes(&mut self) {

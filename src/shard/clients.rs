@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::filter::Filter;
-use super::topics::{self, PERM_READ, PERM_WRITE, RETRY_PREFIX};
-use super::{Outbound, Reply, Shard};
+use super::topics::{self, PERM_READ, PERM_WRITE};
+use super::{Outbound, Reply, Shard, Touched};
 use crate::command::{
     Answer, ClientConnection, ConnectionId, ConsumeFrom, ConsumeType, ConsumerData, Heartbeat,
     MessageModel, Notice, Peer, RefusalKind, Subscription, Ticket,
@@ -148,12 +148,14 @@ impl Shard {
         }
         let mut subscription_changed = heartbeat.fingerprint == 0;
         let mut changed_groups = BTreeSet::new();
-        let mut new_topics = false;
+        let mut new_topics = Vec::new();
         for data in heartbeat.consumers {
             let Some(config) = self.group_or_default(&data.group, now_ms) else {
                 continue;
             };
-            new_topics |= self.make_retry_topic(&data.group, config.retry_queue_count, now_ms);
+            if self.make_retry_topic(&data.group, config.retry_queue_count, now_ms) {
+                new_topics.push(topics::retry_topic(&data.group));
+            }
             let name = data.group.clone();
             let outcome = self.register_consumer(
                 peer.connection,
@@ -169,11 +171,12 @@ impl Shard {
         let answer = Answer::Heartbeat {
             subscription_changed,
         };
-        let reply = if new_topics {
-            self.begin_change(Vec::new(), true, Some((ticket, answer)));
-            Reply::Later
-        } else {
+        let reply = if new_topics.is_empty() {
             Reply::Now(answer)
+        } else {
+            let touched = Touched::Topics(new_topics);
+            self.begin_change(Vec::new(), touched, Some((ticket, answer)));
+            Reply::Later
         };
         for group in changed_groups {
             self.notify_members(&group);
@@ -183,7 +186,7 @@ impl Shard {
 
     /// The topic through which a group's failed messages come back; true if it was made now.
     pub(super) fn make_retry_topic(&mut self, group: &str, queues: i32, now_ms: u64) -> bool {
-        let name = format!("{RETRY_PREFIX}{group}");
+        let name = topics::retry_topic(group);
         let Some(queue_count) = u32::try_from(queues).ok().filter(|count| 0 < *count) else {
             return false;
         };

@@ -4,7 +4,7 @@
 use super::pending::After;
 use super::produce::{Message, Unstored};
 use super::topics::{self, PERM_READ, PERM_WRITE, SCHEDULE_TOPIC};
-use super::{Shard, fetch};
+use super::{Shard, Touched, fetch};
 use crate::base::{QueueId, QueueOffset};
 use crate::index::{Look, Names, Unit};
 use crate::io::{Errno, Io, Op, Payload, Token};
@@ -255,7 +255,7 @@ impl Shard {
                 topics::plain(&real_topic, queue_id + 1, PERM_READ | PERM_WRITE),
                 io.wall_ms(),
             );
-            self.begin_change(Vec::new(), true, None);
+            self.begin_change(Vec::new(), Touched::topic(&real_topic), None);
         }
         let level = at as u32;
         let next = position + 1;

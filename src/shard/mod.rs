@@ -26,17 +26,15 @@ mod statistics;
 mod topics;
 mod wakeups;
 
-use std::sync::Arc;
-
 use crate::command::{
-    Answer, Command, ConnectionId, GroupConfig, Notice, Peer, REGION, Refusal, RefusalKind, Ticket,
-    TopicConfig,
+    Answer, Command, ConnectionId, DataVersion, GroupConfig, Notice, Peer, REGION, Refusal,
+    RefusalKind, Ticket, TopicConfig,
 };
 use crate::index::{Index, Queues};
 use crate::io::{Completion, Io, Space};
 use crate::log::CommitLog;
 
-pub use changes::{Change, ChangeNumber};
+pub use changes::{Change, ChangeNumber, Touched};
 pub use clients::Clients;
 pub use delay::Delay;
 pub use fetch::ROOM;
@@ -79,7 +77,7 @@ pub enum Outbound {
     /// Tell the other shards about topics; each says when it has them: [`Shard::topics_taken`].
     ShareTopics(ChangeNumber, Vec<TopicConfig>),
     /// Tell the name servers about this shard's topics: [`Shard::change_registered`].
-    Register(ChangeNumber),
+    Register(ChangeNumber, Touched, DataVersion),
     /// Remove a topic's queue files: [`Shard::files_removed`].
     RemoveFiles(ChangeNumber, std::path::PathBuf),
     /// Change the process's settings, on all shards: [`Shard::begin_settings_change`].
@@ -171,8 +169,6 @@ pub struct Shard {
     pending: Pending,
     wakeups: wakeups::Wakeups,
     changes: changes::Changes,
-    /// What name servers were told last, and in which state of topics and permission.
-    advertised: Option<((u64, u32), Arc<Vec<TopicConfig>>)>,
     outbox: Vec<Outbound>,
     /// Conditions that hold since they were last asked for.
     met: Vec<Condition>,
@@ -224,7 +220,6 @@ impl Shard {
             pending: Pending::default(),
             wakeups: wakeups::Wakeups::default(),
             changes: changes::Changes::default(),
-            advertised: None,
             outbox: Vec::new(),
             met: Vec::new(),
             disk_full: false,

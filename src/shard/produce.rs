@@ -12,7 +12,7 @@ use super::topics::{
     self, DEAD_LETTER_PREFIX, DEFAULT_TOPIC, PERM_INHERIT, PERM_READ, PERM_WRITE, RETRY_PREFIX,
     SCHEDULE_TOPIC,
 };
-use super::{Condition, Reply, Shard};
+use super::{Condition, Reply, Shard, Touched};
 use crate::base::{Held, PhysicalOffset, QueueId, QueueOffset};
 use crate::command::{Answer, Peer, Produce, Produced, Refusal, RefusalKind, Ticket};
 use crate::index::{Names, Unit};
@@ -227,7 +227,7 @@ impl Shard {
             vec![config]
         };
         let alone = share.is_empty();
-        let number = self.begin_change(share, true, None);
+        let number = self.begin_change(share, Touched::topic(produce.topic), None);
         if alone {
             tracing::debug!(number, "a retry topic is made on this shard only");
         }
@@ -326,7 +326,7 @@ impl Shard {
         if self.topics.get(&name).is_none() {
             self.topics
                 .put(topics::plain(&name, 1, PERM_READ | PERM_WRITE), now_ms);
-            return Err(Condition::Change(self.begin_change(Vec::new(), true, None)));
+            return Err(self.begin_making(&name));
         }
         Ok(name)
     }

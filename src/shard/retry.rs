@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::pending::After;
 use super::produce::Message;
-use super::topics::{self, PERM_WRITE, RETRY_PREFIX};
+use super::topics::{self, PERM_WRITE};
 use super::{Condition, Reply, Shard, fetch};
 use crate::base::{PhysicalOffset, QueueId};
 use crate::command::{ConnectionId, Peer, RefusalKind, Ticket};
@@ -78,12 +78,12 @@ impl Shard {
         if config.retry_queue_count <= 0 {
             return Reply::Now(crate::command::Answer::Done);
         }
-        let retry_topic = format!("{RETRY_PREFIX}{}", back.group);
+        let retry_topic = topics::retry_topic(back.group);
         if let Some(number) = self.change_of_topic(&retry_topic) {
             return Reply::Again(Condition::Change(number));
         }
         if self.make_retry_topic(back.group, config.retry_queue_count, now_ms) {
-            return Reply::Again(Condition::Change(self.begin_change(Vec::new(), true, None)));
+            return Reply::Again(self.begin_making(&retry_topic));
         }
         // The dead-letter topic is made beforehand where it may be needed, so that nothing waits later.
         let reconsume_max = match back.max_reconsume_times {
@@ -205,7 +205,7 @@ impl Shard {
         }
         put_property(&mut added, "WAIT", "false");
         let ticket = returning.ticket;
-        let retry_topic = format!("{RETRY_PREFIX}{}", returning.group);
+        let retry_topic = topics::retry_topic(&returning.group);
         let dead_topic = format!("{}{}", topics::DEAD_LETTER_PREFIX, returning.group);
         let message = Message {
             topic: if dead { &dead_topic } else { &retry_topic },

@@ -48,6 +48,11 @@ const SYSTEM: [&str; 4] = [
     "CHECKPOINT_TOPIC",
 ];
 
+/// The topic through which a group's failed messages come back.
+pub fn retry_topic(group: &str) -> String {
+    format!("{RETRY_PREFIX}{group}")
+}
+
 /// A topic of this shard.
 #[derive(Debug, Clone)]
 pub struct Topic {

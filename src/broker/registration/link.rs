@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::command::{DataVersion, TopicConfig};
 use crate::nameserver::body;
-use crate::nameserver::requests::{REGISTER_BROKER, UNREGISTER_BROKER};
+use crate::nameserver::requests::{INCREMENTAL, REGISTER_BROKER, UNREGISTER_BROKER};
 use crate::protocol::rocketmq::frame::{
     FRAME_SIZE_MAX, HEADER_SIZE_MAX, HeaderKind, Scratch, decode, encode_request, frame_size,
 };
@@ -30,20 +30,27 @@ const PLAIN_SIZE_MAX: usize = 8 * 1024 * 1024;
 /// Room for the header of a registration.
 const BODY_SIZE_MAX: usize = FRAME_SIZE_MAX - HEADER_SIZE_MAX;
 
-/// A registration's body.
+/// What one registration tells.
 #[derive(Debug)]
 pub(super) struct Encoded {
     body: Vec<u8>,
     compressed: bool,
+    /// Only topics that have changed.
+    is_part: bool,
 }
 
 impl Encoded {
-    pub(super) fn new(topics: &[TopicConfig], version: DataVersion) -> Result<Self, String> {
+    pub(super) fn new(
+        topics: &[&TopicConfig],
+        version: DataVersion,
+        is_part: bool,
+    ) -> Result<Self, String> {
         let plain = body::encode(topics, version);
         if plain.len() <= PLAIN_SIZE_MAX {
             return Ok(Self {
                 body: plain,
                 compressed: false,
+                is_part,
             });
         }
         let packed = body::encode_compressed(topics, version);
@@ -57,6 +64,7 @@ impl Encoded {
         Ok(Self {
             body: packed,
             compressed: true,
+            is_part,
         })
     }
 }
@@ -115,8 +123,9 @@ impl<'a> Link<'a> {
         }
         if introduce {
             let nothing = Encoded {
-                body: body::encode(&[], DataVersion::default()),
+                body: body::encode(&[] as &[TopicConfig], DataVersion::default()),
                 compressed: false,
+                is_part: true,
             };
             self.send_registration(shard, &nothing)?;
         }
@@ -131,18 +140,17 @@ impl<'a> Link<'a> {
     fn send_registration(&mut self, shard: usize, encoded: &Encoded) -> Result<(), Failure> {
         let broker = &self.brokers[shard];
         let crc = body::crc_of(&encoded.body).to_string();
+        let flag = |is: bool| if is { "true" } else { "false" };
         let fields = [
             ("bodyCrc32", crc.as_str()),
             ("brokerAddr", broker.address.as_str()),
             ("brokerId", "0"),
             ("brokerName", broker.name.as_str()),
             ("clusterName", broker.cluster.as_str()),
-            (
-                "compressed",
-                if encoded.compressed { "true" } else { "false" },
-            ),
+            ("compressed", flag(encoded.compressed)),
             ("enableActingMaster", "false"),
             ("haServerAddr", broker.ha_address.as_str()),
+            (INCREMENTAL, flag(encoded.is_part)),
         ];
         let connection = self.connections[shard]
             .as_mut()
