@@ -7,7 +7,7 @@ use std::sync::Arc;
 use corelane::base::{Feature, Features};
 use corelane::io::{
     Bell, Completion, End, Errno, FileId, Fill, Io, Lanes, ListenerId, Name, Op, OpenMode, Options,
-    Pages, Payload, PipeId, Route, SocketId, Source, Space, Span, Token, Uring, listen,
+    Pages, Payload, PipeId, Route, SocketId, Source, Space, Span, Token, Uring, listen, whole,
 };
 use corelane::sim::{Faults, PeerId, Sim};
 
@@ -570,9 +570,23 @@ fn replacing<W: World>(desk: &mut Desk<W>) {
     );
     let replace = |bytes: &[u8], backup: Option<&PathBuf>| Op::Replace {
         path: path.clone(),
-        bytes: bytes.to_vec(),
+        content: whole(bytes.to_vec()),
         backup: backup.cloned(),
     };
+    // More pieces than the kernel takes with one call, empty ones among them and at the end.
+    let mut content: Vec<Arc<Vec<u8>>> = (0..3000_u32)
+        .map(|number| Arc::new(vec![number as u8; (number % 5) as usize]))
+        .collect();
+    content.push(Arc::default());
+    let wanted = content.iter().flat_map(|piece| piece.to_vec());
+    let wanted: Vec<u8> = wanted.collect();
+    desk.done(Op::Replace {
+        path: path.clone(),
+        content,
+        backup: None,
+    });
+    assert_eq!(desk.get(&path, 0, 10_000).unwrap(), wanted);
+    desk.done(Op::Remove { path: path.clone() });
     desk.done(replace(b"one, long", Some(&backup)));
     assert_eq!(
         desk.get(&backup, 0, 9),

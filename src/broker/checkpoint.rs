@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::worker::{CHECKPOINT, INDEX_FLUSH, INDEX_SYNC, ROOM};
 use crate::index::{Index, QueueIndex, Queues};
-use crate::io::{Errno, Io, Op, Token};
+use crate::io::{Errno, Io, Op, Token, whole};
 use crate::shard::Shard;
 use crate::state::checkpoint::{Checkpoint, Ours, encode};
 
@@ -216,7 +216,7 @@ impl CheckpointState {
             CHECKPOINT,
             Op::Replace {
                 path: self.path.clone(),
-                bytes,
+                content: whole(bytes),
                 backup: None,
             },
         );

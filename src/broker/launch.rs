@@ -20,7 +20,7 @@ use crate::index::UNIT_SIZE;
 use crate::index::index_file::Options as IndexOptions;
 use crate::io::{
     Io, Lanes, ListenerId, Op, Options, TcpListener, Uring, allowed_cpus, device_of, listen, pin,
-    raise_priority, take_short_turns,
+    raise_priority, take_short_turns, whole,
 };
 use crate::log::{Options as LogOptions, run_one};
 use crate::net::{Limits, Net};
@@ -385,7 +385,7 @@ fn write_abort(io: &mut Uring, path: &Path) -> Result<(), StartError> {
     let bytes = std::process::id().to_string().into_bytes();
     let op = Op::Replace {
         path: path.to_owned(),
-        bytes,
+        content: whole(bytes),
         backup: None,
     };
     run_one(io, op).result.map(|_| ()).map_err(|errno| {

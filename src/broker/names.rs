@@ -11,7 +11,7 @@ use crate::config::{NameServerSettings, StartError};
 use crate::egress::{Egress, Policy};
 use crate::io::{
     Bell, Completion, Io, Lanes, Lease, ListenerId, Op, Options, TcpListener, Token, Uring, listen,
-    raise_file_limit, read_small,
+    raise_file_limit, read_small, whole,
 };
 use crate::nameserver::{NameServer, Settings};
 use crate::net::{self, Event, Limits, Net};
@@ -234,7 +234,7 @@ impl Loop {
             self.saving = true;
             let op = Op::Replace {
                 path: path.clone(),
-                bytes,
+                content: whole(bytes),
                 backup: None,
             };
             let pushed = self.io.push(Token::of(ROOM, SAVE), op);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::worker::{ROOM, SAVE};
 use crate::config::StartError;
-use crate::io::{Errno, Io, Op, Payload, Token};
+use crate::io::{Content, Errno, Io, Op, Payload, Token, whole};
 use crate::log::run_one;
 use crate::shard::Shard;
 use crate::state::{self, StateError};
@@ -127,7 +127,7 @@ struct File {
 /// is then: each entry stands by itself, and none is older than when this began.
 #[derive(Debug)]
 enum Making {
-    Topics(state::topics::Writer, String),
+    Topics,
     Offsets(state::offsets::Writer, [Rc<str>; 2]),
 }
 
@@ -136,6 +136,8 @@ enum Making {
 pub(super) struct Saving {
     folder: PathBuf,
     loaded: Loaded,
+    /// The text of all topics, which costs too much to be made for each that is new.
+    topics: state::topics::Pieces,
     files: [File; 4],
     making: Option<Making>,
 }
@@ -145,6 +147,7 @@ impl Saving {
         Self {
             folder,
             loaded,
+            topics: state::topics::Pieces::default(),
             files: [File::default(); 4],
             making: None,
         }
@@ -177,19 +180,19 @@ impl Saving {
             file.last_ns = now_ns;
             any = true;
             match self.encode(io, shard, which) {
-                Some(bytes) => self.write(io, which, bytes),
+                Some(bytes) => self.write(io, which, whole(bytes)),
                 None => _ = self.go_on(io, shard, now),
             }
         }
         any
     }
 
-    fn write(&self, io: &mut impl Io, which: usize, bytes: Vec<u8>) {
+    fn write(&self, io: &mut impl Io, which: usize, content: Content) {
         let path = self.folder.join(NAMES[which]);
         let backup = Some(self.folder.join(format!("{}.bak", NAMES[which])));
         let op = Op::Replace {
             path,
-            bytes,
+            content,
             backup,
         };
         let pushed = io.push(Token::of(ROOM, SAVE | which as u64), op);
@@ -200,22 +203,23 @@ impl Saving {
     /// one to be made.
     fn go_on(&mut self, io: &mut impl Io, shard: &Shard, all: bool) -> bool {
         let begun_ns = io.look_ns();
-        let is_over = |count: usize, io: &dyn Fn() -> u64| {
-            !all && count.is_multiple_of(SLICE_COUNT) && begun_ns + SLICE_NS <= io()
-        };
         let look = || io.look_ns();
-        let (which, bytes) = match self.making.take() {
+        let is_late = |io: &dyn Fn() -> u64| !all && begun_ns + SLICE_NS <= io();
+        let is_over =
+            |count: usize, io: &dyn Fn() -> u64| count.is_multiple_of(SLICE_COUNT) && is_late(io);
+        let (which, content) = match self.making.take() {
             None => return false,
-            Some(Making::Topics(mut writer, next)) => {
-                for (count, topic) in (1..).zip(shard.topics.from(&next)) {
-                    if is_over(count, &look) {
-                        let next = topic.config.name.clone();
-                        self.making = Some(Making::Topics(writer, next));
+            Some(Making::Topics) => {
+                while let Some(first) = self.topics.next().map(ToOwned::to_owned) {
+                    let topics = shard.topics.from(&first);
+                    let configs = topics.map(|topic| &topic.config);
+                    self.topics.make(&self.loaded.topics, configs);
+                    if is_late(&look) {
+                        self.making = Some(Making::Topics);
                         return true;
                     }
-                    writer.put(&self.loaded.topics, &topic.config);
                 }
-                (TOPICS, writer.finish(&self.loaded.topics))
+                (TOPICS, self.topics.file(&self.loaded.topics))
             }
             Some(Making::Offsets(mut writer, [group, topic])) => {
                 for (count, (group, topic, queues)) in (1..).zip(shard.offsets.from(&group, &topic))
@@ -227,10 +231,10 @@ impl Saving {
                     }
                     writer.put(topic, group, queues);
                 }
-                (OFFSETS, writer.finish(&self.loaded.offsets))
+                (OFFSETS, whole(writer.finish(&self.loaded.offsets)))
             }
         };
-        self.write(io, which, bytes);
+        self.write(io, which, content);
         true
     }
 
@@ -241,8 +245,9 @@ impl Saving {
             TOPICS => {
                 loaded.topics.version = shard.topics.version();
                 loaded.topics.deleted.clone_from(shard.topics.deleted());
-                let writer = state::topics::Writer::default();
-                self.making = Some(Making::Topics(writer, String::new()));
+                let touched = shard.topics.take_touched();
+                touched.iter().for_each(|name| self.topics.touch(name));
+                self.making = Some(Making::Topics);
                 return None;
             }
             GROUPS => {
@@ -486,7 +491,7 @@ mod tests {
         /// In the file.
         fn stored(bytes: &[u8]) -> Vec<Option<u32>>;
         /// The number of the one that comes next.
-        fn next(making: &Making) -> usize;
+        fn next(saving: &Saving) -> Option<usize>;
     }
 
     fn by_number(entries: impl Iterator<Item = (String, u32)>) -> Vec<Option<u32>> {
@@ -522,11 +527,11 @@ mod tests {
             by_number(topics.map(|(name, config)| (name, config.read_queue_count)))
         }
 
-        fn next(making: &Making) -> usize {
-            match making {
-                Making::Topics(_, next) => number(next).unwrap_or(0),
-                other @ Making::Offsets(..) => panic!("{other:?}"),
-            }
+        fn next(saving: &Saving) -> Option<usize> {
+            let next = saving.topics.next();
+            saving
+                .is_making()
+                .then(|| next.and_then(number).unwrap_or(0))
         }
     }
 
@@ -556,10 +561,11 @@ mod tests {
             by_number(readers.map(|(reader, queues)| (reader.topic, queues[&3] as u32)))
         }
 
-        fn next(making: &Making) -> usize {
-            match making {
-                Making::Offsets(_, [_, topic]) => number(topic).unwrap_or(0),
-                other @ Making::Topics(..) => panic!("{other:?}"),
+        fn next(saving: &Saving) -> Option<usize> {
+            match &saving.making {
+                None => None,
+                Some(Making::Offsets(_, [_, topic])) => Some(number(topic).unwrap_or(0)),
+                Some(other @ Making::Topics) => panic!("{other:?}"),
             }
         }
     }
@@ -572,7 +578,9 @@ mod tests {
             OfOffsets::put(&mut desk.shard, number, number as u32);
         }
         desk.finish();
-        assert!(2 * (COUNT / SLICE_COUNT) < desk.slices, "{}", desk.slices);
+        // Of topics a slice is half a piece.
+        let least = COUNT / SLICE_COUNT + COUNT / 64;
+        assert!(least < desk.slices, "{}", desk.slices);
         desk.assert_saved();
     }
 
@@ -590,8 +598,7 @@ mod tests {
         desk.pump();
         // What each has been since the text was begun.
         let mut seen: Vec<Vec<Option<u32>>> = values.iter().map(|value| vec![*value]).collect();
-        while let Some(making) = &desk.saving.making {
-            let next = E::next(making);
+        while let Some(next) = E::next(&desk.saving) {
             for value in 2..6 {
                 let number = match prng.below(4) {
                     0 => next,
@@ -612,7 +619,8 @@ mod tests {
             }
             desk.pump();
         }
-        assert!(COUNT / 2 / (2 * SLICE_COUNT) < desk.slices, "seed {seed}");
+        let least = COUNT / 2 / 128;
+        assert!(least < desk.slices, "seed {seed}: {}", desk.slices);
         desk.wait();
         let stored = E::stored(&desk.bytes(E::WHICH));
         let wrong = (0..COUNT).find(|number| !seen[*number].contains(&stored[*number]));

@@ -8,7 +8,7 @@ mod room;
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,7 +18,7 @@ use std::time::UNIX_EPOCH;
 use nix::errno::Errno;
 
 use super::bell::Bell;
-use super::{Fill, Name, OpenMode, Space};
+use super::{Content, Fill, Name, OpenMode, Space};
 pub(super) use room::prepare;
 
 /// Files above this number are made durable by one syncfs instead of one fdatasync each.
@@ -49,7 +49,7 @@ pub(super) enum Work {
     },
     Replace {
         path: PathBuf,
-        bytes: Vec<u8>,
+        content: Content,
         backup: Option<PathBuf>,
     },
     Remove {
@@ -212,9 +212,9 @@ impl Work {
             Self::SyncPaths { paths } => sync_paths(&paths),
             Self::Replace {
                 path,
-                bytes,
+                content,
                 backup,
-            } => replace(&path, &bytes, backup.as_deref()),
+            } => replace(&path, &content, backup.as_deref()),
             Self::Remove { path } => remove(&path),
             Self::Space { path } => space(&path),
             Self::Prepare {
@@ -377,7 +377,7 @@ fn sync_paths(paths: &[PathBuf]) -> std::io::Result<Outcome> {
 
 pub(super) fn replace(
     path: &Path,
-    bytes: &[u8],
+    content: &[Arc<Vec<u8>>],
     backup: Option<&Path>,
 ) -> std::io::Result<Outcome> {
     let folder = parent(path);
@@ -391,7 +391,7 @@ pub(super) fn replace(
         .truncate(true)
         .mode(0o640)
         .open(&temporary)?;
-    file.write_all(bytes)?;
+    write_pieces(&mut file, content)?;
     file.sync_all()?;
     drop(file);
     if let Some(backup) = backup
@@ -406,6 +406,28 @@ pub(super) fn replace(
     fs::rename(&temporary, path)?;
     sync_folder(folder)?;
     Ok(Outcome::Done)
+}
+
+/// Slices in one call, as Linux has it (UIO_MAXIOV).
+const PIECES_MAX: usize = 1024;
+
+/// As many pieces with one call as the kernel takes.
+fn write_pieces(file: &mut File, content: &[Arc<Vec<u8>>]) -> std::io::Result<()> {
+    for pieces in content.chunks(PIECES_MAX) {
+        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut left = slices.as_mut_slice();
+        // Empty ones at the end are passed over with the last that is not.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match file.write_vectored(left) {
+                Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(count) => IoSlice::advance_slices(&mut left, count),
+                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+    }
+    Ok(())
 }
 
 fn remove(path: &Path) -> std::io::Result<Outcome> {

@@ -203,6 +203,16 @@ pub enum OpenMode {
     },
 }
 
+/// A file's bytes in pieces, one behind the other. Who makes them may keep them too: what is large and replaced often is not copied
+/// each time.
+pub type Content = Vec<std::sync::Arc<Vec<u8>>>;
+
+/// Bytes that are one piece.
+#[must_use]
+pub fn whole(bytes: Vec<u8>) -> Content {
+    vec![std::sync::Arc::new(bytes)]
+}
+
 /// One request to the kernel. What it names is what the kernel borrows.
 #[derive(Debug)]
 pub enum Op {
@@ -388,7 +398,7 @@ pub enum Op {
         /// Where.
         path: PathBuf,
         /// All of it.
-        bytes: Vec<u8>,
+        content: Content,
         /// Name for the previous content.
         backup: Option<PathBuf>,
     },

@@ -300,7 +300,7 @@ pub fn raise_file_limit() -> u64 {
 /// # Errors
 /// The kernel's.
 pub fn replace_small(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    super::lane::replace(path, bytes, None).map(|_| ())
+    super::lane::replace(path, &super::whole(bytes.to_vec()), None).map(|_| ())
 }
 
 /// Bytes of memory of this machine.

@@ -317,14 +317,14 @@ impl Uring {
             Op::SyncPaths { paths } => self.push_lane(token, Work::SyncPaths { paths }),
             Op::Replace {
                 path,
-                bytes,
+                content,
                 backup,
             } => {
                 self.push_lane(
                     token,
                     Work::Replace {
                         path,
-                        bytes,
+                        content,
                         backup,
                     },
                 );

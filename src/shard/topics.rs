@@ -1,7 +1,7 @@
 //! Topics of a shard: their settings, their queues, which names are allowed, which are the system's.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Included, Unbounded};
 
 use super::Settings;
@@ -99,6 +99,8 @@ pub struct Topics {
     version: DataVersion,
     /// Counts changes, for whoever stores them.
     changes: u64,
+    /// Names that are new, have changed or have gone since [`Self::take_touched`].
+    touched: BTreeSet<String>,
     /// Records of these topics below these physical offsets went with their topic.
     deleted: BTreeMap<String, u64>,
 }
@@ -200,6 +202,9 @@ impl Topics {
 
     /// Takes settings in, new or changed. Queues stay.
     pub fn put(&mut self, config: TopicConfig, now_ms: u64) {
+        if !self.touched.contains(&config.name) {
+            self.touched.insert(config.name.clone());
+        }
         self.take(config);
         self.changed(now_ms);
     }
@@ -208,6 +213,7 @@ impl Topics {
     pub fn remove(&mut self, name: &str, (begin, end): (u64, u64), now_ms: u64) {
         if let Some(key) = self.table.remove(name) {
             self.topics.remove(key);
+            self.touched.insert(name.to_owned());
         }
         // What the log has no more, nobody has to pass over.
         self.deleted.retain(|_, end| begin < *end);
@@ -257,6 +263,11 @@ impl Topics {
     #[must_use]
     pub const fn version(&self) -> DataVersion {
         self.version
+    }
+
+    /// Topics that were put or removed since the last call, by name.
+    pub fn take_touched(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Number of changes since start.

@@ -66,9 +66,13 @@ impl Sim {
             Op::Put { path, size, pieces } => self.disk.put(&path, size, &pieces, steps),
             Op::Replace {
                 path,
-                bytes,
+                content,
                 backup,
-            } => self.disk.replace(&path, &bytes, backup.as_deref(), steps),
+            } => {
+                let bytes = content.iter().flat_map(|piece| piece.iter().copied());
+                let bytes: Vec<u8> = bytes.collect();
+                self.disk.replace(&path, &bytes, backup.as_deref(), steps)
+            }
             Op::Remove { path } => self.disk.remove(&path, steps),
             other => unreachable!("{other:?} has no steps"),
         };

@@ -37,7 +37,7 @@ pub(super) enum Value {
     Text(String),
     List(Vec<Node>),
     Table(Vec<(Key, Node)>),
-    /// A table of a [`TableWriter`]; the reader makes none.
+    /// The text of a table, brackets and all, as of a [`TableWriter`]; the reader makes none.
     Written(String),
 }
 
@@ -370,19 +370,18 @@ pub(super) fn write_value(node: &Node, depth: usize, out: &mut String) {
     }
 }
 
-/// A table that stands at a depth, written field by field: a tree of many thousand fields would cost several
-/// times what their text does, and it is the shard that waits for it.
+/// Fields of a table that stands at a depth, without its brackets.
 #[derive(Debug)]
-pub(super) struct TableWriter {
+pub(super) struct FieldsWriter {
     out: String,
     depth: usize,
     count: usize,
 }
 
-impl TableWriter {
+impl FieldsWriter {
     pub(super) fn new(depth: usize) -> Self {
         Self {
-            out: "{".to_owned(),
+            out: String::new(),
             depth,
             count: 0,
         }
@@ -395,9 +394,46 @@ impl TableWriter {
         self.count += 1;
     }
 
-    pub(super) fn finish(mut self) -> Node {
-        close(self.count == 0, self.depth, '}', &mut self.out);
-        Node::new(Value::Written(self.out))
+    /// Bytes so far.
+    pub(super) fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Takes fields back: as it was when it had that many bytes.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.out.truncate(len);
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.out
+    }
+}
+
+/// A table that stands at a depth, written field by field: a tree of many thousand fields would cost several
+/// times what their text does, and it is the shard that waits for it.
+#[derive(Debug)]
+pub(super) struct TableWriter(FieldsWriter);
+
+impl TableWriter {
+    pub(super) fn new(depth: usize) -> Self {
+        let mut fields = FieldsWriter::new(depth);
+        fields.out.push('{');
+        Self(fields)
+    }
+
+    /// As [`FieldsWriter::put`].
+    pub(super) fn put(&mut self, put: impl FnOnce(&mut String)) {
+        self.0.put(put);
+    }
+
+    pub(super) fn finish(self) -> Node {
+        let FieldsWriter {
+            mut out,
+            depth,
+            count,
+        } = self.0;
+        close(count == 0, depth, '}', &mut out);
+        Node::new(Value::Written(out))
     }
 }
 
@@ -432,7 +468,7 @@ fn next_line(index: usize, depth: usize, out: &mut String) {
     out.extend(std::iter::repeat_n('\t', depth + 1));
 }
 
-fn close(empty: bool, depth: usize, bracket: char, out: &mut String) {
+pub(super) fn close(empty: bool, depth: usize, bracket: char, out: &mut String) {
     if !empty {
         out.push('\n');
         out.extend(std::iter::repeat_n('\t', depth));

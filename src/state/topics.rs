@@ -1,16 +1,21 @@
 //! `topics.json`: the topics of a shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::sync::Arc;
 
 use super::fields::{Fields, integer, texts_node, version_node};
 use super::json::{
-    Document, Node, TableWriter, Value, write, write_fields, write_name, write_number, write_text,
-    write_value,
+    Document, FieldsWriter, Node, TableWriter, Value, close, write, write_fields, write_name,
+    write_number, write_text, write_value,
 };
 use super::{Kept, StateError};
 use crate::command::{DataVersion, TopicConfig};
 
 const FILE: &str = "topics.json";
+
+/// Where the table stands in the file.
+const DEPTH: usize = 1;
 
 /// What Apache's broker takes where a file names none.
 const QUEUE_COUNT: u32 = 16;
@@ -90,40 +95,11 @@ fn decode_topic(
 /// Writes the file.
 #[must_use]
 pub fn encode(topics: &Topics) -> Vec<u8> {
-    let mut writer = Writer::default();
+    let mut table = TableWriter::new(DEPTH);
     for config in topics.table.values() {
-        writer.put(topics, config);
+        table.put(|out| write_entry(topics, config, out));
     }
-    writer.finish(topics)
-}
-
-/// Writes the file topic by topic, for who has not the time for all of them at once.
-#[derive(Debug)]
-pub struct Writer(TableWriter);
-
-impl Default for Writer {
-    fn default() -> Self {
-        Self(TableWriter::new(1))
-    }
-}
-
-impl Writer {
-    /// The next topic; they come sorted by name.
-    pub fn put(&mut self, topics: &Topics, config: &TopicConfig) {
-        self.0.put(|out| {
-            write_name(&config.name, out);
-            match topics.kept_of_topic.get(&config.name) {
-                None => write_topic(config, out),
-                Some(kept) => write_value(&encode_topic(config, kept), 2, out),
-            }
-        });
-    }
-
-    /// The file, with these topics for those of `topics`.
-    #[must_use]
-    pub fn finish(self, topics: &Topics) -> Vec<u8> {
-        encode_with(topics, self.0.finish())
-    }
+    encode_with(topics, table.finish())
 }
 
 fn encode_with(topics: &Topics, table: Node) -> Vec<u8> {
@@ -137,6 +113,122 @@ fn encode_with(topics: &Topics, table: Node) -> Vec<u8> {
         known.push(("deletedTopics", Node::table(deleted)));
     }
     write(&topics.kept.join(known))
+}
+
+fn write_entry(topics: &Topics, config: &TopicConfig, out: &mut String) {
+    write_name(&config.name, out);
+    match topics.kept_of_topic.get(&config.name) {
+        None => write_topic(config, out),
+        Some(kept) => write_value(&encode_topic(config, kept), DEPTH + 1, out),
+    }
+}
+
+/// Topics whose text is one piece: of more, two are made.
+const PIECE_MAX: usize = 128;
+
+/// The text of the table in pieces by name, which are kept: a change makes one of them anew, whatever their number.
+#[derive(Debug)]
+pub struct Pieces {
+    /// By the least name that may be in it, up to that of the next; the first begins with no name at all.
+    table: BTreeMap<String, Arc<Vec<u8>>>,
+    /// Those that are not as the topics are.
+    stale: BTreeSet<String>,
+}
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Self {
+            table: BTreeMap::from([(String::new(), Arc::default())]),
+            stale: BTreeSet::from([String::new()]),
+        }
+    }
+}
+
+impl Pieces {
+    /// A topic is new, has changed or has gone.
+    pub fn touch(&mut self, name: &str) {
+        let (first, _) = self.at(name);
+        if !self.stale.contains(first) {
+            let first = first.clone();
+            self.stale.insert(first);
+        }
+    }
+
+    fn at(&self, name: &str) -> (&String, &Arc<Vec<u8>>) {
+        let mut upto = self.table.range::<str, _>((Unbounded, Included(name)));
+        upto.next_back()
+            .expect("the first piece begins with no name")
+    }
+
+    /// The name with which a piece begins that is to be made; [`Self::make`] wants the topics from there on.
+    #[must_use]
+    pub fn next(&self) -> Option<&str> {
+        self.stale.first().map(String::as_str)
+    }
+
+    /// Makes that piece, or the first half of it and leaves the rest for the next call. `topics`: from its name on, sorted.
+    pub fn make<'a>(&mut self, loaded: &Topics, topics: impl Iterator<Item = &'a TopicConfig>) {
+        let Some(first) = self.stale.pop_first() else {
+            return;
+        };
+        let mut after = self
+            .table
+            .range::<str, _>((Excluded(first.as_str()), Unbounded));
+        let end = after.next().map(|(name, _)| name.clone());
+        let is_within = |config: &&TopicConfig| end.as_ref().is_none_or(|end| config.name < *end);
+        let mut piece = FieldsWriter::new(DEPTH);
+        let mut half = (0, String::new());
+        for (count, config) in topics.take_while(is_within).enumerate() {
+            if count == PIECE_MAX / 2 {
+                half = (piece.len(), config.name.clone());
+            }
+            if count == PIECE_MAX {
+                let (len, name) = half;
+                piece.truncate(len);
+                self.table.insert(name.clone(), Arc::default());
+                self.stale.insert(name);
+                break;
+            }
+            piece.put(|out| write_entry(loaded, config, out));
+        }
+        let text = piece.finish();
+        if text.is_empty() && !first.is_empty() {
+            self.table.remove(&first);
+        } else {
+            self.table.insert(first, Arc::new(text.into_bytes()));
+        }
+    }
+
+    /// The file, with these topics for those of `loaded`.
+    #[must_use]
+    pub fn file(&self, loaded: &Topics) -> Vec<Arc<Vec<u8>>> {
+        // No text of a file has this: the bytes below a blank are escaped.
+        const MARK: &str = "\0";
+        let around = encode_with(loaded, Node::new(Value::Written(MARK.to_owned())));
+        let at = around
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(around.len());
+        let (before, after) = (&around[..at], &around[around.len().min(at + 1)..]);
+        let (mut file, comma) = (Vec::new(), Arc::new(b",".to_vec()));
+        let mut texts = self
+            .table
+            .values()
+            .filter(|text| !text.is_empty())
+            .peekable();
+        let is_empty = texts.peek().is_none();
+        file.push(Arc::new([before, b"{"].concat()));
+        while let Some(text) = texts.next() {
+            file.push(Arc::clone(text));
+            if texts.peek().is_some() {
+                file.push(Arc::clone(&comma));
+            }
+        }
+        let mut end = String::new();
+        close(is_empty, DEPTH, '}', &mut end);
+        file.push(Arc::new([end.as_bytes(), after].concat()));
+        file
+    }
 }
 
 const fn filter_type(config: &TopicConfig) -> &'static str {
@@ -283,5 +375,95 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(decode(text.as_bytes()).unwrap_err().to_string(), expected);
         }
+    }
+
+    fn config(name: &str, read_queue_count: u32) -> TopicConfig {
+        TopicConfig {
+            name: name.to_owned(),
+            read_queue_count,
+            write_queue_count: 8,
+            perm: 6,
+            multi_tag: false,
+            sys_flag: 0,
+            order: false,
+            attributes: Vec::new(),
+        }
+    }
+
+    /// Makes what is stale, and says how many pieces that took.
+    fn make_all(pieces: &mut Pieces, topics: &Topics) -> usize {
+        let mut count = 0;
+        while let Some(first) = pieces.next().map(ToOwned::to_owned) {
+            let range = topics
+                .table
+                .range::<str, _>((Included(first.as_str()), Unbounded));
+            pieces.make(topics, range.map(|(_, config)| config));
+            count += 1;
+        }
+        count
+    }
+
+    fn file(pieces: &Pieces, topics: &Topics) -> String {
+        let file = pieces.file(topics);
+        let bytes = file.iter().flat_map(|piece| piece.to_vec());
+        String::from_utf8(bytes.collect()).unwrap()
+    }
+
+    #[test]
+    fn pieces_are_the_file_whatever_comes_and_goes() {
+        let kept = r#"{"mappingTable":{1:[2]},"topicConfigTable":{"T00100":{"liteTtl":7}}}"#;
+        for seed in 0..4 {
+            let mut prng = crate::base::Prng::from_seed(seed);
+            let mut topics = decode(kept.as_bytes()).unwrap();
+            let mut pieces = Pieces::default();
+            assert_eq!(make_all(&mut pieces, &topics), 1);
+            for round in 0..60 {
+                // Many come at first, most of them go at last.
+                let (count, come) = if round < 40 { (40, 4) } else { (150, 1) };
+                for _ in 0..prng.below(count) {
+                    let name = format!("T{:05}", prng.below(3000));
+                    if prng.chance(come, 5) {
+                        topics.table.insert(name.clone(), config(&name, round));
+                    } else {
+                        topics.table.remove(&name);
+                    }
+                    pieces.touch(&name);
+                }
+                topics.version.counter += 1;
+                make_all(&mut pieces, &topics);
+                let wanted = String::from_utf8(encode(&topics)).unwrap();
+                assert!(
+                    file(&pieces, &topics) == wanted,
+                    "seed {seed}, round {round}"
+                );
+            }
+            topics.table.keys().for_each(|name| pieces.touch(name));
+            topics.table.clear();
+            make_all(&mut pieces, &topics);
+            assert_eq!(file(&pieces, &topics).as_bytes(), encode(&topics));
+            assert_eq!(pieces.table.len(), 1, "nothing is left of the others");
+        }
+    }
+
+    #[test]
+    fn a_topic_that_is_new_makes_one_piece_anew() {
+        let mut topics = Topics::default();
+        let mut pieces = Pieces::default();
+        for number in 0..10_000 {
+            let name = format!("T{number:05}");
+            topics.table.insert(name.clone(), config(&name, 1));
+            pieces.touch(&name);
+            let made = make_all(&mut pieces, &topics);
+            // Two where one has become too large.
+            assert!(made <= 2, "{made} for {name}");
+        }
+        let largest = pieces.table.values().map(|text| text.len()).max().unwrap();
+        let average = encode(&topics).len() / topics.table.len();
+        assert!(largest <= average * (PIECE_MAX + 1), "{largest} bytes");
+        assert!(
+            pieces.table.len() <= 10_000 / (PIECE_MAX / 2),
+            "{}",
+            pieces.table.len()
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use corelane::base::{PhysicalOffset, Prng};
-use corelane::io::{Completion, Errno, Io, Op, Payload, Token};
+use corelane::io::{Completion, Errno, Io, Op, Payload, Token, whole};
 use corelane::log::record::{Draft, Properties, Record, TRAILER_SIZE};
 use corelane::log::{
     self, Append, CommitLog, FlushPolicy, Found, Mark, Mutant, NoRoom, Options, Segments,
@@ -546,7 +546,7 @@ impl History {
         life.writing = Some(horizon);
         let op = Op::Replace {
             path: PathBuf::from(CHECKPOINT),
-            bytes,
+            content: whole(bytes),
             backup: None,
         };
         let pushed = self.sim.push(Token::of(ROOM_OF_CHECKPOINT, 0), op);
