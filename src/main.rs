@@ -80,6 +80,7 @@ fn examine(flags: &Doctor) -> Result<ExitCode, StartError> {
         segment_size: settings.store.segment_size,
         refuse_from_percent: settings.retention.refuse_from_percent,
         sync: settings.flush.mode == config::FlushMode::Sync,
+        has_names: matches!(settings.name_servers, config::NameServers::Embedded { .. }),
     });
     let text = if flags.json {
         report.json()

@@ -507,12 +507,9 @@ fn rings_that_were_closed_do_not_count_against_those_of_the_shards() {
     };
     let user = 1_000_000 + std::process::id();
     let file = folder.path().join("broker.conf");
-    let opened = |shards: u32, pages: u64| {
-        fs::write(
-            &file,
-            format!("storePathRootDir=/proc/store\nshards={shards}\n"),
-        )
-        .unwrap();
+    let opened_beside = |names: &str, shards: u32, pages: u64| {
+        let lines = format!("storePathRootDir=/proc/store\nshards={shards}\nnamesrvAddr={names}\n");
+        fs::write(&file, lines).unwrap();
         let mut command = Command::new(&program);
         command.args(["doctor", "--json", "--config", file.to_str().unwrap()]);
         command.uid(user).gid(user).current_dir("/");
@@ -531,6 +528,7 @@ fn rings_that_were_closed_do_not_count_against_those_of_the_shards() {
             count.parse::<u32>().unwrap()
         })
     };
+    let opened = |shards, pages| opened_beside("127.0.0.1:9876", shards, pages);
     let (mut too_few, mut enough) = (1, 256);
     assert_eq!(opened(1, enough), 1);
     while too_few + 1 < enough {
@@ -543,4 +541,7 @@ fn rings_that_were_closed_do_not_count_against_those_of_the_shards() {
     }
     assert_eq!(opened(2, 2 * enough), 2, "{enough} pages for each");
     assert_eq!(opened(2, 2 * enough - 1), 1, "{enough} pages for each");
+    // A name server of the broker's own has a ring too.
+    assert_eq!(opened_beside("embedded", 1, enough), 0, "{enough} pages");
+    assert_eq!(opened_beside("embedded", 1, 2 * enough), 1);
 }

@@ -53,6 +53,8 @@ pub struct Subject {
     pub refuse_from_percent: u8,
     /// Whether the broker acknowledges only what is durable.
     pub sync: bool,
+    /// Whether the broker has a name server, which has a ring too.
+    pub has_names: bool,
 }
 
 /// Looks at this host.
@@ -65,7 +67,8 @@ pub fn examine(subject: &Subject) -> Report {
     io::raise_file_limit();
     let shards = subject.shards.count;
     let rings = (shards as usize).min(SHARDS_MAX);
-    entries.extend(kernel::check(&tree, &io::try_rings(rings), rings));
+    let trial = io::try_rings(rings, subject.has_names);
+    entries.extend(kernel::check(&tree, &trial, rings));
     entries.extend(limits::check(&tree, limits, shards));
     let (measured_in, of_store) = check_store(&tree, subject);
     entries.extend(of_store);
@@ -210,6 +213,7 @@ mod tests {
             segment_size: 1 << 30,
             refuse_from_percent: 90,
             sync: false,
+            has_names: true,
         };
         let (measured_in, entries) = check_store(&Tree::this(), &subject);
         assert_eq!(measured_in, None);

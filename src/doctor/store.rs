@@ -438,6 +438,7 @@ mod tests {
             segment_size: 1 << 30,
             refuse_from_percent: 90,
             sync: true,
+            has_names: true,
         }
     }
 

@@ -28,16 +28,23 @@ pub struct RingTrial {
     pub workers: Option<(u32, u32)>,
 }
 
-/// Opens rings, one of them as small as can be and then `shards` as a broker would, and closes them.
+/// Opens rings as a broker would, first that of its name server where it has one, then those of `shards`, and closes them.
 ///
 /// # Errors
 /// The kernel's, when not even a plain ring could be had.
-pub fn try_rings(shards: usize) -> Result<RingTrial, Errno> {
+pub fn try_rings(shards: usize, has_names: bool) -> Result<RingTrial, Errno> {
     let found = probe()?.clone();
     let mut rings = Vec::new();
     let mut refused = None;
+    let mut names = None;
+    if has_names {
+        match open(&found, Options::SMALL) {
+            Ok(ring) => names = Some(ring),
+            Err(errno) => refused = Some(errno),
+        }
+    }
     while rings.len() < shards && refused.is_none() {
-        match shard_ring(found.features) {
+        match open(&found, Options::SHARD) {
             Ok(ring) => rings.push(ring),
             Err(errno) => refused = Some(errno),
         }
@@ -48,6 +55,7 @@ pub fn try_rings(shards: usize) -> Result<RingTrial, Errno> {
         let asked = ring.submitter().register_iowq_max_workers(&mut workers);
         asked.ok().map(|()| (workers[0], workers[1]))
     });
+    drop(names);
     Ok(RingTrial {
         found,
         shard_rings: rings.len(),
@@ -96,10 +104,9 @@ fn why_not(feature: Feature, masked: Features) -> String {
     }
 }
 
-/// A ring with the sizes of [`Options::SHARD`]. The ring goes before its buffers do.
-fn shard_ring(features: Features) -> Result<(Door, IoUring, Rc<BufferRing>), Errno> {
-    let options = Options::SHARD;
-    let (ring, door) = AtOpen::of(features)
+/// A ring of a size. The ring goes before its buffers do.
+fn open(found: &Found, options: Options) -> Result<(Door, IoUring, Rc<BufferRing>), Errno> {
+    let (ring, door) = AtOpen::of(found.features)
         .open(options.entries)
         .map_err(errno_of)?;
     let buffers = BufferRing::new(options.buffer_count, options.buffer_size).map_err(errno_of)?;
