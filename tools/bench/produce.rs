@@ -106,6 +106,9 @@ impl Sent {
                 return Ok(None);
             }
             let (stored, ends) = stored(control, load, before, limits)?;
+            if signals::is_told() {
+                return Ok(None);
+            }
             let faults = counted(producer, stored);
             // What is there beyond what was sent came twice or is of another run: only reading tells.
             if depth == ReadBack::None && faults.duplicated == 0 {

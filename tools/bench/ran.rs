@@ -4,6 +4,7 @@ use crate::consume::Readers;
 use crate::cost::Meter;
 use crate::drive::{Counts, Window};
 use crate::latency::{Recorder, Upto};
+use crate::load::OwnDelay;
 use crate::producer::Producer;
 use crate::report::{grouped, short};
 use crate::{Load, clock, latency};
@@ -12,6 +13,9 @@ use std::time::{Duration, SystemTime};
 
 /// Below this part of the window what a message costs the generator is not known: mostly it waited.
 const BUSY_MIN: f64 = 0.25;
+
+/// A generator that was kept off its CPU for more of the window has measured itself.
+const AWAY_MAX: f64 = 0.1;
 
 /// What the run is about, and what the readers behind got beside it.
 #[derive(Clone, Copy, Default)]
@@ -159,6 +163,17 @@ impl Ran {
         self.seconds.iter().for_each(|second| before.add(*second));
         self.seconds.push(sum.since(before));
         self.close_recorders();
+    }
+
+    /// The share of the window for which the generator was kept off its CPU, where that makes the run void: what
+    /// it measured is itself then.
+    pub fn was_kept_away(&self, load: &Load) -> Option<f64> {
+        let share = self.kept_away();
+        (AWAY_MAX < share && load.own_delay != OwnDelay::Tell).then_some(share)
+    }
+
+    pub fn kept_away(&self) -> f64 {
+        self.kept_away_ns as f64 / 1e9 / self.window.seconds()
     }
 
     /// The latency that the run is about, with its name.

@@ -2,7 +2,6 @@
 
 use crate::check::Faults;
 use crate::latency::{self, QUANTILES, Recorder, Upto, files, is_told};
-use crate::load::OwnDelay;
 use crate::own_delay::{Latency, Own};
 use crate::ran::Ran;
 use crate::{Load, Outcome, environment, signals};
@@ -16,8 +15,6 @@ use std::path::Path;
 pub const SCHEMA: &str = "corelane-bench/1";
 /// Quantiles' names in the flat keys, which are older than the objects.
 const FLAT_NAMES: [&str; 5] = ["p50", "p90", "p99", "p999", "p9999"];
-/// A generator that was kept off its CPU for more of the window has measured itself.
-const AWAY_MAX: f64 = 0.1;
 
 /// A latency of the run.
 struct Told {
@@ -387,9 +384,9 @@ impl Report {
             }
         }
         self.generator("spoiled", Value::Object(spoiled));
-        let away = ran.kept_away_ns as f64 / 1e9 / ran.window.seconds();
+        let away = ran.kept_away();
         self.generator("kept_away_percent", rounded(100.0 * away));
-        if AWAY_MAX < away && load.own_delay != OwnDelay::Tell {
+        if let Some(away) = ran.was_kept_away(load) {
             self.void(format!(
                 "the generator was kept off its CPU for {:.0} % of the window: what was measured is its own; give it a CPU of its own (--cpu)",
                 100.0 * away

@@ -163,6 +163,7 @@ fn try_rate(
     let spoiled = judge(("response", &response)).or_else(|| judge(("service", &service)));
     let verdict = match spoiled.as_ref() {
         Some(spoiled) if spoiled.is_void => Verdict::Spoiled,
+        _ if ran.was_kept_away(load).is_some() => Verdict::Spoiled,
         _ if !is_enough => Verdict::TooFew,
         _ if ns <= bound.ns && is_answered => Verdict::Holds,
         _ => Verdict::Fails,

@@ -244,10 +244,13 @@ fn percentiles(work: &Work<'_>, latency: &str, words: &str) -> Found {
     Some((title, Shape::Lines { x, y, lines }))
 }
 
-/// Share of the messages in each class, as steps.
-fn steps(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
+/// Share of the messages in each class, as steps; up to where it is spoiled.
+fn steps(histogram: &Histogram<u64>, upto: Upto) -> Vec<(f64, f64)> {
     let mut classes = std::collections::BTreeMap::<i64, u64>::new();
     for value in histogram.iter_recorded() {
+        if !upto.has(value.quantile()) {
+            break;
+        }
         let ns = value.value_iterated_to().max(1) as f64;
         let class = (ns.log10() * CLASSES_PER_DECADE).floor() as i64;
         *classes.entry(class).or_default() += value.count_at_value();
@@ -274,7 +277,7 @@ fn histogram(work: &Work<'_>, latency: &str, words: &str) -> Found {
         Some(Line {
             name: contender.name.to_owned(),
             colour: contender.index,
-            points: steps(&histogram),
+            points: steps(&histogram, contender.upto(latency)),
             is_filled: true,
         })
     };
@@ -366,10 +369,14 @@ mod tests {
         for value in [1_000, 1_000, 50_000, 2_000_000] {
             histogram.record(value).unwrap();
         }
-        let points = steps(&histogram);
+        let points = steps(&histogram, Upto::default());
         let sum: f64 = points.iter().map(|point| point.1).sum();
         // Every class has two points.
         assert!((sum - 200.0).abs() < 1e-9, "{sum}");
+        // The last of four is not shown.
+        let shown = steps(&histogram, Upto::below(0.99));
+        let sum: f64 = shown.iter().map(|point| point.1).sum();
+        assert!((sum - 150.0).abs() < 1e-9, "{sum}");
         let end_of = |upto| curve(&histogram, upto).last().unwrap().0;
         assert!((end_of(Upto::default()) - rank(0.75)).abs() < 1e-9);
         assert!(end_of(Upto::below(0.75)) < rank(0.75));
