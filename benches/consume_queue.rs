@@ -183,7 +183,7 @@ impl World {
     /// As a checkpoint does it.
     fn flush_all(&mut self, io: &mut Uring) {
         let mut done: Vec<Completion> = Vec::new();
-        while !self.queues.unflushed().is_empty() {
+        while !self.queues.unflushed(QueueIndex(0), 1).0.is_empty() {
             self.queues.flush(io, true, 32);
             while 0 < self.queues.in_flight() {
                 io.turn(1_000_000_000, &mut done).expect("the ring works");

@@ -530,7 +530,7 @@ fn missing<W: World>(desk: &mut Desk<W>) {
         [],
         "a missing folder is empty"
     );
-    let paths = vec![path.clone()];
+    let paths = [path.clone()].into();
     desk.done(Op::SyncPaths { paths });
     desk.done(Op::Remove { path });
 }
@@ -557,6 +557,7 @@ fn pieces<W: World>(desk: &mut Desk<W>) {
         desk.done(Op::Put { path, size, pieces });
     }
     paths.push(path);
+    let paths = paths.into_iter().collect();
     desk.done(Op::SyncPaths { paths });
     let names = desk.names(&desk.path("queues"));
     let names: Vec<_> = names.iter().map(|it| (it.name.as_str(), it.size)).collect();

@@ -23,18 +23,23 @@ const INDEX_PIECE: usize = 1 << 20;
 /// Batches of ConsumeQueues under way at once.
 const BATCHES_MAX: u32 = 32;
 
+/// Queues that a turn looks at: with many, each is a place in memory that no cache has.
+const LOOK_MAX: usize = 1024;
+
 #[derive(Debug)]
 enum Stage {
     Idle,
     /// Units and entries of all records below `target` go to their files. Queues that are done leave from
-    /// the end: a turn looks at one, not at all of them.
+    /// the end.
     Flushing {
         target: u64,
         queues: Vec<(QueueIndex, u64)>,
+        /// Those from here on are to be looked at. What a queue gets until then is written too.
+        next: Option<QueueIndex>,
     },
     Syncing {
         target: u64,
-        paths: Vec<PathBuf>,
+        file_count: usize,
         counts: (u32, u32),
     },
 }
@@ -51,6 +56,10 @@ pub(super) struct CheckpointState {
     generation: u64,
     stage: Stage,
     index_flushing: bool,
+    /// How a sync has failed.
+    broken: Option<Errno>,
+    /// Queues are left that a turn could look at.
+    has_more: bool,
     /// What the rewrite under way says.
     writing: Option<(u64, u64)>,
     /// What the last rewrite said.
@@ -78,6 +87,8 @@ impl CheckpointState {
             generation,
             stage: Stage::Idle,
             index_flushing: false,
+            broken: None,
+            has_more: false,
             writing: None,
             written_dispatched: u64::MAX,
             written_counts: counts,
@@ -102,7 +113,7 @@ impl CheckpointState {
         let idle = matches!(self.stage, Stage::Idle);
         let due = self.last_ns + PERIOD_NS <= now_ns || self.dispatched + STRIDE <= reached;
         if idle && self.dispatched < reached && due {
-            self.begin(now_ns, shard, reached);
+            self.begin(now_ns, reached);
         }
         let mut any = !matches!(self.stage, Stage::Idle);
         self.go_on(io, shard);
@@ -129,27 +140,43 @@ impl CheckpointState {
     pub(super) fn begin_now(&mut self, now_ns: u64, shard: &mut Shard) {
         let reached = shard.log.synced().min(shard.visible());
         if matches!(self.stage, Stage::Idle) && self.dispatched < reached {
-            self.begin(now_ns, shard, reached);
+            self.begin(now_ns, reached);
         }
     }
 
-    fn begin(&mut self, now_ns: u64, shard: &Shard, target: u64) {
+    fn begin(&mut self, now_ns: u64, target: u64) {
         self.last_ns = now_ns;
-        let queues = shard.queues.unflushed();
-        self.stage = Stage::Flushing { target, queues };
+        self.stage = Stage::Flushing {
+            target,
+            queues: Vec::new(),
+            next: Some(QueueIndex(0)),
+        };
     }
 
     fn go_on(&mut self, io: &mut impl Io, shard: &mut Shard) {
-        let Stage::Flushing { target, queues } = &mut self.stage else {
+        self.has_more = false;
+        let Stage::Flushing {
+            target,
+            queues,
+            next,
+        } = &mut self.stage
+        else {
             return;
         };
         let target = *target;
+        if let Some(from) = *next {
+            let (some, more) = shard.queues.unflushed(from, LOOK_MAX);
+            queues.extend(some);
+            *next = more;
+        }
         shard.queues.flush(io, true, BATCHES_MAX);
         let waits = |(index, end): &(QueueIndex, u64)| {
             shard.queues.is_known(*index) && shard.queues.queue(*index).flushed() < *end
         };
-        while queues.pop_if(|last| !waits(last)).is_some() {}
-        let queues_done = queues.is_empty();
+        let mut looks = 0..LOOK_MAX;
+        while looks.next().is_some() && queues.pop_if(|last| !waits(last)).is_some() {}
+        self.has_more = next.is_some() || (looks.is_empty() && !queues.is_empty());
+        let queues_done = queues.is_empty() && next.is_none();
         let index_done = target <= shard.index.written().0;
         if !self.index_flushing && !index_done {
             match shard.index.flush(INDEX_PIECE) {
@@ -173,18 +200,12 @@ impl CheckpointState {
         let counts = counts(&shard.queues, &shard.index, target);
         let mut paths = shard.queues.take_unsynced();
         paths.extend(shard.index.take_unsynced());
-        push(
-            io,
-            INDEX_SYNC,
-            Op::SyncPaths {
-                paths: paths.clone(),
-            },
-        );
         self.stage = Stage::Syncing {
             target,
-            paths,
+            file_count: paths.len(),
             counts,
         };
+        push(io, INDEX_SYNC, Op::SyncPaths { paths });
     }
 
     fn write(&mut self, io: &mut impl Io, shard: &Shard, horizon: u64, clean: bool) {
@@ -220,6 +241,18 @@ impl CheckpointState {
                 backup: None,
             },
         );
+    }
+
+    /// A sync of the indexes that has failed. What it left on disk is unknown, and a later one does not tell: the kernel takes
+    /// pages that it could not write for clean (kernel-notes/fsync-errors.md). The start that follows makes the indexes again from
+    /// the mark, which is as old as the last round.
+    pub(super) const fn failed(&self) -> Option<Errno> {
+        self.broken
+    }
+
+    /// A round goes on in the next turn: call [`Self::pump`] again soon.
+    pub(super) const fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// Writes the last checkpoint of a clean stop.
@@ -269,7 +302,7 @@ impl CheckpointState {
     fn complete_sync(&mut self, io: &impl Io, result: Result<u32, Errno>) {
         let Stage::Syncing {
             target,
-            paths,
+            file_count,
             counts,
         } = std::mem::replace(&mut self.stage, Stage::Idle)
         else {
@@ -278,9 +311,8 @@ impl CheckpointState {
         match result {
             Ok(_) => (self.dispatched, self.counts) = (target, counts),
             Err(errno) => {
-                // What a failed sync left on disk is unknown: the files are derived, so the next start
-                // walks the log from the last mark that is sure.
-                tracing::error!(%errno, files = paths.len(), "indexes may not be on disk; the mark stays");
+                tracing::error!(%errno, files = file_count, "indexes may not be on disk");
+                self.broken = Some(errno);
                 self.last_ns = io.now_ns();
             }
         }
@@ -298,4 +330,108 @@ pub(super) fn counts(queues: &Queues, index: &Index, dispatched: u64) -> (u32, u
 fn push(io: &mut impl Io, what: u64, op: Op) {
     let pushed = io.push(Token::of(ROOM, what), op);
     assert!(pushed.is_ok(), "the ring has room for the checkpoint");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::open::tests::opened;
+    use super::*;
+    use crate::base::{PhysicalOffset, QueueId};
+    use crate::index::Unit;
+    use crate::io::Completion;
+    use crate::sim::{Faults, Sim};
+
+    struct Desk {
+        io: Sim,
+        shard: Shard,
+        checkpoint: CheckpointState,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let mut io = Sim::with_faults(1, Faults::none());
+            let (shard, _, checkpoint) = opened(&mut io, Path::new("/store"));
+            Self {
+                io,
+                shard,
+                checkpoint,
+            }
+        }
+
+        /// A unit more in each of so many queues.
+        fn push(&mut self, queue_count: u32) {
+            for queue_id in 0..queue_count {
+                let queues = &mut self.shard.queues;
+                let index = queues.find_or_make("T", QueueId(queue_id));
+                let unit = Unit {
+                    offset: PhysicalOffset(u64::from(queue_id)),
+                    size: 100,
+                    tags_code: 0,
+                };
+                queues.push(index, unit, 1);
+            }
+        }
+
+        /// How many turns the indexes take to be in their files, whose sync ends like this.
+        fn round(&mut self, target: u64, sync: Result<u32, Errno>) -> usize {
+            self.checkpoint.begin(0, target);
+            let mut turns = 0;
+            while !matches!(self.checkpoint.stage, Stage::Idle) {
+                turns += 1;
+                self.checkpoint.go_on(&mut self.io, &mut self.shard);
+                if self.checkpoint.has_more() {
+                    continue;
+                }
+                if let Stage::Flushing { queues, .. } = &self.checkpoint.stage {
+                    assert!(queues.len() <= turns * LOOK_MAX, "turn {turns}");
+                }
+                let mut done: Vec<Completion> = Vec::new();
+                self.io.turn(1_000_000_000, &mut done).unwrap();
+                for done in done {
+                    if done.token.room() == ROOM {
+                        let (io, shard) = (&self.io, &mut self.shard);
+                        let result = done.result.and(sync);
+                        self.checkpoint.complete(io, shard, INDEX_SYNC, result);
+                    } else {
+                        self.shard.queues.flushed(done.token, done.result);
+                    }
+                }
+            }
+            turns
+        }
+    }
+
+    impl Drop for Desk {
+        fn drop(&mut self) {
+            self.io.kill();
+        }
+    }
+
+    #[test]
+    fn a_turn_looks_at_some_of_many_queues() {
+        const COUNT: u32 = 2_500;
+        let mut desk = Desk::new();
+        desk.push(COUNT);
+        let turns = desk.round(10, Ok(0));
+        assert!(COUNT as usize / LOOK_MAX < turns, "{turns}");
+        assert_eq!(desk.checkpoint.dispatched, 10);
+        let flushed =
+            |queues: &Queues| queues.iter().map(|(_, queue)| queue.flushed()).sum::<u64>();
+        assert_eq!(flushed(&desk.shard.queues), u64::from(COUNT));
+        assert_eq!(desk.checkpoint.counts.0, COUNT);
+    }
+
+    #[test]
+    fn a_sync_that_failed_moves_no_mark_and_is_not_forgotten() {
+        let mut desk = Desk::new();
+        desk.push(3);
+        desk.round(10, Ok(0));
+        assert_eq!(desk.checkpoint.failed(), None);
+        desk.push(3);
+        desk.round(20, Err(Errno::EIO));
+        assert_eq!(desk.checkpoint.dispatched, 10);
+        assert_eq!(desk.checkpoint.failed(), Some(Errno::EIO));
+    }
 }

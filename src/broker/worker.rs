@@ -205,6 +205,10 @@ impl<I: Io> Worker<I> {
                 "{} at offset {} failed: {}",
                 failed.doing, failed.offset, failed.errno
             ));
+        } else if let Some(errno) = self.parts.checkpoint.failed() {
+            self.fail(format!(
+                "the sync of ConsumeQueues and IndexFiles failed: {errno}; the next start makes them again from the log"
+            ));
         }
     }
 

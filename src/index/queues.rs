@@ -223,7 +223,13 @@ impl Queues {
             queue.remove();
         }
         let folder = self.folder.join(topic);
-        self.unsynced.retain(|path| !path.starts_with(&folder));
+        // They stand side by side: of all others none is looked at.
+        let files = self.unsynced.range(folder.clone()..);
+        let files = files.take_while(|path| path.starts_with(&folder));
+        let files: Vec<PathBuf> = files.cloned().collect();
+        for file in &files {
+            self.unsynced.remove(file);
+        }
         Some(folder)
     }
 
@@ -233,13 +239,18 @@ impl Queues {
         !self.queue(index).is_removed()
     }
 
-    /// Queues with units that are in memory only, and where they end now.
+    /// Some of the queues with units that are in memory only, from one on, and where they end now; and the next such queue, if
+    /// there are more.
     #[must_use]
-    pub fn unflushed(&self) -> Vec<(QueueIndex, u64)> {
-        self.dirty
-            .iter()
-            .map(|index| (*index, self.queue(*index).max()))
-            .collect()
+    pub fn unflushed(
+        &self,
+        from: QueueIndex,
+        count_max: usize,
+    ) -> (Vec<(QueueIndex, u64)>, Option<QueueIndex>) {
+        let mut dirty = self.dirty.range(from..);
+        let some = dirty.by_ref().take(count_max);
+        let some = some.map(|index| (*index, self.queue(*index).max()));
+        (some.collect(), dirty.next().copied())
     }
 
     /// Writes batches: of every queue with units in memory only if `all`, each in its turn, else of those
@@ -330,8 +341,8 @@ impl Queues {
     }
 
     /// Files to be made durable before a checkpoint may count on them.
-    pub fn take_unsynced(&mut self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.unsynced).into_iter().collect()
+    pub fn take_unsynced(&mut self) -> BTreeSet<PathBuf> {
+        std::mem::take(&mut self.unsynced)
     }
 }
 

@@ -7,6 +7,7 @@
 mod room;
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{IoSlice, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -45,7 +46,7 @@ pub(super) enum Work {
         pieces: Vec<(u64, Vec<u8>)>,
     },
     SyncPaths {
-        paths: Vec<PathBuf>,
+        paths: BTreeSet<PathBuf>,
     },
     Replace {
         path: PathBuf,
@@ -351,16 +352,16 @@ fn put(path: &Path, size: u64, pieces: &[(u64, Vec<u8>)]) -> std::io::Result<Out
     Ok(Outcome::Done)
 }
 
-fn sync_paths(paths: &[PathBuf]) -> std::io::Result<Outcome> {
+fn sync_paths(paths: &BTreeSet<PathBuf>) -> std::io::Result<Outcome> {
     let mut folders: Vec<&Path> = Vec::new();
-    let mut one_by_one = paths;
+    let mut are_synced = false;
     if SYNC_ONE_BY_ONE_MAX < paths.len()
         && let Some(file) = paths.iter().find_map(|path| File::open(path).ok())
     {
         nix::unistd::syncfs(&file)?;
-        one_by_one = &[];
+        are_synced = true;
     }
-    for path in one_by_one {
+    for path in paths.iter().filter(|_| !are_synced) {
         match File::open(path) {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => continue,
             other => other?.sync_data()?,

@@ -29,6 +29,7 @@ mod trial;
 mod trial_file;
 mod uring;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 pub use std::net::TcpListener;
 use std::path::PathBuf;
@@ -390,7 +391,7 @@ pub enum Op {
     /// Makes files and the folders they stand in durable; missing ones are passed over.
     SyncPaths {
         /// Which.
-        paths: Vec<PathBuf>,
+        paths: BTreeSet<PathBuf>,
     },
     /// Replaces a small file: temp, fsync, rename, fsync of the folder. `backup` keeps the
     /// previous content under that name.

@@ -1,6 +1,7 @@
 //! What recovery does to a log after it has found its end: behind it zeros, before it nothing that only
 //! the page cache has.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::recovery::{RecoveryError, Walker, run_one};
@@ -58,7 +59,7 @@ pub(super) fn make_durable(
     let behind = segments
         .iter()
         .filter(|segment| from < segment.base + segments.size());
-    let paths: Vec<PathBuf> = behind.map(|segment| segments.path(segment.base)).collect();
+    let paths: BTreeSet<PathBuf> = behind.map(|segment| segments.path(segment.base)).collect();
     if paths.is_empty() {
         return Ok(());
     }

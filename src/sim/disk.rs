@@ -1,6 +1,6 @@
 //! The simulated file system: names, what of them a power cut leaves, and what the lanes do in steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::inode::{Flush, Inode, SECTOR};
@@ -320,7 +320,7 @@ impl Disk {
             .sum();
     }
 
-    pub(super) fn paths_flush(&self, paths: &[PathBuf]) -> PathsFlush {
+    pub(super) fn paths_flush(&self, paths: &BTreeSet<PathBuf>) -> PathsFlush {
         let files: Vec<usize> = paths
             .iter()
             .filter_map(|path| self.file(path).ok())

@@ -43,7 +43,11 @@ impl<I: Io> Worker<I> {
             checkpoint,
             ..
         } = &mut self.parts;
-        if checkpoint.pump(io, shard) {
+        let any = checkpoint.pump(io, shard);
+        if checkpoint.has_more() {
+            wait_ns = 0;
+        }
+        if any {
             self.did("checkpoint");
         }
         self.wait_ns = wait_ns.min(self.next_tick_ns.saturating_sub(now_ns));

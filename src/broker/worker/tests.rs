@@ -335,6 +335,26 @@ fn a_delayed_message_that_was_read_in_part_is_read_again() {
 }
 
 #[test]
+fn a_shard_ends_when_its_indexes_cannot_be_made_durable() {
+    let mut desk = Desk::new(&[("T", 1)]);
+    let producer = desk.connect();
+    desk.send(producer, &produce(0, ""));
+    // The log is durable by now, and the checkpoint not due.
+    desk.turn_for(3 * SECOND_NS);
+    assert_eq!(desk.count("T", 0), 1);
+    desk.worker.parts.io.set_faults(Faults {
+        sync_error: 1000,
+        ..Faults::none()
+    });
+    let end_ns = desk.now_ns() + 10 * SECOND_NS;
+    while !desk.worker.failed {
+        assert!(desk.now_ns() < end_ns, "it goes on as if nothing were");
+        desk.worker.turn();
+    }
+    assert!(desk.worker.parts.shard.log.failed().is_none());
+}
+
+#[test]
 fn the_stages_of_a_shard_tell_of_the_same_ten_seconds() {
     const BURST: usize = 5;
     let mut desk = Desk::new(&[("T", 1)]);
