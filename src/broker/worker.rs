@@ -207,7 +207,7 @@ impl<I: Io> Worker<I> {
             ));
         } else if let Some(errno) = self.parts.checkpoint.failed() {
             self.fail(format!(
-                "the sync of ConsumeQueues and IndexFiles failed: {errno}; the next start makes them again from the log"
+                "the sync of ConsumeQueues and IndexFiles failed: {errno}; see to the disk and start again: they are made again from the log"
             ));
         }
     }
